@@ -1,0 +1,53 @@
+"""fastem: expectation-maximization on compiled kernels.
+
+How data flows through a fit, file by file::
+
+    input -> validate.py -> sources/ -> init.py -> em.py ------------------------------------> result.py -> estimators/
+                                                     |  per restart, per iteration:              ^
+                                                     |  sources.accumulate -> families/ kernel   |
+                                                     |    -> stats.merge_tree -> family.m_step   |
+                                                     |    -> monitor.py (objective, stop?) ------+
+
+Public names are loaded when they are first used: ``import fastem`` imports neither scikit-learn nor Numba.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "KMeans": "fastem.estimators.kmeans",
+    "GaussianMixture": "fastem.estimators.mixture",
+    "IterationInfo": "fastem.monitor",
+    "MonotonicityError": "fastem.monitor",
+    "build_info": "fastem.build",
+    "load": "fastem.persist",
+    "save": "fastem.persist",
+    "warmup": "fastem.build",
+    "backend": "fastem.backend",
+    "plot": "fastem.plot",
+}
+
+__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604
+
+if TYPE_CHECKING:
+    from fastem import backend, plot
+    from fastem.build import build_info, warmup
+    from fastem.estimators.kmeans import KMeans
+    from fastem.estimators.mixture import GaussianMixture
+    from fastem.monitor import IterationInfo, MonotonicityError
+    from fastem.persist import load, save
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module 'fastem' has no attribute {name!r}")
+    module = importlib.import_module(_HOME[name])
+    return module if _HOME[name] == f"fastem.{name}" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,77 @@
+"""What fastem's scikit-learn classes share: the parameters of a fit, its trace, and the attributes to save."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.base import BaseEstimator
+
+from fastem import threads, validate
+from fastem.monitor import IterationInfo, Settings
+from fastem.result import FitResult
+
+
+class EMEstimator(BaseEstimator):
+    """Base of the estimators: checks the parameters that all have, runs the engine, keeps the trace."""
+
+    # What `fastem.save` writes: the names of fitted attributes, arrays and scalars.
+    _saved: ClassVar[tuple[str, ...]] = ()
+
+    n_init: Any
+    max_iter: int
+    tol: float
+    verbose: Any
+    n_threads: int | None
+    callback: Callable[[IterationInfo], Any] | None
+    certify: bool
+    keep_history: bool
+
+    def _check_shared_parameters(self) -> None:
+        check = validate.parameter
+        check(self, "max_iter", "an int in the range [1, inf)", validate.is_int(self.max_iter, 1))
+        check(self, "tol", "a float in the range [0.0, inf)", validate.is_real(self.tol, 0))
+        check(self, "verbose", "an int in the range [0, inf) or a bool", isinstance(self.verbose, bool) or validate.is_int(self.verbose, 0))  # fmt: skip
+        check(self, "callback", "a callable or None", self.callback is None or callable(self.callback))
+        threads.resolve(self.n_threads)
+
+    def _settings(self, tol: float) -> Settings:
+        return Settings(
+            max_iter=self.max_iter,
+            tol=tol,
+            certify=self.certify,
+            keep_history=self.keep_history,
+            callback=self._callback(),
+        )
+
+    def _callback(self) -> Callable[[IterationInfo], Any] | None:
+        if not self.verbose:
+            return self.callback
+
+        def report(info: IterationInfo) -> Any:
+            self._print_iteration(info)
+            return self.callback(info) if self.callback is not None else None
+
+        return report
+
+    def _print_iteration(self, info: IterationInfo) -> None:
+        print(
+            f"restart {info.restart}, iteration {info.iteration}: "
+            f"objective {info.objective:.9g}, change {info.change:.3g}"
+        )
+
+    def _keep_trace(self, result: FitResult) -> None:
+        """Set the attributes that tell how the fit went."""
+        self.n_iter_ = result.best.n_iter
+        self.restarts_ = result.restarts
+        self.histories_ = result.histories
+        self.notes_ = list(result.best.notes)
+        if self.keep_history:
+            self.history_ = result.best.history
+
+    def _threads(self) -> int:
+        return threads.resolve(self.n_threads)
+
+    def _weights(self, sample_weight: Any, X: Any) -> np.ndarray:
+        return validate.weights(sample_weight, X.shape[0], X.dtype)

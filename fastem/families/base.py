@@ -1,0 +1,132 @@
+"""What the engine asks of a family of latent-variable models, and what each answer must guarantee.
+
+A family is stateless after construction: it holds the number of components and fixed options, never data or
+parameters.  Parameters, prepared parameters and statistics are NamedTuples of arrays, so that they can be copied,
+compared, merged, saved and sent to other processes without any code of the family's.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastem import stats as grid
+from fastem import threads
+
+
+class State(NamedTuple):
+    """Parameters and the objective that they reach."""
+
+    params: Any
+    objective: float
+
+
+class MStep(NamedTuple):
+    """What an M-step arrived at."""
+
+    params: Any
+    notes: tuple[str, ...] = ()  # components rescued, for the monitor
+
+
+class Family(ABC):
+    """A model that EM can fit.
+
+    Guarantees that the contract tests check for every registered family: statistics are additive over any split of
+    the rows; a row of weight m counts as m rows; the objective never falls by more than `shortfall`; the bits of a
+    pass do not depend on the number of threads.
+    """
+
+    name: str
+    n_components: int
+    allow_nan = False
+    # True: after the loop the engine makes one more pass, so that the objective and the memo (labels) belong to the
+    # final parameters.  False: the objective is that of the last E-step, as scikit-learn's mixtures report it.
+    final_pass = False
+
+    @abstractmethod
+    def layout(self, n_features: int) -> grid.Layout:
+        """Shape of the additive record."""
+
+    def constants(self, source: Any) -> Any:
+        """One pass before the loop for what no parameter changes."""
+        return None
+
+    @abstractmethod
+    def prepare(self, params: Any, dtype: np.dtype) -> Any:
+        """What an iteration needs once, rounded to the rows' dtype: factors, log-weights, an origin in the data."""
+
+    @abstractmethod
+    def accumulate(self, X: np.ndarray, w: np.ndarray, labels: np.ndarray, prepared: Any, stats: np.ndarray) -> None:
+        """Add the E-step's statistics of one grid cell to the record `stats` (size,).
+
+        X (m, d) float32 or float64 with m <= CELL; w (m,) or empty for unit weights; labels (m,) int32 with -1 for
+        unknown, or empty.
+        """
+
+    def sweep(self, X, w, labels, prepared, level: int, out: np.ndarray, n_threads: int, memo: Any = None) -> None:
+        """Write the records of all tasks of an in-memory array into `out` (n_tasks, size).
+
+        Compiled families override this with their drivers; here any `accumulate` serves, cell by cell.
+        """
+
+        def task(number: int) -> None:
+            cells = range(number << level, min((number + 1) << level, grid.n_cells(len(X))))
+            records = np.zeros((len(cells), out.shape[1]))
+            for record, cell in zip(records, cells, strict=True):
+                rows = slice(cell * grid.CELL, (cell + 1) * grid.CELL)
+                self.accumulate(X[rows], w[rows], labels[rows], prepared, record)
+            out[number] = grid.merge_tree(records)
+
+        threads.map_tasks(task, len(out), n_threads)
+
+    def new_memo(self, n_rows: int) -> Any:
+        """Per-row state that lives across iterations and is filled by `sweep`, or None."""
+        return None
+
+    @abstractmethod
+    def objective(self, stats: Any, constants: Any, params: Any) -> float:
+        """The maximised objective of the parameters with which `stats` were collected."""
+
+    @abstractmethod
+    def m_step(self, stats: Any, constants: Any, prepared: Any, params: Any) -> MStep:
+        """Parameters that maximise the expected complete-data log-likelihood, given the statistics.
+
+        `prepared` and `params` are those of the E-step: moments are centred on the means in `prepared`.
+        """
+
+    def shortfall(self, stats: Any, constants: Any, prepared: Any, old: Any, new: Any) -> float:
+        """By how much floors and regularisation let the objective fall from `old` to `new`.
+
+        Asked only after a fall.  Q(old) - Q(new), both from the record of `old`, bounds it (lecture row L8).
+        """
+        return 0.0
+
+    def vacant(self, stats: Any) -> np.ndarray:
+        """Components (m,) that lost all their rows and should be moved to badly explained rows."""
+        return np.empty(0, dtype=np.int64)
+
+    def refill(self, stats: Any, prepared: Any, vacant: np.ndarray, rows: Any) -> Any:
+        """Move the vacant components to `rows` (the worst explained ones); return the changed statistics."""
+        raise NotImplementedError(f"{type(self).__name__} reports vacant components but cannot refill them.")
+
+    @abstractmethod
+    def progress(self, before: State, after: State) -> float:
+        """The number that is compared with tol; `before` holds the last, `after` the new parameters and objective."""
+
+    @abstractmethod
+    def log_joint(self, X: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
+        """Return log p(x_i, z_i = k), float64 (n, k): the numbers of the E-step, for predict and score."""
+
+    def badness(self, X: np.ndarray, w: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
+        """How badly each row is explained (n,): the largest are `extreme_rows`."""
+        return -np.logaddexp.reduce(self.log_joint(X, prepared, n_threads), axis=1)
+
+    def accumulate_given(self, X, w, resp: np.ndarray, prepared: Any, stats: np.ndarray) -> None:
+        """Add one cell's statistics for given responsibilities (m, k)."""
+        raise NotImplementedError(f"{type(self).__name__} cannot start from responsibilities.")
+
+    @abstractmethod
+    def n_free_params(self, n_features: int) -> int:
+        """Number of free parameters, for AIC and BIC."""

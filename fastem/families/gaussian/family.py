@@ -1,0 +1,165 @@
+"""The Gaussian family: what is common to the four covariance types."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+
+from fastem import threads
+from fastem.draws import Draws
+from fastem.families.base import Family, MStep, State
+from fastem.families.gaussian.records import GaussianParams, updated_means
+from fastem.stats import Layout
+
+COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
+
+# A component with less weight than this has died: it keeps its mean and covariance (10 eps, as scikit-learn adds).
+DEAD = 10 * np.finfo(np.float64).eps
+
+
+class GaussianFamily(Family):
+    """A mixture of `n_components` Gaussians.
+
+    Parameters
+    ----------
+    n_components : int
+        Number of components k.
+    covariance_type : {"full", "tied", "diag", "spherical"}
+        Each its own matrix, one shared matrix, each its own variances, each one variance.
+    reg_covar : float
+        Added to the variances in the M-step.
+    """
+
+    name = "gaussian"
+
+    def __init__(self, n_components: int, covariance_type: str = "full", reg_covar: float = 1e-6) -> None:
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.reg_covar = reg_covar
+        self.type: Any = importlib.import_module(f"fastem.families.gaussian.{covariance_type}")
+
+    def layout(self, n_features: int) -> Layout:
+        return self.type.layout(self.n_components, n_features)
+
+    def constants(self, source: Any) -> Any:
+        return self.type.constants(source)
+
+    def prepare(self, params: GaussianParams, dtype: np.dtype) -> Any:
+        return self.type.prepare(params, dtype)
+
+    def accumulate(self, X, w, labels, prepared, stats: np.ndarray) -> None:
+        record = np.empty((1, stats.size))
+        self.type.accumulate.serial(X, w, labels, prepared, 0, 0, record)
+        stats += record[0]
+
+    def sweep(self, X, w, labels, prepared, level, out, n_threads, memo: Any = None) -> None:
+        threads.run_sweep(self.type.accumulate, (X, w, labels, prepared), level, out, n_threads)
+
+    def objective(self, stats: Any, constants: Any, params: GaussianParams) -> float:
+        """Mean log-likelihood of a row: scikit-learn's lower bound."""
+        return float(stats.loglik / stats.counts.sum())
+
+    def m_step(self, stats: Any, constants: Any, prepared: Any, params: GaussianParams) -> MStep:
+        weights = stats.counts / stats.counts.sum()
+        means = updated_means(stats, prepared, params.means)
+        covariances = self.type.covariances_from_stats(stats, constants, prepared, params.covariances)
+        return self.with_covariances(weights, means, self.type.add_to_diagonal(covariances, self.reg_covar))
+
+    def with_covariances(self, weights: np.ndarray, means: np.ndarray, covariances: np.ndarray) -> MStep:
+        """Complete the parameters by the precisions' Cholesky factors; a singular covariance is made regular.
+
+        A ridge of 1e-10, 1e-9, ... of the mean variance (or of 1, if that is 0) is added to all components until the
+        factors exist, and noted.
+        """
+        ridge, scale = 0.0, float(self.type.mean_variance(covariances))
+        scale = scale if np.isfinite(scale) and scale > 0 else 1.0
+        while True:
+            try:
+                regular = self.type.add_to_diagonal(covariances, ridge) if ridge else covariances
+                factors = self.type.precisions_cholesky(regular)
+                break
+            except np.linalg.LinAlgError:
+                ridge = 10 * ridge if ridge else 1e-10 * scale
+        notes = (f"a covariance was singular; {ridge:.3g} was added to the variances",) if ridge else ()
+        return MStep(GaussianParams(weights, means, regular, factors), notes)
+
+    def shortfall(self, stats: Any, constants: Any, prepared: Any, old: GaussianParams, new: GaussianParams) -> float:
+        q_old = self.type.expected_log_likelihood(stats, constants, prepared, old)
+        q_new = self.type.expected_log_likelihood(stats, constants, prepared, new)
+        return max(0.0, float(q_old - q_new) / float(stats.counts.sum()))
+
+    def progress(self, before: State, after: State) -> float:
+        """Change of the mean log-likelihood since the last iteration."""
+        return abs(after.objective - before.objective)
+
+    def log_joint(self, X: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
+        out = np.empty((len(X), self.n_components))
+        self.log_joint_into(X, prepared, out, n_threads)
+        return out
+
+    def log_joint_into(self, X: np.ndarray, prepared: Any, out: np.ndarray, n_threads: int) -> None:
+        """Write log p(x_i, z_i = k) into `out` float64 (n, k)."""
+        threads.run_each(self.type.log_joint, X, prepared, out, n_threads)
+
+    def accumulate_given(self, X, w, resp: np.ndarray, prepared: Any, stats: np.ndarray) -> None:
+        """Add one cell's statistics for given responsibilities (m, k): the M-step's input for any q."""
+        self.type.add_q_stats(X, w, resp, prepared, stats)
+
+    def blank_params(self, means: np.ndarray, variances: np.ndarray) -> GaussianParams:
+        """Return equal weights, these means (k, d), and the features' variances (d,) for every component."""
+        k, d = means.shape
+        variances = np.maximum(variances, self.reg_covar or np.finfo(np.float64).tiny)
+        variances[variances < 1e-12 * variances.max()] = variances.max()  # a constant feature must not be singular
+        shape = self.covariance_shape(d)
+        covariances = {
+            "full": lambda: np.broadcast_to(np.diag(variances), shape).copy(),
+            "tied": lambda: np.diag(variances),
+            "diag": lambda: np.broadcast_to(variances, shape).copy(),
+            "spherical": lambda: np.full(shape, variances.mean()),
+        }[self.covariance_type]()
+        return self.with_covariances(np.full(k, 1.0 / k), np.asarray(means, np.float64), covariances).params
+
+    def covariance_shape(self, n_features: int) -> tuple[int, ...]:
+        """Shape of `covariances`."""
+        k, d = self.n_components, n_features
+        return {"full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)}[self.covariance_type]
+
+    def inverted(self, matrices: np.ndarray) -> np.ndarray:
+        """Return precisions of covariances, or covariances of precisions."""
+        if self.covariance_type in ("diag", "spherical"):
+            return 1.0 / matrices
+        inverse = np.linalg.inv(matrices)
+        return 0.5 * (inverse + np.swapaxes(inverse, -1, -2))
+
+    def precisions(self, precisions_cholesky: np.ndarray) -> np.ndarray:
+        """Return the precisions of their Cholesky factors."""
+        if self.covariance_type in ("diag", "spherical"):
+            return np.square(precisions_cholesky)
+        return precisions_cholesky @ np.swapaxes(precisions_cholesky, -1, -2)
+
+    def sample(self, params: GaussianParams, n: int, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
+        """Draw n rows (n, d), ordered by component, and their components (n,)."""
+        y = np.sort(draws.weighted(params.weights, n))
+        d = params.means.shape[1]
+        noise = draws.normal(n * d).reshape(n, d)
+        return params.means[y] + self.type.coloured(noise, y, params), y
+
+    def n_free_params(self, n_features: int) -> int:
+        k, d = self.n_components, n_features
+        return int(self.type.n_covariance_params(k, d) + k * d + k - 1)
+
+    def normalised(self, X: np.ndarray, prepared: Any, n_threads: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return log p(x_i) (n,) and the responsibilities (n, k); a row infinitely far from all is one-hot."""
+        resp = self.log_joint(X, prepared, n_threads)
+        best = resp.max(axis=1, keepdims=True)
+        lost = ~np.isfinite(best[:, 0])
+        best[lost] = 0.0
+        np.exp(resp - best, out=resp)
+        total = resp.sum(axis=1, keepdims=True)
+        resp[lost], total[lost] = 0.0, 1.0
+        resp[lost, int(np.argmax(prepared.log_weights))] = 1.0
+        log_prob = np.where(lost, -np.inf, (np.log(total) + best)[:, 0])
+        resp /= total
+        return log_prob, resp

@@ -1,0 +1,204 @@
+"""Starting points (lecture rows L1 and L10).
+
+A start is a function ``start(source, draws) -> parameters`` that the engine calls once per restart.  K-means begins
+with k rows of the data (k-means++ or drawn at random) or with given centres; a mixture begins with the parameters that
+one M-step makes of a first assignment.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fastem import em
+from fastem.draws import Draws
+from fastem.families.gaussian.records import GaussianParams
+from fastem.families.kmeans import KMeansFamily, KMeansParams
+from fastem.monitor import Settings
+
+Start = em.Start
+CenterStart = Callable[[Any, Draws], np.ndarray]  # (source, draws) -> centres (k, d) float64
+
+
+def kmeans_plus_plus(source: Any, n_clusters: int, draws: Draws, n_local_trials: int | None = None) -> np.ndarray:
+    """Choose centres among the rows by greedy k-means++.
+
+    Each centre is drawn with probability proportional to weight times squared distance to the nearest centre so far;
+    of `n_local_trials` candidates the one that lowers the potential most is taken.
+
+    Parameters
+    ----------
+    source : source
+        Rows and weights.
+    n_clusters : int
+        Number of centres k, at most the number of rows.
+    draws : Draws
+        Random numbers.
+    n_local_trials : int or None
+        Candidates per centre; None means 2 + log(k), as in scikit-learn.
+
+    Returns
+    -------
+    ndarray (k, d) float64
+        The centres, in the order of choice.
+
+    References
+    ----------
+    Arthur and Vassilvitskii, "k-means++: the advantages of careful seeding", SODA 2007.
+    """
+    trials = n_local_trials or 2 + int(np.log(n_clusters))
+    weights = source.sample_weight.astype(np.float64) if source.sample_weight.size else None
+    uniform = np.ones(source.n_rows) if weights is None else weights
+    first = source.take(draws.weighted(uniform, 1))
+    centers = [first[0].astype(np.float64)]
+    closest = _sqdist_to(source, first)[:, 0]
+    for _ in range(1, n_clusters):
+        mass = closest if weights is None else closest * weights
+        # All rows coincide with a centre: any row is as good as another.
+        chosen = draws.weighted(mass if mass.any() else uniform, trials)
+        candidates = source.take(chosen)
+        closer = np.minimum(_sqdist_to(source, candidates), closest[:, None])
+        potential = closer.sum(axis=0) if weights is None else weights @ closer
+        best = int(np.argmin(potential))
+        closest = np.ascontiguousarray(closer[:, best])
+        centers.append(candidates[best].astype(np.float64))
+    return np.array(centers)
+
+
+def _sqdist_to(source: Any, points: np.ndarray) -> np.ndarray:
+    """Squared distances (n, m) float64 of all rows to a few points (m, d), by differences."""
+    out = np.empty((source.n_rows, len(points)))
+
+    def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
+        for column, point in enumerate(points):
+            difference = X - point
+            out[rows, column] = np.einsum("ij,ij->i", difference, difference, dtype=np.float64)
+
+    source.each_block(block)
+    return out
+
+
+def random_rows(source: Any, n_clusters: int, draws: Draws) -> np.ndarray:
+    """Choose k distinct rows at random, in proportion to their weights; float64 (k, d)."""
+    return source.sample_rows(n_clusters, draws).astype(np.float64)
+
+
+CENTERS: dict[str, Callable[[Any, int, Draws], np.ndarray]] = {"k-means++": kmeans_plus_plus, "random": random_rows}
+
+
+def kmeans_start(n_clusters: int, init: str | np.ndarray | CenterStart) -> Start:
+    """Return the start of k-means: "k-means++", "random", given centres (k, d), or ``init(source, draws)``."""
+
+    def start(source: Any, draws: Draws) -> KMeansParams:
+        if isinstance(init, np.ndarray):
+            return KMeansParams(init)
+        return KMeansParams(CENTERS[init](source, n_clusters, draws) if isinstance(init, str) else init(source, draws))
+
+    return start
+
+
+MIXTURE_INITS = ("kmeans", "k-means++", "random", "random_from_data")
+
+
+def mixture_start(family: Any, init_params: str, given: dict[str, np.ndarray] | None = None) -> Start:
+    """Return the start of a Gaussian mixture.
+
+    Parameters
+    ----------
+    family : GaussianFamily
+        The model.
+    init_params : {"kmeans", "k-means++", "random_from_data", "random"}
+        The first assignment: the clusters of one k-means run; the nearest of k rows chosen by k-means++ or at random;
+        or random responsibilities.
+    given : dict or None
+        Parameters that replace the start's: any of "weights", "means", "precisions_cholesky" with "covariances".
+    """
+    given = given or {}
+
+    def start(source: Any, draws: Draws) -> GaussianParams:
+        if set(given) == set(GaussianParams._fields):  # nothing is left to find out
+            return GaussianParams(**given)
+        if init_params == "random":
+            params = from_random_responsibilities(source, family, draws)
+        else:
+            params = from_centers(source, family, _first_centers(source, family.n_components, init_params, draws))
+        return params._replace(**given)
+
+    return start
+
+
+def _first_centers(source: Any, k: int, init_params: str, draws: Draws) -> np.ndarray:
+    if init_params == "random_from_data":
+        return random_rows(source, k, draws)
+    centers = kmeans_plus_plus(source, k, draws)
+    if init_params == "k-means++":
+        return centers
+    settings = Settings(max_iter=300, tol=kmeans_tol(source, 1e-4))
+    return em.run_once(source, KMeansFamily(k), KMeansParams(centers), None, settings).params.centers
+
+
+def from_centers(source: Any, family: Any, centers: np.ndarray) -> GaussianParams:
+    """Return the mixture that one M-step makes of the rows' nearest centres (k, d)."""
+    kmeans = KMeansFamily(len(centers))
+    prepared = kmeans.prepare(KMeansParams(centers), source.dtype)
+    labels = np.empty(source.n_rows, np.int32)
+
+    def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
+        labels[rows] = kmeans.assign(X, prepared, n_threads)[0]
+
+    source.each_block(block)
+    return from_labels(source.with_labels(labels), family, centers)
+
+
+def from_labels(source: Any, family: Any, centers: np.ndarray) -> GaussianParams:
+    """Return the mixture that one M-step makes of the source's known labels, with moments centred on `centers`.
+
+    A centre without rows keeps its place, with the covariance of the whole data.
+    """
+    blank = family.blank_params(centers, variances(source))
+    prepared = family.prepare(blank, source.dtype)
+    stats = source.accumulate(family, prepared)
+    return family.m_step(stats, family.constants(source), prepared, blank).params
+
+
+def from_random_responsibilities(source: Any, family: Any, draws: Draws) -> GaussianParams:
+    """Return the mixture that one M-step makes of responsibilities drawn uniformly and normalised."""
+    mean = source.take(draws.distinct(source.n_rows, 1)).astype(np.float64)
+    blank = family.blank_params(np.repeat(mean, family.n_components, axis=0), variances(source))
+    prepared = family.prepare(blank, source.dtype)
+    layout = family.layout(source.n_features)
+    key = int(draws.bits(1)[0])
+
+    def cell(X: np.ndarray, rows: slice) -> np.ndarray:
+        resp = Draws(key, rows.start).uniform(len(X) * family.n_components).reshape(len(X), -1)
+        record = np.zeros(layout.size)
+        resp /= resp.sum(axis=1, keepdims=True)
+        family.accumulate_given(X, source.weights_of(rows), resp, prepared, record)
+        return record
+
+    stats = layout.view(source.fold(cell, layout.size))
+    return family.m_step(stats, family.constants(source), prepared, blank).params
+
+
+def variances(source: Any) -> np.ndarray:
+    """Return the weighted variance of each feature (d,), centred on a few rows' mean."""
+    some = np.linspace(0, source.n_rows - 1, min(source.n_rows, 256)).astype(np.int64)
+    origin = source.take(some).mean(axis=0, dtype=np.float64)
+    d = source.n_features
+
+    def cell(X: np.ndarray, rows: slice) -> np.ndarray:
+        centred = X - origin
+        w = source.weights_of(rows)
+        w = w.astype(np.float64) if w.size else np.ones(len(X))
+        return np.concatenate([[w.sum()], w @ centred, w @ np.square(centred)])
+
+    total = source.fold(cell, 1 + 2 * d)
+    mean = total[1 : 1 + d] / total[0]
+    return np.maximum(total[1 + d :] / total[0] - mean**2, 0.0)
+
+
+def kmeans_tol(source: Any, tol: float) -> float:
+    """Return scikit-learn's tolerance on the centres' squared movement: `tol` times the mean variance."""
+    return tol * float(variances(source).mean()) if tol else 0.0

@@ -1,0 +1,132 @@
+"""What is watched while EM runs: the objective's history, convergence, and the certificate that it never falls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+
+class IterationInfo(NamedTuple):
+    """What a callback is told after each iteration."""
+
+    restart: int
+    iteration: int  # counted from 1
+    objective: float  # of the parameters that this iteration started from
+    change: float  # compared with tol
+    params: Any  # the parameters that this iteration arrived at
+
+
+Callback = Callable[[IterationInfo], Any]
+
+
+class MonotonicityError(ArithmeticError):
+    """The objective fell although EM guarantees that it cannot: a kernel or an M-step is wrong."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """When to stop, and what to keep.
+
+    Parameters
+    ----------
+    max_iter : int
+        Most iterations of one restart.
+    tol : float
+        Stop when the family's progress is at most this.
+    certify : bool
+        Raise `MonotonicityError` when the objective falls by more than rounding and the family's own shortfall
+        (variance floors) explain; otherwise a fall is only noted.
+    keep_history : bool
+        Keep the parameters of every iteration, the start included (lecture row L12).
+    callback : callable or None
+        Called with an `IterationInfo` after each iteration, from the thread that runs the restart.  Returning True
+        ends that restart.
+    """
+
+    max_iter: int = 100
+    tol: float = 1e-3
+    certify: bool = False
+    keep_history: bool = False
+    callback: Callback | None = None
+
+
+class Monitor:
+    """Watches one EM run.
+
+    Attributes
+    ----------
+    objectives : list of float
+        The objective at the start of each iteration.
+    history : list
+        The parameters before the first and after each iteration, if they are kept.
+    notes : list of str
+        What happened that a user should know: rescued components, falls of the objective.
+    converged : bool
+        Whether the last change was at most tol.
+    """
+
+    def __init__(self, settings: Settings, restart: int, start: Any) -> None:
+        self.settings = settings
+        self.restart = restart
+        self.objectives: list[float] = []
+        self.history: list[Any] = [start] if settings.keep_history else []
+        self.notes: list[str] = []
+        self.converged = False
+        self.change = np.inf
+
+    @property
+    def iteration(self) -> int:
+        """Number of the current iteration, counted from 1."""
+        return len(self.objectives)
+
+    def observe(self, objective: float, slack: float, shortfall: Callable[[], float]) -> None:
+        """Take note of an iteration's objective and certify that it did not fall.
+
+        Parameters
+        ----------
+        objective : float
+            Objective of the parameters that the iteration starts from.
+        slack : float
+            Rounding error of the objective, relative to its magnitude.
+        shortfall : callable
+            By how much the last M-step may have lowered the objective knowingly; asked only after a fall.
+        """
+        if self.objectives:
+            fall = self.objectives[-1] - objective
+            if fall > slack * (1.0 + abs(objective)):
+                allowed = shortfall()
+                if fall > allowed + slack * (1.0 + abs(objective)):
+                    self._fell(fall, allowed)
+        self.objectives.append(objective)
+
+    def _fell(self, fall: float, allowed: float) -> None:
+        message = (
+            f"the objective fell by {fall:.6g} at iteration {self.iteration + 1} of restart {self.restart}, "
+            f"more than the {allowed:.6g} that regularisation explains"
+        )
+        if self.settings.certify:
+            raise MonotonicityError(message[0].upper() + message[1:] + ".")
+        self.notes.append(message)
+
+    def note(self, message: str) -> None:
+        """Keep a message with the iteration it belongs to."""
+        self.notes.append(f"iteration {self.iteration}: {message}")
+
+    def advance(self, change: float, params: Any, settled: bool) -> bool:
+        """Close an iteration that arrived at `params`; return whether to stop.
+
+        `settled` is False when parameters were moved by other means than EM (a relocated cluster), after which the
+        run has not converged whatever the change.
+        """
+        self.change = change
+        self.converged = settled and change <= self.settings.tol
+        if self.settings.keep_history:
+            self.history.append(params)
+        told_to_stop = False
+        if self.settings.callback is not None:
+            info = IterationInfo(self.restart, self.iteration, self.objectives[-1], change, params)
+            told_to_stop = self.settings.callback(info) is True
+        return self.converged or told_to_stop or self.iteration >= self.settings.max_iter

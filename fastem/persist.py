@@ -1,0 +1,191 @@
+"""Fitted models as one .npz file: arrays, and JSON for all else.  Nothing in it is ever executed."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+FORMAT = 1
+_HEADER = "fastem.json"
+
+# Only these classes are ever constructed by `load`; a file names one of them, never a module.
+_CLASSES = {
+    "KMeans": "fastem.estimators.kmeans",
+    "GaussianMixture": "fastem.estimators.mixture",
+}
+
+
+def save(model: Any, path: str | os.PathLike[str], *, extra: dict[str, Any] | None = None) -> None:
+    """Write a fitted model to one ``.npz`` file, without pickle.
+
+    The file appears whole or not at all.  Parameters that are neither JSON nor arrays (a callback, a RandomState) are
+    left out and come back as their defaults.
+
+    Parameters
+    ----------
+    model : KMeans or GaussianMixture
+        A fitted estimator.
+    path : path-like
+        Where to write; used as it is, no suffix is added.
+    extra : dict or None
+        Arrays and JSON values to keep beside the model, such as column names.
+
+    Raises
+    ------
+    TypeError
+        If the model is of a class that cannot be saved, or `extra` holds something else.
+    sklearn.exceptions.NotFittedError
+        If the model is not fitted.
+
+    Examples
+    --------
+    >>> import fastem, tempfile
+    >>> model = fastem.KMeans(2, random_state=0).fit([[0.0], [1.0], [9.0]])
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     fastem.save(model, f"{folder}/model.npz")
+    ...     fastem.load(f"{folder}/model.npz").cluster_centers_.ravel()
+    array([0.5, 9. ])
+    """
+    from sklearn.utils.validation import check_is_fitted
+
+    name = type(model).__name__
+    if name not in _CLASSES or type(model).__module__ != _CLASSES[name]:
+        raise TypeError(f"Cannot save a {name}; fastem.save writes {', '.join(_CLASSES)}.")
+    check_is_fitted(model)
+    arrays: dict[str, np.ndarray] = {}
+    fitted = {key: getattr(model, key) for key in (*model._saved, "n_features_in_")}
+    if hasattr(model, "feature_names_in_"):
+        fitted["feature_names_in_"] = model.feature_names_in_.tolist()
+    header = {
+        "format": FORMAT,
+        "class": name,
+        "params": _split("params", _savable(model.get_params(deep=False)), arrays),
+        "fitted": _split("fitted", fitted, arrays),
+        "extra": _split("extra", extra or {}, arrays),
+    }
+    arrays[_HEADER] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
+    _write_whole(Path(path), arrays)
+
+
+def _savable(params: dict[str, Any]) -> dict[str, Any]:
+    plain = (str, int, float, bool, np.integer, np.floating, np.ndarray, list, type(None))
+    return {key: value for key, value in params.items() if isinstance(value, plain)}
+
+
+def _split(section: str, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Move numeric arrays from `values` to `arrays`; return what JSON can hold."""
+    header: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
+            arrays[f"{section}.{key}"] = value
+            header[key] = {"array": f"{section}.{key}"}
+        else:
+            value = value.item() if isinstance(value, np.generic) else value
+            try:
+                json.dumps(value)
+            except (TypeError, ValueError):
+                raise TypeError(f"Cannot save {key} of type {type(value).__name__}: neither JSON nor a numeric array.") from None
+            header[key] = {"value": value}
+    return header
+
+
+def _write_whole(path: Path, arrays: dict[str, np.ndarray]) -> None:
+    """Write beside `path` and rename, so that no half-written model is ever found."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+        os.chmod(temporary, 0o666 & ~_umask())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def load(path: str | os.PathLike[str], *, with_extra: bool = False) -> Any:
+    """Read a model that `save` wrote.
+
+    Parameters
+    ----------
+    path : path-like
+        The file.
+    with_extra : bool, default=False
+        Return ``(model, extra)`` with what was kept beside the model.
+
+    Returns
+    -------
+    KMeans or GaussianMixture, or a tuple of it and a dict
+        The fitted model.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it is not a model of fastem: truncated, foreign, hostile, or of a newer format.  Nothing in it is run.
+    """
+    arrays = _read(Path(path))
+    header = _header(arrays, path)
+    try:
+        params = _join(header["params"], arrays)
+        fitted = _join(header["fitted"], arrays)
+        extra = _join(header["extra"], arrays)
+        model_class = getattr(importlib.import_module(_CLASSES[header["class"]]), header["class"])
+        known = model_class._get_param_names()
+        model = model_class(**{key: value for key, value in params.items() if key in known})
+        _restore(model, fitted)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ValueError(f"{path} is not a complete fastem model: {error}.") from error
+    return (model, extra) if with_extra else model
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise ValueError("not an .npz file")
+            return {name: archive[name] for name in archive.files}
+    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
+        raise ValueError(f"{path} is not a fastem model: {error}.") from error
+
+
+def _header(arrays: dict[str, np.ndarray], path: Any) -> dict[str, Any]:
+    try:
+        header = json.loads(arrays[_HEADER].tobytes())
+        version, name = header["format"], header["class"]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a fastem model: it has no readable header.") from error
+    if version != FORMAT:
+        raise ValueError(f"{path} has format {version!r}, but this version of fastem reads format {FORMAT}.")
+    if name not in _CLASSES:
+        raise ValueError(f"{path} holds a {name!r}, which is none of {', '.join(_CLASSES)}.")
+    return header
+
+
+def _join(section: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    return {key: arrays[entry["array"]] if "array" in entry else entry["value"] for key, entry in section.items()}
+
+
+def _restore(model: Any, fitted: dict[str, Any]) -> None:
+    allowed = {*model._saved, "n_features_in_", "feature_names_in_"}
+    missing = {*model._saved, "n_features_in_"} - fitted.keys()
+    if missing or not fitted.keys() <= allowed:
+        raise ValueError(f"unexpected or missing attributes {sorted(missing | (fitted.keys() - allowed))}")
+    if "feature_names_in_" in fitted:
+        fitted["feature_names_in_"] = np.array(fitted["feature_names_in_"], dtype=object)
+    for key, value in fitted.items():
+        setattr(model, key, value)
+    model._check_loaded()

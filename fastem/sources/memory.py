@@ -1,0 +1,167 @@
+"""Rows held in memory: a C-contiguous array, or a CSR matrix of which one grid cell at a time is made dense."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastem import stats as grid
+from fastem import threads
+from fastem.draws import Draws
+
+
+class Rows(NamedTuple):
+    """A few rows taken out of a source."""
+
+    indices: np.ndarray  # (m,) int64
+    X: np.ndarray  # (m, d)
+    weights: np.ndarray  # (m,) float64
+
+
+class MemorySource:
+    """Rows of a C-contiguous float32 or float64 array; validated, never written to.
+
+    Parameters
+    ----------
+    X : ndarray (n, d)
+        The rows.
+    sample_weight : ndarray (n,) of X's dtype, or empty
+        Weights; empty means one each.
+    labels : ndarray (n,) int32, or empty
+        Known components, -1 for unknown; empty means all unknown.
+    n_threads : int
+        Threads of one pass.
+    """
+
+    def __init__(self, X: Any, sample_weight: np.ndarray | None = None, labels: np.ndarray | None = None, n_threads: int = 1):
+        self.X = X
+        self.sample_weight = np.empty(0, X.dtype) if sample_weight is None else sample_weight
+        self.labels = np.empty(0, np.int32) if labels is None else labels
+        self.n_threads = n_threads
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows n."""
+        return self.X.shape[0]
+
+    @property
+    def n_features(self) -> int:
+        """Number of features d."""
+        return self.X.shape[1]
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Dtype of the rows, float32 or float64."""
+        return self.X.dtype
+
+    @property
+    def total_weight(self) -> float:
+        """Sum of the weights."""
+        return float(self.sample_weight.sum(dtype=np.float64)) if self.sample_weight.size else float(self.n_rows)
+
+    def _but(self, labels: np.ndarray, n_threads: int) -> MemorySource:
+        return type(self)(self.X, self.sample_weight, labels, n_threads)
+
+    def with_threads(self, n_threads: int) -> MemorySource:
+        """Return the same rows, read by another number of threads."""
+        return self._but(self.labels, n_threads)
+
+    def with_labels(self, labels: np.ndarray) -> MemorySource:
+        """Return the same rows with other known labels (n,) int32, -1 for unknown."""
+        return self._but(labels, self.n_threads)
+
+    def accumulate(self, family: Any, prepared: Any, memo: Any = None) -> Any:
+        """Return the family's statistics over all rows: the E-step of one iteration."""
+        layout = family.layout(self.n_features)
+        level, n_tasks = grid.plan(self.n_rows, layout.size)
+        records = np.empty((n_tasks, layout.size))
+        self._sweep(family, prepared, level, records, memo)
+        return layout.view(grid.merge_tree(records))
+
+    def _sweep(self, family: Any, prepared: Any, level: int, records: np.ndarray, memo: Any) -> None:
+        family.sweep(self.X, self.sample_weight, self.labels, prepared, level, records, self.n_threads, memo)
+
+    def each_block(self, function: Callable[[np.ndarray, slice, int], None]) -> None:
+        """Call ``function(X_block, rows, n_threads)`` so that the blocks cover all rows; blocks begin on the grid."""
+        function(self.X, slice(0, self.n_rows), self.n_threads)
+
+    def fold(self, function: Callable[[np.ndarray, slice], np.ndarray], size: int) -> np.ndarray:
+        """Add up ``function(X_cell, rows)`` (size,) over the grid cells, by the fixed tree.
+
+        For the passes around a fit (starts, given responsibilities), whose kernels are NumPy's.
+        """
+        level, n_tasks = grid.plan(self.n_rows, size)
+        records = np.empty((n_tasks, size))
+
+        def task(number: int) -> None:
+            cells = range(number << level, min((number + 1) << level, grid.n_cells(self.n_rows)))
+            parts = np.array([function(self._cell(cell), self._rows_of(cell)) for cell in cells])
+            records[number] = grid.merge_tree(parts)
+
+        threads.map_tasks(task, n_tasks, self.n_threads)
+        return grid.merge_tree(records)
+
+    def _rows_of(self, cell: int) -> slice:
+        return slice(cell * grid.CELL, min((cell + 1) * grid.CELL, self.n_rows))
+
+    def _cell(self, cell: int) -> np.ndarray:
+        return self.X[self._rows_of(cell)]
+
+    def weights_of(self, rows: slice) -> np.ndarray:
+        """Weights of a run of rows, or empty."""
+        return self.sample_weight[rows]
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Return the rows with these numbers, dense (m, d)."""
+        return self.X[indices]
+
+    def sample_rows(self, m: int, draws: Draws) -> np.ndarray:
+        """Return m distinct rows (m, d), drawn in proportion to their weights."""
+        if self.sample_weight.size:
+            return self.take(draws.weighted_distinct(self.sample_weight.astype(np.float64), m))
+        return self.take(draws.distinct(self.n_rows, m))
+
+    def extreme_rows(self, family: Any, prepared: Any, m: int) -> Rows:
+        """Return the m rows that the family explains worst, worst first."""
+        badness = np.empty(self.n_rows)
+
+        def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
+            badness[rows] = family.badness(X, self.weights_of(rows), prepared, n_threads)
+
+        self.each_block(block)
+        worst = np.argsort(-badness, kind="stable")[:m] if m > 1 else np.array([np.argmax(badness)])
+        weights = self.sample_weight[worst].astype(np.float64) if self.sample_weight.size else np.ones(len(worst))
+        return Rows(worst, self.take(worst), weights)
+
+
+class SparseSource(MemorySource):
+    """Rows of a CSR matrix; at most one grid cell per thread is dense at any time."""
+
+    def _cell(self, cell: int) -> np.ndarray:
+        return self.X[self._rows_of(cell)].toarray()
+
+    def _sweep(self, family: Any, prepared: Any, level: int, records: np.ndarray, memo: Any) -> None:
+        def task(number: int) -> None:
+            cells = range(number << level, min((number + 1) << level, grid.n_cells(self.n_rows)))
+            parts = np.zeros((len(cells), records.shape[1]))
+            for part, cell in zip(parts, cells, strict=True):
+                rows = self._rows_of(cell)
+                here = None if memo is None else type(memo)(*(field[rows] for field in memo))
+                family.sweep(
+                    self._cell(cell), self.sample_weight[rows], self.labels[rows], prepared, 0, part[None], 1, here
+                )
+            records[number] = grid.merge_tree(parts)
+
+        threads.map_tasks(task, len(records), self.n_threads)
+
+    def each_block(self, function: Callable[[np.ndarray, slice, int], None]) -> None:
+        """Call ``function(X_cell, rows, 1)`` for every grid cell, made dense."""
+        threads.map_tasks(
+            lambda cell: function(self._cell(cell), self._rows_of(cell), 1), grid.n_cells(self.n_rows), self.n_threads
+        )
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Return the rows with these numbers, dense (m, d)."""
+        return self.X[indices].toarray()

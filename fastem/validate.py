@@ -1,0 +1,233 @@
+"""The one place that checks and converts input; the kernels behind it trust what they get.
+
+Refusals are ValueError or TypeError with one sentence: what is wrong, where, and the offending value or shape.  Where
+scikit-learn has a text for the same mistake, its wording is used.  Only functions that serve estimators import
+scikit-learn, inside.
+"""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+import numpy as np
+
+FLOATS = (np.float64, np.float32)
+
+
+def rows(X: Any, name: str = "X", dtype: Any = None, n_features: int | None = None) -> np.ndarray:
+    """Return `X` as a finite C-contiguous float32 or float64 array (n, d); copied only if it must be converted.
+
+    Raises
+    ------
+    ValueError
+        If X is not two-dimensional, is empty, holds NaN or infinity, or has another number of columns than
+        `n_features`.
+    TypeError
+        If X is complex or not numeric.
+    """
+    X = np.asarray(X)
+    if X.ndim != 2:
+        raise ValueError(f"Expected 2D array, got {X.ndim}D array instead: {name} must have shape (n_rows, n_features).")
+    if X.dtype.kind not in "fiub":
+        raise TypeError(f"{name} must be numeric, got dtype {X.dtype}.")
+    if 0 in X.shape:
+        raise ValueError(f"Found array with shape {X.shape}: {name} needs at least one row and one feature.")
+    if n_features is not None and X.shape[1] != n_features:
+        raise ValueError(f"{name} has {X.shape[1]} features, but {n_features} features were expected.")
+    wanted = dtype if dtype is not None else (X.dtype if X.dtype in FLOATS else np.float64)
+    X = np.ascontiguousarray(X, dtype=wanted)
+    finite(X, name)
+    return X
+
+
+def finite(X: np.ndarray, name: str) -> None:
+    """Refuse NaN and infinity, naming the first place.
+
+    Raises
+    ------
+    ValueError
+        With the row and column of the first value that is not finite.
+    """
+    if np.isfinite(X.sum(dtype=np.float64)):  # one pass without a mask; an overflowing sum falls through
+        return
+    bad = np.argwhere(~np.isfinite(X))
+    if len(bad):
+        place = ", ".join(f"{axis} {index}" for axis, index in zip(("row", "column"), bad[0].tolist(), strict=False))
+        kind = "NaN" if np.isnan(X[tuple(bad[0])]) else "infinity"
+        raise ValueError(f"Input {name} contains {kind} (first at {place}).")
+
+
+def weights(sample_weight: Any, n_rows: int, dtype: Any) -> np.ndarray:
+    """Return `sample_weight` as an array (n,) of `dtype`, or an empty array for None (unit weights).
+
+    Raises
+    ------
+    ValueError
+        If the weights have the wrong shape, are negative or not finite, or are all zero.
+    """
+    if sample_weight is None:
+        return np.empty(0, dtype)
+    if isinstance(sample_weight, numbers.Number):
+        sample_weight = np.full(n_rows, sample_weight)
+    w = np.asarray(sample_weight)
+    if w.ndim != 1:
+        raise ValueError(f"Sample weights must be 1D array or scalar, got {w.ndim}D array.")
+    if w.shape != (n_rows,):
+        raise ValueError(f"sample_weight.shape == {w.shape}, expected {(n_rows,)}!")
+    if w.dtype.kind not in "fiub":
+        raise TypeError(f"sample_weight must be numeric, got dtype {w.dtype}.")
+    w = np.ascontiguousarray(w, dtype=dtype)
+    finite(w, "sample_weight")
+    if np.any(w < 0):
+        row = int(np.argmax(w < 0))
+        raise ValueError(f"Negative values in data passed to `sample_weight`: {w[row]} at row {row}.")
+    if not np.any(w > 0):
+        raise ValueError("Sample weights must contain at least one non-zero number.")
+    return w
+
+
+def centers(init: Any, n_clusters: int, n_features: int) -> np.ndarray:
+    """Return given centres as float64 (k, d).
+
+    Raises
+    ------
+    ValueError
+        If the shape is not (n_clusters, n_features) or a value is not finite.
+    """
+    init = np.asarray(init, dtype=np.float64)
+    if init.ndim != 2:
+        raise ValueError(f"Expected 2D array, got {init.ndim}D array instead: the initial centers.")
+    if init.shape[0] != n_clusters:
+        raise ValueError(
+            f"The shape of the initial centers {init.shape} does not match the number of clusters {n_clusters}."
+        )
+    if init.shape[1] != n_features:
+        raise ValueError(
+            f"The shape of the initial centers {init.shape} does not match the number of features of the data {n_features}."
+        )
+    finite(init, "init")
+    return np.ascontiguousarray(init)
+
+
+def output(out: Any, shape: tuple[int, ...], dtype: Any, name: str) -> np.ndarray:
+    """Return a caller's output buffer, or a new one for None.
+
+    Raises
+    ------
+    ValueError
+        If the buffer has another shape or dtype, is not C-contiguous, or is read-only.
+    """
+    if out is None:
+        return np.empty(shape, dtype)
+    if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != dtype or not out.flags.carray:
+        got = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
+        raise ValueError(f"{name} must be a writable C-contiguous {np.dtype(dtype).name} array of shape {shape}, got {got}.")
+    return out
+
+
+def seed(random_state: Any) -> int:
+    """Return the seed of a fit from scikit-learn's `random_state` (None, int, RandomState or Generator)."""
+    if isinstance(random_state, numbers.Integral):
+        return int(random_state)
+    if isinstance(random_state, np.random.Generator):
+        return int(random_state.integers(2**63))
+    from sklearn.utils import check_random_state
+
+    return int(check_random_state(random_state).randint(2**31 - 1))
+
+
+def parameter(owner: Any, name: str, requirement: str, accepted: bool) -> None:
+    """Refuse a constructor parameter in scikit-learn's words.
+
+    Raises
+    ------
+    ValueError
+        If `accepted` is False: the parameter's name, what it must be, and what it is.
+    """
+    if not accepted:
+        value = getattr(owner, name)
+        raise ValueError(f"The {name!r} parameter of {type(owner).__name__} must be {requirement}. Got {value!r} instead.")
+
+
+def is_int(value: Any, low: int) -> bool:
+    """Whether `value` is an integer, not a bool, of at least `low`."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_) and value >= low
+
+
+def is_real(value: Any, low: float) -> bool:
+    """Whether `value` is a finite real number of at least `low`."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_) and low <= value < np.inf
+
+
+def table(estimator: Any, X: Any, *, reset: bool, accept_sparse: bool = False) -> Any:
+    """Return an estimator's input as finite C-contiguous float rows (n, d), or CSR, with its features checked.
+
+    Raises
+    ------
+    ValueError, TypeError
+        In scikit-learn's words.
+    """
+    from sklearn.utils.validation import validate_data
+
+    return validate_data(
+        estimator,
+        X,
+        reset=reset,
+        accept_sparse="csr" if accept_sparse else False,
+        accept_large_sparse=False,
+        dtype=FLOATS,
+        order="C",
+    )
+
+
+def shaped(value: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
+    """Return a given parameter as finite float64 of `shape`.
+
+    Raises
+    ------
+    ValueError
+        If the shape differs or a value is not finite.
+    """
+    value = np.asarray(value, dtype=np.float64)
+    if value.shape != shape:
+        raise ValueError(f"The parameter '{name}' should have the shape of {shape}, but got {value.shape}")
+    finite(value, name)
+    return np.ascontiguousarray(value)
+
+
+def proportions(value: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
+    """Return given mixing proportions: in [0, 1] and summing to 1.
+
+    Raises
+    ------
+    ValueError
+        If they do not.
+    """
+    value = shaped(value, shape, name)
+    if np.any(value < 0) or np.any(value > 1):
+        raise ValueError(
+            f"The parameter '{name}' should be in the range [0, 1], but got max value {value.max():.5f}, "
+            f"min value {value.min():.5f}"
+        )
+    if not np.isclose(value.sum(), 1.0, rtol=0, atol=1e-6):
+        raise ValueError(f"The parameter '{name}' should be normalized, but got sum({name}) = {value.sum():.5f}")
+    return value
+
+
+def positive_definite(precisions: np.ndarray, covariance_type: str) -> np.ndarray:
+    """Return precisions unchanged if they are positive (definite and symmetric).
+
+    Raises
+    ------
+    ValueError
+        If they are not.
+    """
+    if covariance_type in ("diag", "spherical"):
+        if np.any(precisions <= 0):
+            raise ValueError(f"'{covariance_type} precision' should be positive")
+        return precisions
+    symmetric = np.allclose(precisions, np.swapaxes(precisions, -1, -2))
+    if not symmetric or np.any(np.linalg.eigvalsh(precisions) <= 0):
+        raise ValueError(f"'{covariance_type} precision' should be symmetric, positive-definite")
+    return precisions
