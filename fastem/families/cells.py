@@ -1,0 +1,157 @@
+"""The cell kernels of a mixture family, made from two functions over blocks: log-densities and moments.
+
+A family writes
+
+    log_joint_block(rows, XT, prepared, work, log_joint, best)        log p(x, z = k) (k, STRIDE) of a block, and the
+                                                                      largest of each row
+    moments_block(rows, XT, prepared, work, share, factor, masses, stats)   adds counts and moments to the flat record;
+                                                                      the responsibility is share[k, r] * factor[r]
+
+and gets the fused E- and M-step of one grid cell and the E-step alone, with the same numbers.  Responsibilities exist
+for one block at a time.  `prepared` has the fields origin (d,), log_weights (k,) and whatever the family adds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastem.families.math import (
+    STRIDE,
+    block_rows,
+    exp,
+    finish_rows,
+    fix_labels,
+    load_weights,
+    log,
+    lost_rows,
+    padded,
+    settle_lost,
+    shares,
+    transpose_block,
+)
+from fastem.jit import Sweep, each_cell, kernel, sweep
+
+__all__ = ["Expected", "accumulator", "exp", "expectation", "log", "only_log_joint"]
+
+
+class Expected(NamedTuple):
+    """Outputs of an E-step for rows of data; an array of no rows is not asked for."""
+
+    log_joint: np.ndarray  # (n, k) log p(x_i, z_i = k)
+    loglik: np.ndarray  # (n,) log p(x_i)
+    labels: np.ndarray  # (n,) int32, the most responsible component, the lowest of equals
+    resp: np.ndarray  # (n, k) responsibilities
+
+
+def accumulator(log_joint_block: Any, moments_block: Any, room: Any) -> Sweep:
+    """Make the sweep that adds up a family's statistics.
+
+    Parameters
+    ----------
+    log_joint_block, moments_block : kernel
+        See above.
+    room : kernel ``room(prepared) -> (padded_features, work_rows)``
+        How many rows XT and the work array need.
+    """
+
+    @kernel
+    def accumulate(X, w, labels, prepared, start, stop, stats):
+        k = prepared.log_weights.shape[0]
+        features, work_rows = room(prepared)
+        XT = np.zeros((features, STRIDE), X.dtype)
+        work = np.zeros((work_rows, STRIDE), X.dtype)
+        share = np.empty((k, STRIDE), X.dtype)
+        best = np.empty(STRIDE, X.dtype)
+        total = np.empty(STRIDE, X.dtype)
+        wb = np.empty(STRIDE, X.dtype)
+        masses = np.empty(k)
+        lost = np.empty(STRIDE, np.bool_)
+        size = block_rows(k, features, X.itemsize)
+        for first in range(start, stop, size):
+            m = min(size, stop - first)
+            rows = padded(m)
+            transpose_block(X, first, m, rows, prepared.origin, XT)
+            load_weights(w, first, m, rows, wb)
+            for attempt in range(2):
+                log_joint_block(rows, XT, prepared, work, share, best)
+                fix_labels(labels, first, m, share, best)
+                lost_now = shares(rows, share, best, total, masses)
+                if attempt == 0 and lost_now == 0:
+                    break
+                if attempt == 0:
+                    lost_rows(m, XT, total, lost)
+                else:
+                    settle_lost(m, lost, labels, first, prepared.log_weights, share, total, best, masses)
+                    transpose_block(X, first, m, rows, prepared.origin, XT)
+            stats[0] += finish_rows(rows, wb, best, total)
+            moments_block(rows, XT, prepared, work, share, total, masses, stats)
+
+    return sweep(accumulate)
+
+
+def expectation(log_joint_block: Any, room: Any) -> Sweep:
+    """Make the driver of the E-step alone, which fills an `Expected`; see `accumulator` for the parameters."""
+
+    @kernel
+    def expect(X, prepared, start, stop, out):
+        k = prepared.log_weights.shape[0]
+        features, work_rows = room(prepared)
+        XT = np.zeros((features, STRIDE), X.dtype)
+        work = np.zeros((work_rows, STRIDE), X.dtype)
+        share = np.empty((k, STRIDE), X.dtype)
+        best = np.empty(STRIDE, X.dtype)
+        total = np.empty(STRIDE, X.dtype)
+        masses = np.empty(k)
+        lost = np.empty(STRIDE, np.bool_)
+        unlabelled = np.empty(0, np.int32)
+        size = block_rows(k, features, X.itemsize)
+        for first in range(start, stop, size):
+            m = min(size, stop - first)
+            rows = padded(m)
+            transpose_block(X, first, m, rows, prepared.origin, XT)
+            for attempt in range(2):
+                log_joint_block(rows, XT, prepared, work, share, best)
+                if attempt == 0 and out.log_joint.shape[0]:
+                    for r in range(m):
+                        for c in range(k):
+                            out.log_joint[first + r, c] = share[c, r]
+                lost_now = shares(rows, share, best, total, masses)
+                if attempt == 0 and lost_now == 0:
+                    break
+                if attempt == 0:
+                    lost_rows(m, XT, total, lost)
+                else:
+                    settle_lost(m, lost, unlabelled, first, prepared.log_weights, share, total, best, masses)
+            if out.loglik.shape[0]:
+                for r in range(m):
+                    out.loglik[first + r] = np.float64(best[r]) + np.float64(log(total[r]))
+            if out.labels.shape[0]:
+                for r in range(m):
+                    label = 0
+                    for c in range(1, k):
+                        if share[c, r] > share[label, r]:
+                            label = c
+                    out.labels[first + r] = label
+            if out.resp.shape[0]:
+                for r in range(m):
+                    factor = 1.0 / np.float64(total[r])
+                    for c in range(k):
+                        out.resp[first + r, c] = share[c, r] * factor
+
+    return each_cell(expect)
+
+
+def only_log_joint(expect: Sweep) -> Sweep:
+    """Make of an E-step the driver that writes log p(x_i, z_i = k) into a plain array (n, k)."""
+
+    def into(driver: Callable[..., None]) -> Callable[..., None]:
+        def run(X: np.ndarray, prepared: Any, first: int, last: int, out: np.ndarray) -> None:
+            k = out.shape[1]
+            driver(X, prepared, first, last, Expected(out, np.empty(0), np.empty(0, np.int32), np.empty((0, k))))
+
+        return run
+
+    return Sweep(into(expect.serial), into(expect.parallel))

@@ -1,0 +1,163 @@
+"""The records of the Gaussian family: parameters, prepared parameters and statistics of the four covariance types.
+
+Shapes: k components, d features.  Arrays in a `Prepared` record have the dtype of the rows unless float64 is said; the
+origin is a point inside the data, rounded to that dtype, and the means in `Prepared` are relative to it.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+LOG_2PI = math.log(2 * math.pi)
+# Less weight than this is none: mean and covariance of such a component would be rounding, or 0 / 0.
+TINY = 10 * np.finfo(np.float64).eps
+
+
+class GaussianParams(NamedTuple):
+    """Parameters of a Gaussian mixture, float64."""
+
+    weights: np.ndarray  # (k,)
+    means: np.ndarray  # (k, d)
+    covariances: np.ndarray  # full (k, d, d), tied (d, d), diag (k, d), spherical (k,)
+    precisions_cholesky: np.ndarray  # as covariances; upper triangular P with precision P P', or 1 / sigma
+
+
+class FullPrepared(NamedTuple):
+    """Parameters of an E-step; matrices padded with zeros to whole tiles, dp = `full.padded_features(d)`."""
+
+    origin: np.ndarray  # (d,)
+    means: np.ndarray  # (k, d)
+    log_weights: np.ndarray  # (k,) float64
+    precisions_cholesky: np.ndarray  # (k, dp, dp)
+    offsets: np.ndarray  # (k,) float64: log weight + log det P - d/2 log 2 pi
+    negligible: np.ndarray  # (k,) float64: a block in which the component's mass is below this is skipped
+
+
+class FullStats(NamedTuple):
+    """Weighted moments about the means of the E-step, float64."""
+
+    loglik: np.ndarray  # ()
+    counts: np.ndarray  # (k,)
+    sums: np.ndarray  # (k, d)
+    scatter: np.ndarray  # (k, d, d)
+
+
+class TiedPrepared(NamedTuple):
+    """Parameters of an E-step with one covariance: the means are whitened too."""
+
+    origin: np.ndarray  # (d,)
+    means: np.ndarray  # (k, d)
+    log_weights: np.ndarray  # (k,) float64
+    precisions_cholesky: np.ndarray  # (dp, dp)
+    whitened: np.ndarray  # (k, d): means @ P
+    offsets: np.ndarray  # (k,) float64
+    negligible: np.ndarray  # (k,) float64
+
+
+class TiedStats(NamedTuple):
+    """Weighted moments about the means of the E-step, float64; the scatter follows from the constant total scatter."""
+
+    loglik: np.ndarray  # ()
+    counts: np.ndarray  # (k,)
+    sums: np.ndarray  # (k, d)
+
+
+class TiedConstants(NamedTuple):
+    """Moments of the data that no parameter changes, float64."""
+
+    weight: np.ndarray  # (): sum of the weights
+    centre: np.ndarray  # (d,): the mean of the data
+    scatter: np.ndarray  # (d, d): scatter about the mean
+
+
+class DiagPrepared(NamedTuple):
+    """Parameters of an E-step with variances of each component."""
+
+    origin: np.ndarray  # (d,)
+    means: np.ndarray  # (k, d)
+    log_weights: np.ndarray  # (k,) float64
+    precisions_cholesky: np.ndarray  # (k, d)
+    offsets: np.ndarray  # (k,) float64
+    negligible: np.ndarray  # (k,) float64
+
+
+class DiagStats(NamedTuple):
+    """Weighted moments about the means of the E-step, float64."""
+
+    loglik: np.ndarray  # ()
+    counts: np.ndarray  # (k,)
+    sums: np.ndarray  # (k, d)
+    scatter: np.ndarray  # (k, d)
+
+
+class SphericalPrepared(NamedTuple):
+    """Parameters of an E-step with one variance of each component."""
+
+    origin: np.ndarray  # (d,)
+    means: np.ndarray  # (k, d)
+    log_weights: np.ndarray  # (k,) float64
+    precisions_cholesky: np.ndarray  # (k,)
+    offsets: np.ndarray  # (k,) float64
+    negligible: np.ndarray  # (k,) float64
+
+
+class SphericalStats(NamedTuple):
+    """Weighted moments about the means of the E-step, float64."""
+
+    loglik: np.ndarray  # ()
+    counts: np.ndarray  # (k,)
+    sums: np.ndarray  # (k, d)
+    scatter: np.ndarray  # (k,): summed over the features
+
+
+def common(params: GaussianParams, log_det: np.ndarray, dtype: np.dtype) -> dict[str, np.ndarray]:
+    """Return the fields that every `Prepared` has.
+
+    Parameters
+    ----------
+    params : GaussianParams
+        Current parameters.
+    log_det : ndarray (k,) float64
+        Log-determinants of the precisions' Cholesky factors.
+    dtype : dtype
+        Dtype of the rows.
+    """
+    weights = np.asarray(params.weights, np.float64)
+    dtype = np.dtype(dtype)
+    origin = (weights @ params.means / weights.sum()).astype(dtype)
+    with np.errstate(divide="ignore"):
+        log_weights = np.log(weights)
+    # A share of 1e-18 of what the component weighs now is lost in the rounding of a float64 sum, 1e-11 in that of
+    # float32 terms.
+    share = 1e-18 if dtype == np.float64 else 1e-11
+    return {
+        "origin": origin,
+        "means": np.ascontiguousarray((params.means - origin.astype(np.float64)).astype(dtype)),
+        "log_weights": log_weights,
+        "offsets": log_weights + log_det - 0.5 * params.means.shape[1] * LOG_2PI,
+        "negligible": share * weights,
+    }
+
+
+def prepared_means(prepared: Any) -> np.ndarray:
+    """Return the means of the E-step as rounded, float64 (k, d): the points that the moments are centred on."""
+    return prepared.origin.astype(np.float64) + prepared.means.astype(np.float64)
+
+
+def updated_means(stats: Any, prepared: Any, previous: np.ndarray) -> np.ndarray:
+    """Return the M-step's means (k, d); a dead component keeps its previous mean."""
+    return np.where(alive(stats)[:, None], prepared_means(prepared) + shifts(stats), previous)
+
+
+def alive(stats: Any) -> np.ndarray:
+    """Tell which components have any weight (k,)."""
+    return np.asarray(stats.counts > TINY)
+
+
+def shifts(stats: Any) -> np.ndarray:
+    """Return by how much the means move (k, d); 0 for a dead component."""
+    counts = np.where(alive(stats), stats.counts, np.inf)
+    return np.asarray(stats.sums / counts[:, None])

@@ -1,0 +1,52 @@
+"""Slow oracles in plain NumPy, float64: what the kernels compute, written as the formulas are."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def full_covariances(covariances, covariance_type, k, d):
+    """Any covariance type as full matrices (k, d, d)."""
+    if covariance_type == "full":
+        return np.asarray(covariances)
+    if covariance_type == "tied":
+        return np.repeat(np.asarray(covariances)[None], k, axis=0)
+    if covariance_type == "diag":
+        return np.array([np.diag(row) for row in covariances])
+    return np.array([value * np.eye(d) for value in covariances])
+
+
+def gaussian_log_joint(X, weights, means, covariances, covariance_type):
+    """log p(x_i, z_i = k) (n, k)."""
+    X = np.asarray(X, np.float64)
+    k, d = means.shape
+    out = np.empty((len(X), k))
+    for c, sigma in enumerate(full_covariances(covariances, covariance_type, k, d)):
+        _, log_det = np.linalg.slogdet(sigma)
+        centred = X - means[c]
+        mahalanobis = np.sum(centred * np.linalg.solve(sigma, centred.T).T, axis=1)
+        with np.errstate(divide="ignore"):
+            out[:, c] = np.log(weights[c]) - 0.5 * (d * np.log(2 * np.pi) + log_det + mahalanobis)
+    return out
+
+
+def responsibilities(log_joint, labels=None):
+    """Log-likelihood of each row (n,) and responsibilities (n, k); rows of known label are one-hot."""
+    log_joint = log_joint.copy()
+    if labels is not None:
+        for i in np.flatnonzero(labels >= 0):
+            log_joint[i, np.arange(log_joint.shape[1]) != labels[i]] = -np.inf
+    best = log_joint.max(axis=1)
+    loglik = best + np.log(np.exp(log_joint - best[:, None]).sum(axis=1))
+    return loglik, np.exp(log_joint - loglik[:, None])
+
+
+def gaussian_stats(X, w, labels, params, covariance_type, centres):
+    """loglik, counts, sums and full scatter (k, d, d) about `centres`, for all rows."""
+    X = np.asarray(X, np.float64)
+    loglik, resp = responsibilities(gaussian_log_joint(X, *params[:3], covariance_type), labels)
+    weighted = resp * w[:, None]
+    counts = weighted.sum(axis=0)
+    sums = np.array([weighted[:, c] @ (X - centres[c]) for c in range(len(counts))])
+    scatter = np.array([(X - m).T @ ((X - m) * weighted[:, c, None]) for c, m in enumerate(centres)])
+    return float(w @ loglik), counts, sums, scatter
