@@ -1,6 +1,7 @@
 """Builds the compiled modules; everything else is said in pyproject.toml."""
 
 import sys
+from glob import glob
 
 import numpy as np
 from Cython.Build import cythonize
@@ -12,7 +13,7 @@ native = Extension(
     "fastem._native.nearest",
     ["src/nearest.pyx"],
     include_dirs=["src", np.get_include()],
-    depends=["src/tile.h"],
+    depends=glob("src/*.h"),
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
     extra_compile_args=["/O2"] if sys.platform == "win32" else ["-O3", *OPENMP],
     extra_link_args=OPENMP,

@@ -1,0 +1,85 @@
+/* Vector operations of the tile for AVX-512: 64-byte vectors, 3 x 8 accumulators in 32 registers. */
+#define NV 3
+#define NK 8
+#define VBYTES 64
+#define HAS_LOOKUP 1
+#if REAL_BYTES == 4
+#define VL 16
+typedef __m512 NAME(vec);
+typedef __m512i NAME(ivec);
+#define MASK __mmask16
+#define LOAD(p) _mm512_loadu_ps(p)
+#define STORE(p, v) _mm512_storeu_ps(p, v)
+#define SPLAT(s) _mm512_set1_ps(s)
+#define ISPLAT(s) _mm512_set1_epi32(s)
+#define ILOAD(p) _mm512_loadu_si512((const void *)(p))
+#define ISTORE(p, v) _mm512_storeu_si512((void *)(p), v)
+#define GREATER(a, b) _mm512_cmp_ps_mask(a, b, _CMP_GT_OQ)
+#define EQUAL(a, b) _mm512_cmpeq_epi32_mask(a, b)
+#define PICK(m, a, b) _mm512_mask_blend_ps(m, b, a)
+#define IPICK(m, a, b) _mm512_mask_blend_epi32(m, b, a)
+#define MAX(a, b) _mm512_max_ps(a, b)
+#define MIN(a, b) _mm512_min_ps(a, b)
+#define KEEP(m, a) _mm512_maskz_mov_ps(m, a)
+#define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define LOOKUP(table, i) _mm512_permutexvar_ps(i, table)
+#define TQ 4
+#define QUARTER(p) _mm_loadu_ps(p)
+#define GATHERED(r)                                                                                         \
+    _mm512_mask_broadcast_f32x4(                                                                            \
+        _mm512_mask_broadcast_f32x4(                                                                        \
+            _mm512_mask_broadcast_f32x4(_mm512_castps128_ps512(QUARTER(x + at[r])), 0x00F0,                 \
+                                        QUARTER(x + at[(r) + 4])),                                          \
+            0x0F00, QUARTER(x + at[(r) + 8])),                                                              \
+        0xF000, QUARTER(x + at[(r) + 12]))
+#define TRANSPOSE_STEP(x, at, o, to, ld)                                                                    \
+    do {                                                                                                    \
+        const __m512 shift = _mm512_broadcast_f32x4(QUARTER(o));                                            \
+        const __m512 r0 = GATHERED(0) - shift, r1 = GATHERED(1) - shift;                                    \
+        const __m512 r2 = GATHERED(2) - shift, r3 = GATHERED(3) - shift;                                    \
+        const __m512d s0 = _mm512_castps_pd(_mm512_unpacklo_ps(r0, r1));                                    \
+        const __m512d s1 = _mm512_castps_pd(_mm512_unpackhi_ps(r0, r1));                                    \
+        const __m512d s2 = _mm512_castps_pd(_mm512_unpacklo_ps(r2, r3));                                    \
+        const __m512d s3 = _mm512_castps_pd(_mm512_unpackhi_ps(r2, r3));                                    \
+        STORE(to, _mm512_castpd_ps(_mm512_unpacklo_pd(s0, s2)));                                            \
+        STORE((to) + (ld), _mm512_castpd_ps(_mm512_unpackhi_pd(s0, s2)));                                   \
+        STORE((to) + 2 * (ld), _mm512_castpd_ps(_mm512_unpacklo_pd(s1, s3)));                               \
+        STORE((to) + 3 * (ld), _mm512_castpd_ps(_mm512_unpackhi_pd(s1, s3)));                               \
+    } while (0)
+#else
+#define VL 8
+typedef __m512d NAME(vec);
+typedef __m512i NAME(ivec);
+#define MASK __mmask8
+#define LOAD(p) _mm512_loadu_pd(p)
+#define STORE(p, v) _mm512_storeu_pd(p, v)
+#define SPLAT(s) _mm512_set1_pd(s)
+#define ISPLAT(s) _mm512_set1_epi64(s)
+#define ILOAD(p) _mm512_loadu_si512((const void *)(p))
+#define ISTORE(p, v) _mm512_storeu_si512((void *)(p), v)
+#define GREATER(a, b) _mm512_cmp_pd_mask(a, b, _CMP_GT_OQ)
+#define EQUAL(a, b) _mm512_cmpeq_epi64_mask(a, b)
+#define PICK(m, a, b) _mm512_mask_blend_pd(m, b, a)
+#define IPICK(m, a, b) _mm512_mask_blend_epi64(m, b, a)
+#define MAX(a, b) _mm512_max_pd(a, b)
+#define MIN(a, b) _mm512_min_pd(a, b)
+#define KEEP(m, a) _mm512_maskz_mov_pd(m, a)
+#define FMA(a, b, c) _mm512_fmadd_pd(a, b, c)
+#define LOOKUP(table, i) _mm512_permutexvar_pd(i, table)
+#define TQ 2
+#define QUARTER(p) _mm_loadu_pd(p)
+#define GATHERED(r)                                                                                         \
+    _mm512_mask_broadcast_f64x2(                                                                            \
+        _mm512_mask_broadcast_f64x2(                                                                        \
+            _mm512_mask_broadcast_f64x2(_mm512_castpd128_pd512(QUARTER(x + at[r])), 0x0C,                   \
+                                        QUARTER(x + at[(r) + 2])),                                          \
+            0x30, QUARTER(x + at[(r) + 4])),                                                                \
+        0xC0, QUARTER(x + at[(r) + 6]))
+#define TRANSPOSE_STEP(x, at, o, to, ld)                                                                    \
+    do {                                                                                                    \
+        const __m512d shift = _mm512_broadcast_f64x2(QUARTER(o));                                           \
+        const __m512d r0 = GATHERED(0) - shift, r1 = GATHERED(1) - shift;                                   \
+        STORE(to, _mm512_unpacklo_pd(r0, r1));                                                              \
+        STORE((to) + (ld), _mm512_unpackhi_pd(r0, r1));                                                     \
+    } while (0)
+#endif

@@ -1,0 +1,44 @@
+/* Vector operations of the tile in portable form: 16-byte GCC / Clang vectors (SSE2, NEON, ...), 2 x 4 accumulators,
+   or, with any other compiler, "vectors" of one number. */
+#define NK 4
+#define HAS_LOOKUP 0
+#ifdef __GNUC__
+#define NV 2
+#define VBYTES 16
+#define VL (16 / REAL_BYTES)
+typedef REAL NAME(vec) __attribute__((vector_size(16), may_alias));
+typedef INT NAME(ivec) __attribute__((vector_size(16), may_alias));
+typedef REAL NAME(uvec) __attribute__((vector_size(16), may_alias, aligned(REAL_BYTES)));
+typedef INT NAME(uivec) __attribute__((vector_size(16), may_alias, aligned(REAL_BYTES)));
+#define MASK NAME(ivec)
+#define SPLAT(s) ((NAME(vec)){0} + (REAL)(s))
+#define ISPLAT(s) ((NAME(ivec)){0} + (INT)(s))
+#define PICK(m, a, b) ((NAME(vec))(((m) & (NAME(ivec))(a)) | (~(m) & (NAME(ivec))(b))))
+#define IPICK(m, a, b) (((m) & (a)) | (~(m) & (b)))
+#else
+#define NV 4
+#define VBYTES REAL_BYTES
+#define VL 1
+typedef REAL NAME(vec);
+typedef INT NAME(ivec);
+typedef REAL NAME(uvec);
+typedef INT NAME(uivec);
+#define MASK int
+#define SPLAT(s) ((REAL)(s))
+#define ISPLAT(s) ((INT)(s))
+#define PICK(m, a, b) ((m) ? (a) : (b))
+#define IPICK(m, a, b) ((m) ? (a) : (b))
+#endif
+#define LOAD(p) (*(const NAME(uvec) *)(p))
+#define STORE(p, v) (*(NAME(uvec) *)(p) = (v))
+#define ILOAD(p) (*(const NAME(uivec) *)(p))
+#define ISTORE(p, v) (*(NAME(uivec) *)(p) = (v))
+#define GREATER(a, b) ((a) > (b))
+#define MAX(a, b) PICK(GREATER(a, b), a, b)
+#define MIN(a, b) PICK(GREATER(a, b), b, a)
+#define FMA(a, b, c) ((a) * (b) + (c))
+#define TQ 1
+#define TRANSPOSE_STEP(x, at, o, to, ld)                                                                    \
+    do {                                                                                                    \
+        for (int lane = 0; lane < VL; lane++) (to)[lane] = (x)[(at)[lane]] - *(o);                          \
+    } while (0)

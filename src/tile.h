@@ -1,0 +1,152 @@
+/* Nearest centroid of every row, fused with counts, sums and inertia: the SIMD kernels of fastem._native.nearest.
+
+   What bounds them (n rows, d features, k centroids; figures of one 2-core Zen 5 at 3.7 GHz with full AVX-512,
+   measured: 425 GFLOP/s float32 FMA and 41 GB/s from memory, 100-170 GB/s from the third-level cache):
+       2 n d k flops / 425e9    and    n d 4 bytes / 41e9    whichever is longer, half / double for float64.
+
+   The tile is compiled once per instruction set and number type and chosen at run time, so that a wheel built on any
+   machine runs everywhere; no -march flag is needed, and none must be given. */
+#ifndef FASTEM_TILE_H
+#define FASTEM_TILE_H
+
+#include <math.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#if defined(__GNUC__) && defined(__x86_64__)
+#define ON_X86 1
+#include <immintrin.h>
+#else
+#define ON_X86 0
+#endif
+
+#ifdef __GNUC__
+#define RESTRICT __restrict__
+#define INLINE static inline __attribute__((always_inline))
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define UNROLL _Pragma("GCC unroll 8")
+#endif
+#else
+#define RESTRICT __restrict
+#define INLINE static inline
+#define UNROLL
+#endif
+
+#define CHUNK_BYTES 36864  /* a transposed block of a chunk of features: with its panel it stays in a 48 KiB L1 */
+#define GROUP_BYTES 131072 /* the blocks that share a panel stay in the second-level cache */
+#define FEW_SUMS 64
+
+/* What a pass over the rows works on.  All arrays are C-contiguous; X, w, origin, centers, half_norms and sqdist are of
+   one type, float or double. */
+typedef struct {
+    ptrdiff_t n, d, k;
+    const void *x;          /* (n, d) */
+    const void *w;          /* (n,) or NULL: unit weights */
+    const void *origin;     /* (d,) */
+    const void *centers;    /* (k, d) relative to the origin */
+    const void *half_norms; /* (k,) */
+    const void *packed;     /* the centroids in the order of the tile */
+    int32_t *labels;        /* OUT (n,) or NULL */
+    void *sqdist;           /* OUT (n,) or NULL */
+} nearest_job;
+
+typedef struct {
+    size_t (*panel_bytes)(ptrdiff_t k, ptrdiff_t d);
+    size_t (*scratch_bytes)(ptrdiff_t k, ptrdiff_t d);
+    void (*pack)(const nearest_job *, void *);
+    void (*cell)(const nearest_job *, ptrdiff_t start, ptrdiff_t stop, double *stats, void *scratch);
+    void (*add)(double *to, const double *from, ptrdiff_t size);
+} nearest_kernels;
+
+/* Features per chunk: all of them when they fit, else equal parts, in whole transposition steps. */
+static ptrdiff_t chunk_of(ptrdiff_t d, ptrdiff_t most) {
+    const ptrdiff_t chunks = (d + most - 1) / most;
+    return chunks <= 1 ? (d < 1 ? 1 : d) : ((d + chunks - 1) / chunks + 3) / 4 * 4;
+}
+
+#define JOIN_(a, b, c) a##_##b##_##c
+#define JOIN(a, b, c) JOIN_(a, b, c)
+
+/* ---- instantiations: isa x type ---- */
+#define REAL float
+#define INT int32_t
+#define REAL_BYTES 4
+#define TYPE f32
+#include "tile_isa.h"
+#undef REAL
+#undef INT
+#undef REAL_BYTES
+#undef TYPE
+
+#define REAL double
+#define INT int64_t
+#define REAL_BYTES 8
+#define TYPE f64
+#include "tile_isa.h"
+#undef REAL
+#undef INT
+#undef REAL_BYTES
+#undef TYPE
+
+/* ---- choice at run time ---- */
+enum { ISA_GENERIC, ISA_AVX2, ISA_AVX512, ISA_COUNT };
+
+static const char *const isa_names[ISA_COUNT] = {"generic", "avx2", "avx512"};
+
+static int isa_available(int isa) {
+#if ON_X86
+    __builtin_cpu_init();
+    if (isa == ISA_AVX512)
+        return __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
+               __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") && isa_available(ISA_AVX2);
+    if (isa == ISA_AVX2) return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#endif
+    return isa == ISA_GENERIC;
+}
+
+static const nearest_kernels *kernels_for(int isa, int is_double) {
+#if ON_X86
+    if (isa == ISA_AVX512) return is_double ? &kernels_avx512_f64 : &kernels_avx512_f32;
+    if (isa == ISA_AVX2) return is_double ? &kernels_avx2_f64 : &kernels_avx2_f32;
+#else
+    (void)isa;
+#endif
+    return is_double ? &kernels_generic_f64 : &kernels_generic_f32;
+}
+
+static const char *compiler_name(void) {
+#if defined(__clang__)
+    return "clang " __clang_version__;
+#elif defined(__GNUC__)
+    return "gcc " __VERSION__;
+#elif defined(_MSC_VER)
+    return "msvc";
+#else
+    return "unknown";
+#endif
+}
+
+/* ---- tasks ---- */
+
+/* The record of task t: its 2**level cells merged by the fixed binary tree.  Cell records wait on a stack of
+   `level + 1`; after cell number c (counted from one) as many pairs are merged as c has factors of two.  The bottom of
+   the stack is the task's own row of the output. */
+static void run_task(const nearest_job *job, const nearest_kernels *kernels, ptrdiff_t cell_rows, ptrdiff_t t, int level,
+                     ptrdiff_t size, double *record, double *stack, void *scratch) {
+    const ptrdiff_t cells = (job->n + cell_rows - 1) / cell_rows, first = t << level;
+    const ptrdiff_t last = first + ((ptrdiff_t)1 << level) < cells ? first + ((ptrdiff_t)1 << level) : cells;
+    int top = 0; /* records on the stack */
+    for (ptrdiff_t cell = first; cell < last; cell++) {
+        const ptrdiff_t start = cell * cell_rows, stop = start + cell_rows < job->n ? start + cell_rows : job->n;
+        kernels->cell(job, start, stop, top ? stack + (top - 1) * size : record, scratch);
+        top++;
+        for (ptrdiff_t done = cell - first + 1; top > 1 && (done % 2 == 0 || cell + 1 == last); done /= 2) {
+            top--;
+            kernels->add(top > 1 ? stack + (top - 2) * size : record, stack + (top - 1) * size, size);
+        }
+    }
+}
+#endif

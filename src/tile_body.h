@@ -1,0 +1,413 @@
+/* The register tile and what is fused with it, for one number type and one instruction set.
+
+   tile.h includes this file once for each pair, after defining REAL, INT (an integer as wide as REAL), REAL_BYTES,
+   NAME(x), TARGET and the operations of one lanes_*.h.  A score is x.c - |c|^2 / 2: its largest value marks the nearest
+   centroid, and the centroid with the lowest index wins a tie because only a strictly larger score replaces the best.
+
+   All numbers are relative to an origin inside the data: rows are shifted while they are transposed. */
+
+#define BLOCK (NV * VL)             /* rows of a full register tile */
+#define MAX_BLOCKS (240 / BLOCK)    /* a group is at most 240 rows: float32 may sum that many by itself */
+#define HL (REAL_BYTES == 4 && VL > 1 ? VL / 2 : VL)
+
+#ifdef __GNUC__
+typedef REAL NAME(hvec) __attribute__((vector_size(HL * REAL_BYTES), may_alias, aligned(REAL_BYTES)));
+typedef double NAME(dvec) __attribute__((vector_size(HL * 8), may_alias, aligned(8)));
+#define WIDEN(h) __builtin_convertvector(h, NAME(dvec))
+#define LANE(v, i) ((v)[i])
+#else
+typedef REAL NAME(hvec);
+typedef double NAME(dvec);
+#define WIDEN(h) ((double)(h))
+#define LANE(v, i) (v)
+#endif
+#define HLOAD(p) (*(const NAME(hvec) *)(p))
+#define DVEC(p) (*(NAME(dvec) *)(p))
+
+typedef struct {
+    REAL *xt;       /* the rows of a group, transposed block by block: [block][feature][row] */
+    REAL *best;     /* best score of each row */
+    REAL *second;   /* second best score */
+    INT *nearest;   /* index of the best */
+    REAL *partial;  /* scores summed over the features so far; only when features come in several chunks */
+    REAL *masked;   /* few centroids: [centroid][1 + feature][lane] and the inertia, sums of one group */
+    double *wide;   /* the same summed over the cell */
+} NAME(scratch);
+
+static ptrdiff_t NAME(chunk)(ptrdiff_t d) { return chunk_of(d, CHUNK_BYTES / BLOCK / REAL_BYTES); }
+
+static int NAME(blocks)(ptrdiff_t d) {
+    const ptrdiff_t fit = GROUP_BYTES / (BLOCK * REAL_BYTES * (d < NAME(chunk)(d) ? d : NAME(chunk)(d)));
+    return fit < 1 ? 1 : fit > MAX_BLOCKS ? MAX_BLOCKS : (int)fit;
+}
+
+/* Masked sums beat scattered ones while a row's share of them, k (d + 1) / VL vector additions, stays below the
+   latency of a read-modify-write. */
+static int NAME(few)(ptrdiff_t k, ptrdiff_t d) { return HAS_LOOKUP && k <= VL && k * (d + 1) <= FEW_SUMS; }
+
+static size_t NAME(carve)(NAME(scratch) * s, char *memory, ptrdiff_t k, ptrdiff_t d) {
+    const size_t rows = (size_t)NAME(blocks)(d) * BLOCK, dc = (size_t)NAME(chunk)(d);
+    const size_t few = NAME(few)(k, d) ? (size_t)((k * (d + 1) + 1) * VL) : 0;
+    const size_t split = dc < (size_t)d ? rows * (size_t)k : 0;
+    const size_t bytes[7] = {rows * dc * REAL_BYTES, rows * REAL_BYTES, rows * REAL_BYTES, rows * REAL_BYTES,
+                             split * REAL_BYTES, few * REAL_BYTES, few * 8};
+    void **const field[7] = {(void **)&s->xt, (void **)&s->best, (void **)&s->second, (void **)&s->nearest,
+                             (void **)&s->partial, (void **)&s->masked, (void **)&s->wide};
+    size_t at = 0;
+    for (int i = 0; i < 7; i++) {
+        *field[i] = (void *)(memory + at);
+        at += (bytes[i] + 127) / 64 * 64; /* never two arrays in one cache line */
+    }
+    return at;
+}
+
+static size_t NAME(scratch_bytes)(ptrdiff_t k, ptrdiff_t d) {
+    NAME(scratch) s;
+    return NAME(carve)(&s, NULL, k, d);
+}
+
+static size_t NAME(panel_bytes)(ptrdiff_t k, ptrdiff_t d) {
+    return (size_t)(k * d + k + (NAME(few)(k, d) ? d * VL : 0)) * REAL_BYTES;
+}
+
+/* Centroids in the order in which the tile reads them: [chunk][panel][feature][centroid of the panel], then -|c|^2/2,
+   then, for few centroids, [feature][lane] for register look-ups.  Panels share k evenly: 10 centroids are 5 + 5. */
+static void NAME(pack)(const nearest_job *job, void *memory) {
+    const ptrdiff_t k = job->k, d = job->d, panels = (k + NK - 1) / NK, dc = NAME(chunk)(d);
+    const REAL *c = (const REAL *)job->centers;
+    REAL *out = (REAL *)memory;
+    for (ptrdiff_t j0 = 0; j0 < d; j0 += dc)
+        for (ptrdiff_t p = 0; p < panels; p++)
+            for (ptrdiff_t j = j0; j < j0 + dc && j < d; j++)
+                for (ptrdiff_t q = p * k / panels; q < (p + 1) * k / panels; q++) *out++ = c[q * d + j];
+    for (ptrdiff_t q = 0; q < k; q++) *out++ = -((const REAL *)job->half_norms)[q];
+    if (NAME(few)(k, d))
+        for (ptrdiff_t j = 0; j < d; j++)
+            for (ptrdiff_t q = 0; q < VL; q++) *out++ = q < k ? c[q * d + j] : 0;
+}
+
+/* ---- transposition: `m` rows from `x` (d numbers each), features j0 .. j0 + dc, minus the origin ---- */
+
+TARGET static void NAME(transpose)(const REAL *x0, ptrdiff_t d, ptrdiff_t m, int nv, const REAL *o, ptrdiff_t dc,
+                                   REAL *to0) {
+    const ptrdiff_t ld = (ptrdiff_t)nv * VL;
+    for (int v = 0; v < nv; v++) {
+        ptrdiff_t at[VL]; /* rows beyond the last repeat it; nobody looks at their result */
+        for (int lane = 0; lane < VL; lane++) {
+            const ptrdiff_t row = (ptrdiff_t)v * VL + lane;
+            at[lane] = (row < m ? row : m - 1) * d;
+        }
+        ptrdiff_t j = 0;
+        for (; j + TQ <= dc; j += TQ) {
+            const REAL *x = x0 + j;
+            REAL *to = to0 + j * ld + v * VL;
+            TRANSPOSE_STEP(x, at, o + j, to, ld);
+        }
+        if (j < dc && dc >= TQ) { /* the last features once more, shifted so that they fill a step */
+            j = dc - TQ;
+            const REAL *x = x0 + j;
+            REAL *to = to0 + j * ld + v * VL;
+            TRANSPOSE_STEP(x, at, o + j, to, ld);
+        } else
+            for (; j < dc; j++)
+                for (int lane = 0; lane < VL; lane++) to0[j * ld + v * VL + lane] = x0[at[lane] + j] - o[j];
+    }
+}
+
+/* ---- the tile: nv vectors of rows against nk centroids ---- */
+
+typedef struct {
+    const REAL *xt, *panel, *half; /* half: -|c|^2/2 */
+    REAL *partial;                 /* nk x nv vectors, or NULL when one chunk holds all features */
+    REAL *best, *second;           /* second: NULL when not wanted */
+    INT *nearest;
+    ptrdiff_t dc;
+    INT first_index;
+    int first, last;               /* first / last chunk of features */
+} NAME(tile_args);
+
+INLINE TARGET void NAME(tile)(const int nv, const int nk, const NAME(tile_args) * a) {
+    NAME(vec) acc[NK][NV];
+    const REAL *RESTRICT xt = a->xt;
+    const REAL *RESTRICT panel = a->panel;
+    UNROLL for (int c = 0; c < nk; c++) UNROLL for (int v = 0; v < nv; v++)
+        if (a->first)
+            acc[c][v] = SPLAT(a->half[c]);
+        else
+            acc[c][v] = LOAD(a->partial + (c * nv + v) * VL);
+    for (ptrdiff_t j = 0; j < a->dc; j++) {
+        NAME(vec) x[NV];
+        UNROLL for (int v = 0; v < nv; v++) x[v] = LOAD(xt + v * VL);
+        UNROLL for (int c = 0; c < nk; c++) {
+            const NAME(vec) b = SPLAT(panel[c]);
+            UNROLL for (int v = 0; v < nv; v++) acc[c][v] = FMA(x[v], b, acc[c][v]);
+        }
+        xt += nv * VL;
+        panel += nk;
+    }
+    if (!a->last) {
+        UNROLL for (int c = 0; c < nk; c++) UNROLL for (int v = 0; v < nv; v++)
+            STORE(a->partial + (c * nv + v) * VL, acc[c][v]);
+        return;
+    }
+    UNROLL for (int v = 0; v < nv; v++) {
+        NAME(vec) best = LOAD(a->best + v * VL);
+        NAME(ivec) nearest = ILOAD(a->nearest + v * VL);
+        if (a->second) {
+            NAME(vec) second = LOAD(a->second + v * VL);
+            UNROLL for (int c = 0; c < nk; c++) {
+                const MASK better = GREATER(acc[c][v], best);
+                second = MAX(second, MIN(acc[c][v], best));
+                best = MAX(acc[c][v], best);
+                nearest = IPICK(better, ISPLAT(a->first_index + c), nearest);
+            }
+            STORE(a->second + v * VL, second);
+        } else {
+            UNROLL for (int c = 0; c < nk; c++) {
+                const MASK better = GREATER(acc[c][v], best);
+                best = MAX(acc[c][v], best);
+                nearest = IPICK(better, ISPLAT(a->first_index + c), nearest);
+            }
+        }
+        STORE(a->best + v * VL, best);
+        ISTORE(a->nearest + v * VL, nearest);
+    }
+}
+
+/* Every width of a panel is compiled by itself; vectors that do not fill a block go through one at a time. */
+#define TILES(nk)                                                                                           \
+    TARGET static void NAME(tile_wide_##nk)(const NAME(tile_args) * a) { NAME(tile)(NV, nk, a); }           \
+    TARGET static void NAME(tile_one_##nk)(const NAME(tile_args) * a) { NAME(tile)(1, nk, a); }
+TILES(1) TILES(2) TILES(3) TILES(4)
+#if NK == 8
+TILES(5) TILES(6) TILES(7) TILES(8)
+#endif
+#undef TILES
+
+typedef void (*NAME(tile_function))(const NAME(tile_args) *);
+static const NAME(tile_function) NAME(tiles)[2][NK] = {
+    {NAME(tile_one_1), NAME(tile_one_2), NAME(tile_one_3), NAME(tile_one_4),
+#if NK == 8
+     NAME(tile_one_5), NAME(tile_one_6), NAME(tile_one_7), NAME(tile_one_8)
+#endif
+    },
+    {NAME(tile_wide_1), NAME(tile_wide_2), NAME(tile_wide_3), NAME(tile_wide_4),
+#if NK == 8
+     NAME(tile_wide_5), NAME(tile_wide_6), NAME(tile_wide_7), NAME(tile_wide_8)
+#endif
+    }};
+
+/* Nearest centroid of each of the `m` rows at `x`, at most one group; the result is in s->nearest and s->best, and, if
+   asked for, s->second.  A panel is used for every block of the group before the next one is fetched. */
+TARGET static void NAME(search)(const nearest_job *job, const REAL *x, ptrdiff_t m, const NAME(scratch) * s,
+                                int want_second) {
+    const ptrdiff_t d = job->d, k = job->k, panels = (k + NK - 1) / NK, most = NAME(chunk)(d);
+    const int vectors = (int)((m + VL - 1) / VL), full = vectors / NV, blocks = full + vectors % NV;
+    const REAL *packed = (const REAL *)job->packed;
+    for (int v = 0; v < vectors; v++) {
+        STORE(s->best + v * VL, SPLAT(-INFINITY));
+        STORE(s->second + v * VL, SPLAT(-INFINITY));
+        ISTORE(s->nearest + v * VL, ISPLAT(0));
+    }
+    for (ptrdiff_t j0 = 0; j0 < d; j0 += most) {
+        const ptrdiff_t dc = d - j0 < most ? d - j0 : most;
+        for (int b = 0; b < blocks; b++) {
+            const int vector = b < full ? b * NV : full * NV + b - full;
+            const ptrdiff_t row = (ptrdiff_t)vector * VL;
+            NAME(transpose)(x + row * d + j0, d, m - row, b < full ? NV : 1, (const REAL *)job->origin + j0, dc,
+                            s->xt + row * dc);
+        }
+        for (ptrdiff_t p = 0; p < panels; p++) {
+            const ptrdiff_t k0 = p * k / panels, nk = (p + 1) * k / panels - k0;
+            NAME(tile_args) a;
+            a.panel = packed + j0 * k + k0 * dc;
+            a.half = packed + k * d + k0;
+            a.dc = dc;
+            a.first_index = (INT)k0;
+            a.first = j0 == 0;
+            a.last = j0 + dc == d;
+            for (int b = 0; b < blocks; b++) {
+                const int vector = b < full ? b * NV : full * NV + b - full;
+                const ptrdiff_t row = (ptrdiff_t)vector * VL;
+                a.xt = s->xt + row * dc;
+                a.partial = s->partial + row * k + k0 * (b < full ? BLOCK : VL);
+                a.best = s->best + row;
+                a.second = want_second ? s->second + row : NULL;
+                a.nearest = s->nearest + row;
+                NAME(tiles)[b < full][nk - 1](&a);
+            }
+        }
+    }
+}
+
+/* ---- what is done with the winner ---- */
+
+INLINE TARGET double NAME(sum_lanes)(NAME(dvec) v) {
+    double total = 0;
+    for (int i = 0; i < HL; i++) total += LANE(v, i);
+    return total;
+}
+
+/* Distances from (x - c) of rows start .. start + m, and their counts, sums and inertia; row-wise. */
+INLINE TARGET void NAME(settle)(const nearest_job *job, ptrdiff_t start, ptrdiff_t m, const NAME(scratch) * s,
+                                double *stats, NAME(dvec) * inertia, double *inertia_tail, const int sums,
+                                const int weighted, const int each) {
+    const ptrdiff_t d = job->d, k = job->k;
+    const REAL *RESTRICT o = (const REAL *)job->origin;
+    for (ptrdiff_t i = 0; i < m; i++) {
+        const ptrdiff_t c = (ptrdiff_t)s->nearest[i];
+        const REAL *RESTRICT x = (const REAL *)job->x + (start + i) * d;
+        const REAL *RESTRICT mu = (const REAL *)job->centers + c * d;
+        double *RESTRICT sum = stats + k + c * d;
+        const double w = weighted ? ((const REAL *)job->w)[start + i] : 1.0;
+        NAME(hvec) q0 = {0}, q1 = {0};
+        REAL tail = 0;
+        ptrdiff_t j = 0;
+        for (; j + 2 * HL <= d; j += 2 * HL) {
+            const NAME(hvec) r0 = HLOAD(x + j) - HLOAD(o + j), r1 = HLOAD(x + j + HL) - HLOAD(o + j + HL);
+            const NAME(hvec) e0 = r0 - HLOAD(mu + j), e1 = r1 - HLOAD(mu + j + HL);
+            q0 += e0 * e0;
+            q1 += e1 * e1;
+            if (sums) {
+                DVEC(sum + j) += WIDEN(r0) * w;
+                DVEC(sum + j + HL) += WIDEN(r1) * w;
+            }
+        }
+        q0 += q1;
+        for (; j + HL <= d; j += HL) {
+            const NAME(hvec) r0 = HLOAD(x + j) - HLOAD(o + j), e0 = r0 - HLOAD(mu + j);
+            q0 += e0 * e0;
+            if (sums) DVEC(sum + j) += WIDEN(r0) * w;
+        }
+        for (; j < d; j++) {
+            const REAL r = x[j] - o[j], e = r - mu[j];
+            tail += e * e;
+            if (sums) sum[j] += r * w;
+        }
+        if (sums) {
+            stats[c] += w;
+            *inertia += WIDEN(q0) * w;
+            *inertia_tail += tail * w;
+        }
+        if (each) ((REAL *)job->sqdist)[start + i] = (REAL)(NAME(sum_lanes)(WIDEN(q0)) + tail);
+    }
+}
+
+#if HAS_LOOKUP
+/* Few centroids: counts, sums and inertia of a block straight from its transposed copy, by masks. */
+INLINE TARGET void NAME(few_block)(const int nv, const ptrdiff_t d, ptrdiff_t k, const REAL *RESTRICT xt,
+                                   const INT *nearest, const REAL *weight, const REAL *table, REAL *RESTRICT masked) {
+    NAME(ivec) c[NV];
+    NAME(vec) w[NV], q[NV], inertia = LOAD(masked + k * (d + 1) * VL);
+    UNROLL for (int v = 0; v < nv; v++) {
+        c[v] = ILOAD(nearest + v * VL);
+        w[v] = LOAD(weight + v * VL);
+        q[v] = SPLAT(0);
+    }
+    for (ptrdiff_t j = 0; j < d; j++) {
+        const NAME(vec) mu = LOAD(table + j * VL);
+        UNROLL for (int v = 0; v < nv; v++) {
+            const NAME(vec) e = LOAD(xt + (j * nv + v) * VL) - LOOKUP(mu, c[v]);
+            q[v] = FMA(e, e, q[v]);
+        }
+    }
+    UNROLL for (int v = 0; v < nv; v++) inertia = FMA(q[v], w[v], inertia);
+    STORE(masked + k * (d + 1) * VL, inertia);
+    for (ptrdiff_t i = 0; i < k; i++) {
+        REAL *RESTRICT sum = masked + i * (d + 1) * VL;
+        NAME(vec) count = LOAD(sum), mine[NV];
+        UNROLL for (int v = 0; v < nv; v++) {
+            mine[v] = KEEP(EQUAL(c[v], ISPLAT(i)), w[v]);
+            count += mine[v];
+        }
+        STORE(sum, count);
+        for (ptrdiff_t j = 0; j < d; j++) {
+            NAME(vec) total = LOAD(sum + (1 + j) * VL);
+            UNROLL for (int v = 0; v < nv; v++) total = FMA(mine[v], LOAD(xt + (j * nv + v) * VL), total);
+            STORE(sum + (1 + j) * VL, total);
+        }
+    }
+}
+
+TARGET static void NAME(few_group)(const nearest_job *job, ptrdiff_t start, ptrdiff_t m, const NAME(scratch) * s) {
+    const ptrdiff_t d = job->d, k = job->k, vectors = (m + VL - 1) / VL, full = vectors / NV;
+    const REAL *table = (const REAL *)job->packed + k * d + k, *given = (const REAL *)job->w;
+    REAL *w = s->second; /* the second best is not wanted here */
+    for (ptrdiff_t i = 0; i < vectors * VL; i++) w[i] = i < m ? (given ? given[start + i] : 1) : 0;
+    for (ptrdiff_t vector = 0; vector < vectors; vector += vector < full * NV ? NV : 1) {
+        const REAL *xt = s->xt + vector * VL * d;
+        const INT *nearest = s->nearest + vector * VL;
+        const REAL *weight = w + vector * VL;
+        if (vector >= full * NV)
+            NAME(few_block)(1, d, k, xt, nearest, weight, table, s->masked);
+        else if (d == 1)
+            NAME(few_block)(NV, 1, k, xt, nearest, weight, table, s->masked);
+        else if (d == 2)
+            NAME(few_block)(NV, 2, k, xt, nearest, weight, table, s->masked);
+        else if (d == 3)
+            NAME(few_block)(NV, 3, k, xt, nearest, weight, table, s->masked);
+        else
+            NAME(few_block)(NV, d, k, xt, nearest, weight, table, s->masked);
+    }
+    for (ptrdiff_t i = 0; i < (k * (d + 1) + 1) * VL; i++) {
+        s->wide[i] += s->masked[i];
+        s->masked[i] = 0;
+    }
+}
+
+static void NAME(few_finish)(const nearest_job *job, const NAME(scratch) * s, double *stats) {
+    const ptrdiff_t d = job->d, k = job->k;
+    for (ptrdiff_t i = 0; i < k * (d + 1) + 1; i++) {
+        const ptrdiff_t c = i / (d + 1), j = i % (d + 1);
+        double total = 0;
+        for (int lane = 0; lane < VL; lane++) total += s->wide[i * VL + lane];
+        stats[c == k ? k + k * d : j == 0 ? c : k + c * d + j - 1] = total;
+    }
+}
+#endif
+
+/* One grid cell (or, without `stats`, any run of rows): labels, distances, and the record of the cell in `stats`. */
+TARGET static void NAME(cell)(const nearest_job *job, ptrdiff_t start, ptrdiff_t stop, double *stats, void *memory) {
+    const ptrdiff_t d = job->d, k = job->k, rows = (ptrdiff_t)NAME(blocks)(d) * BLOCK;
+    const int few = stats && NAME(few)(k, d);
+    NAME(scratch) s;
+    NAME(dvec) inertia = {0};
+    double inertia_tail = 0;
+    NAME(carve)(&s, (char *)memory, k, d);
+    if (stats && !few) memset(stats, 0, (size_t)(k + k * d) * sizeof(double));
+    if (few) {
+        memset(s.masked, 0, (size_t)((k * (d + 1) + 1) * VL) * REAL_BYTES);
+        memset(s.wide, 0, (size_t)((k * (d + 1) + 1) * VL) * sizeof(double));
+    }
+    for (ptrdiff_t g = start; g < stop; g += rows) {
+        const ptrdiff_t m = stop - g < rows ? stop - g : rows;
+        NAME(search)(job, (const REAL *)job->x + g * d, m, &s, 0);
+        if (job->labels)
+            for (ptrdiff_t i = 0; i < m; i++) job->labels[g + i] = (int32_t)s.nearest[i];
+#if HAS_LOOKUP
+        if (few) {
+            NAME(few_group)(job, g, m, &s);
+            continue;
+        }
+#endif
+        if (stats && job->w)
+            NAME(settle)(job, g, m, &s, stats, &inertia, &inertia_tail, 1, 1, 0);
+        else if (stats)
+            NAME(settle)(job, g, m, &s, stats, &inertia, &inertia_tail, 1, 0, 0);
+        else if (job->sqdist)
+            NAME(settle)(job, g, m, &s, NULL, &inertia, &inertia_tail, 0, 0, 1);
+    }
+#if HAS_LOOKUP
+    if (few) {
+        NAME(few_finish)(job, &s, stats);
+        return;
+    }
+#endif
+    if (stats) stats[k + k * d] = NAME(sum_lanes)(inertia) + inertia_tail;
+}
+
+TARGET static void NAME(add)(double *RESTRICT to, const double *RESTRICT from, ptrdiff_t size) {
+    for (ptrdiff_t i = 0; i < size; i++) to[i] += from[i];
+}
+
+static const nearest_kernels NAME(kernels) = {NAME(panel_bytes), NAME(scratch_bytes), NAME(pack), NAME(cell), NAME(add)};
