@@ -10,41 +10,25 @@ name makes LLVM optimise that kernel again for the driver, and again for the bod
 over the grid are compiled once for the whole package and call the cell kernel through its address.  What the two
 share is a *context*: the kernel's arguments stored in one buffer, and an *entry* of fixed C signature that reads them.
 
-The cache.  Numba's own disk cache keys a function by its source file alone, so a helper edited in another file leaves
-stale machine code; its index can mix up two functions when two processes write at once; and it raises where it cannot
-write.  Here each compiled signature is one file with a checksum, in a folder named after a hash of all kernel sources
-of the package and of the versions below it, under a name that holds a fingerprint of the function with everything
-it calls and every constant it reads.  A cache that cannot be read or written falls back to compiling in memory.
+What is compiled is kept on disk by `fastem.cache`.
 """
 
-# Numba's annotations know neither its extension interface nor its configuration.
+# Numba's annotations do not know its extension interface.
 # mypy: disable-error-code="call-arg, call-overload, attr-defined, var-annotated, arg-type"
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import hashlib
-import os
-import pickle
-import sys
-import tempfile
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from types import CodeType, FunctionType, ModuleType
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import llvmlite
 import numba
 import numpy as np
 from llvmlite import ir
-from numba import config, prange, types
-from numba.core.caching import _Cache
-from numba.core.compiler import CompileResult
+from numba import prange, types
 from numba.core.dispatcher import Dispatcher
-from numba.core.serialize import dumps
 from numba.extending import intrinsic
 
+from fastem.cache import DiskCache
 from fastem.stats import CELL
 
 # `nnan` and `ninf` are left out: they delete the guards against NaN and -inf.
@@ -64,7 +48,7 @@ def exact(function: Callable[..., Any]) -> Any:
 def _compile(function: Callable[..., Any], **options: Any) -> Any:
     dispatcher = numba.njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True, **options)(function)
     if isinstance(dispatcher, Dispatcher):  # it is the plain function under NUMBA_DISABLE_JIT
-        dispatcher._cache = _DiskCache(dispatcher)
+        dispatcher._cache = DiskCache(dispatcher)
     return dispatcher
 
 
@@ -149,174 +133,6 @@ def _bind_sweep(typing, context, arguments):
 @intrinsic
 def _bind_each(typing, context, arguments):
     return _bind(arguments, n_tail=1, with_stats=False)
-
-
-# --- the disk cache -------------------------------------------------------------------------------------------------
-
-
-@functools.cache
-def cache_directory() -> Path | None:
-    """Find (or make) the folder of compiled kernels; None where there is no place to write.
-
-    ``$NUMBA_CACHE_DIR/fastem/<stamp>``, or the same below the user's cache folder.
-    """
-    if config.CACHE_DIR:
-        base = config.CACHE_DIR
-    elif sys.platform == "win32":
-        base = os.environ.get("LOCALAPPDATA", "")
-    elif sys.platform == "darwin":
-        base = os.path.expanduser("~/Library/Caches")
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
-    folder = Path(base).absolute() / "fastem" / _stamp() if base and not base.startswith("~") else None
-    try:
-        if folder is not None:
-            folder.mkdir(parents=True, exist_ok=True)
-            tempfile.TemporaryFile(dir=folder).close()
-        return folder
-    except OSError:
-        return None
-
-
-def _stamp() -> str:
-    """Hash of the package's kernel sources and of all that decides what Numba makes of them."""
-    settings = [getattr(config, name, None) for name in ("BOUNDSCHECK", "OPT", "LOOP_VECTORIZE", "SLP_VECTORIZE")]
-    versions = (numba.__version__, llvmlite.__version__, np.__version__, sys.version, sys.abiflags)
-    digest = hashlib.sha256(repr((versions, settings, config.DEBUGINFO_DEFAULT)).encode())
-    package = Path(__file__).parent
-    for path in sorted(package.rglob("*.py")):
-        source = path.read_bytes()
-        if b"jit" in source or path.parent != package:  # the families' folder whole, and whatever mentions jit.py
-            digest.update(path.relative_to(package).as_posix().encode() + b"\0" + source)
-    return digest.hexdigest()[:16]
-
-
-def _ingredients(function: Any, seen: set[Any]) -> Iterator[str]:
-    """All that the machine code of a Python function depends on, called functions included, as text."""
-    if function in seen:
-        return
-    seen.add(function)
-    code: CodeType = function.__code__
-    yield f"{function.__module__}.{function.__qualname__}:{code.co_firstlineno}"
-    names = set(code.co_names)
-    pending = [code]
-    while pending:
-        block = pending.pop()
-        yield f"{block.co_code.hex()} {block.co_varnames} {block.co_names} {block.co_argcount}"
-        for constant in block.co_consts:
-            if isinstance(constant, CodeType):
-                pending.append(constant)
-                names.update(constant.co_names)
-            else:
-                text = sorted(map(repr, constant)) if isinstance(constant, frozenset) else repr(constant)
-                yield f"{type(constant)} {text}"
-    scope = {name: function.__globals__[name] for name in names if name in function.__globals__}
-    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
-        scope[name] = cell.cell_contents
-    for name, value in sorted(scope.items()):
-        yield name
-        yield from _value_ingredients(value, names, seen)
-
-
-def _value_ingredients(value: Any, names: set[str], seen: set[Any]) -> Iterator[str]:
-    """Do the same for a global or a closure variable; for a module, through those members that the code names."""
-    if isinstance(value, Dispatcher):
-        options = value.targetoptions.items()
-        yield repr(sorted((name, sorted(option) if isinstance(option, set) else option) for name, option in options))
-        yield from _ingredients(value.py_func, seen)
-    elif isinstance(value, FunctionType):
-        yield from _ingredients(value, seen)
-    elif isinstance(value, ModuleType):
-        yield value.__name__
-        if value.__name__.partition(".")[0] not in ("math", "cmath", "numpy", "numba"):
-            for name in sorted(names & vars(value).keys()):
-                yield name
-                yield from _value_ingredients(vars(value)[name], names, seen)
-    elif isinstance(value, np.ndarray):
-        yield f"{value.dtype} {value.shape} {hashlib.sha256(np.ascontiguousarray(value)).hexdigest()}"
-    elif isinstance(value, tuple):
-        for item in value:
-            yield from _value_ingredients(item, names, seen)
-    elif value is None or isinstance(value, bool | int | float | complex | str | bytes | np.generic):
-        yield f"{type(value)} {value!r}"
-    else:
-        yield str(getattr(value, "__qualname__", type(value)))
-
-
-def _describe(kind: Any) -> str:
-    """Write a Numba type as text; its own name leaves out which NamedTuple class is meant."""
-    if isinstance(kind, types.BaseTuple):
-        owner = getattr(kind, "instance_class", tuple)
-        fields = getattr(owner, "_fields", ())
-        return f"{owner.__module__}.{owner.__qualname__}{fields}[{', '.join(map(_describe, kind))}]"
-    return repr(kind)
-
-
-class _DiskCache(_Cache):
-    """One file for each compiled signature: a checksum and Numba's own serialised result."""
-
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher = dispatcher
-        self._enabled = True
-
-    @property
-    def cache_path(self) -> str | None:
-        folder = cache_directory()
-        return None if folder is None else str(folder)
-
-    def enable(self) -> None:
-        self._enabled = True
-
-    def disable(self) -> None:
-        self._enabled = False
-
-    def flush(self) -> None:
-        """Nothing: a file is only ever read for the very code that it was made from."""
-
-    def _path(self, args: Any, codegen: Any) -> Path | None:
-        folder = cache_directory() if self._enabled else None
-        if folder is None:
-            return None
-        function = self._dispatcher.py_func
-        digest = hashlib.sha256(repr((codegen.magic_tuple(), [_describe(kind) for kind in args])).encode())
-        for text in _value_ingredients(self._dispatcher, set(), set()):
-            digest.update(text.encode() + b"\0")
-        name = f"{function.__module__}.{function.__qualname__}".replace("<", "").replace(">", "")[-80:]
-        return folder / f"{name}-{digest.hexdigest()[:32]}.nbc"
-
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        target_context.refresh()
-        args = sig.args if isinstance(sig, numba.core.typing.Signature) else sig
-        try:
-            path = self._path(args, target_context.codegen())
-            if path is None:
-                return None
-            stored = path.read_bytes()
-            checksum, payload = stored[:32], stored[32:]
-            if hashlib.sha256(payload).digest() != checksum:
-                return None
-            result = CompileResult._rebuild(target_context, *pickle.loads(payload))
-            # A NamedTuple class that is not importable (one of `__main__`) comes back as another class.
-            return result if tuple(result.signature.args) == tuple(args) else None
-        except Exception:  # whatever is wrong with the file, compiling is right
-            return None
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        if data.lifted or data.library.has_dynamic_globals:
-            return
-        temporary = ""
-        try:
-            path = self._path(data.signature.args, data.codegen)
-            if path is None:
-                return
-            payload = dumps(data._reduce())
-            handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-            with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.sha256(payload).digest() + payload)
-            os.replace(temporary, path)
-        except Exception:  # disk full, folder gone, a constant that cannot be pickled: the code in memory is right
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
 
 
 # --- the drivers ----------------------------------------------------------------------------------------------------

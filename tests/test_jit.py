@@ -1,0 +1,304 @@
+"""The kernel policy: drivers over the grid, and a disk cache that is never stale and never in the way."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from fastem import cache, jit, stats
+
+PACKAGE_PARENT = Path(cache.__file__).parents[1]
+
+
+class Shift(NamedTuple):
+    origin: np.ndarray
+    scale: np.ndarray
+
+
+class Outputs(NamedTuple):
+    first: np.ndarray
+    both: np.ndarray
+
+
+@jit.kernel
+def add_rows(X, w, labels, prepared, start, stop, stats):
+    block = X[start:stop]  # a view: the arrays of a context must survive reference counting
+    for i in range(block.shape[0]):
+        weight = w[start + i] if w.size else 1.0
+        for j in range(block.shape[1]):
+            stats[j] += weight * (block[i, j] - prepared.origin[j])
+        stats[block.shape[1]] += weight
+
+
+@jit.kernel
+def first_feature(X, prepared, start, stop, out):
+    for i in range(start, stop):
+        out[i] = X[i, 0] - prepared.origin[0]
+
+
+@jit.kernel
+def both_features(X, prepared, start, stop, out):
+    for i in range(start, stop):
+        out.first[i] = X[i, 0] - prepared.origin[0]
+        for j in range(2):
+            out.both[i, j] = X[i, j] * prepared.scale[j]
+
+
+@jit.kernel
+def failing(X, w, labels, prepared, start, stop, stats):
+    if stop > 3000:
+        raise ValueError("cannot")
+
+
+ADD = jit.sweep(add_rows)
+FIRST = jit.each_cell(first_feature)
+BOTH = jit.each_cell(both_features)
+FAILING = jit.sweep(failing)
+UNIT = np.empty(0)
+UNKNOWN = np.empty(0, np.int32)
+
+
+def data(n, dtype=np.float64):
+    rng = np.random.default_rng(n)
+    X = np.ascontiguousarray(rng.normal(size=(n, 2)) + 1e3, dtype)
+    return X, Shift(np.full(2, 1e3, dtype), np.array([2.0, 3.0]))
+
+
+def tree(records):
+    """The fixed binary tree, from the leaves, in plain Python."""
+    while len(records) > 1:
+        pairs = [records[i] + records[i + 1] for i in range(0, len(records) - 1, 2)]
+        records = pairs + records[len(records) - len(records) % 2 :]
+    return records[0]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [1, stats.CELL, stats.CELL + 1, 11 * stats.CELL + 7])
+def test_sweep_adds_cells_by_the_fixed_tree(n, dtype):
+    X, prepared = data(n, dtype)
+    X.flags.writeable = False
+    cells = []
+    for start in range(0, n, stats.CELL):
+        record = np.zeros(3)
+        add_rows(X, UNIT, UNKNOWN, prepared, start, min(start + stats.CELL, n), record)
+        cells.append(record)
+    expected = tree(cells)
+    assert expected[2] == n
+    for level in range(5):
+        out = np.full((-(-len(cells) // (1 << level)), 3), np.nan)
+        ADD.serial(X, UNIT, UNKNOWN, prepared, level, 0, out)
+        other = np.full_like(out, np.nan)
+        ADD.parallel(X, UNIT, UNKNOWN, prepared, level, 0, other)
+        np.testing.assert_array_equal(out, other)
+        np.testing.assert_array_equal(stats.merge_tree(out), expected)
+
+
+def test_sweep_over_part_of_the_tasks_and_over_no_rows():
+    X, prepared = data(5 * stats.CELL)
+    whole, part = np.empty((5, 3)), np.empty((2, 3))
+    ADD.serial(X, UNIT, UNKNOWN, prepared, 0, 0, whole)
+    ADD.serial(X, UNIT, UNKNOWN, prepared, 0, 3, part)
+    np.testing.assert_array_equal(whole[3:], part)
+    ADD.serial(X[:0], UNIT, UNKNOWN, prepared, 0, 0, np.empty((0, 3)))
+    ADD.parallel(X[:0], UNIT, UNKNOWN, prepared, 0, 0, np.empty((0, 3)))
+    nothing = np.full((1, 3), np.nan)
+    ADD.serial(X[:0], UNIT, UNKNOWN, prepared, 0, 0, nothing)
+    np.testing.assert_array_equal(nothing, 0)
+
+
+@pytest.mark.parametrize("driver", ["serial", "parallel"])
+def test_each_cell_writes_every_row(driver):
+    X, prepared = data(3 * stats.CELL + 5)
+    out = np.full(len(X), np.nan)
+    getattr(FIRST, driver)(X, prepared, 0, 4, out)
+    np.testing.assert_array_equal(out, X[:, 0] - 1e3)
+    column = np.full((len(X), 1), np.nan)[:, 0]
+    getattr(FIRST, driver)(X, prepared, 1, 3, column)
+    assert np.isnan(column[: stats.CELL]).all()
+    assert np.isnan(column[3 * stats.CELL :]).all()
+    np.testing.assert_array_equal(column[stats.CELL : 3 * stats.CELL], out[stats.CELL : 3 * stats.CELL])
+    outputs = Outputs(np.full(len(X), np.nan), np.full((len(X), 2), np.nan))
+    getattr(BOTH, driver)(X, prepared, 0, 4, outputs)
+    np.testing.assert_array_equal(outputs.first, out)
+    np.testing.assert_array_equal(outputs.both, X * prepared.scale)
+
+
+def test_a_failing_kernel_is_reported():
+    X, prepared = data(2 * stats.CELL)
+    for driver in FAILING:
+        driver(X[:9], UNIT, UNKNOWN, prepared, 0, 0, np.empty((1, 3)))
+        with pytest.raises(RuntimeError, match="failing"):
+            driver(X, UNIT, UNKNOWN, prepared, 0, 0, np.empty((2, 3)))
+
+
+def test_kernels_made_by_one_factory_do_not_share_code():
+    def make(power):
+        @jit.kernel
+        def cell(X, prepared, start, stop, out):
+            for i in range(start, stop):
+                out[i] = X[i, 0] ** power
+
+        return jit.each_cell(cell)
+
+    X, prepared = data(4)
+    for power in (2, 3):
+        out = np.empty(4)
+        make(power).serial(X, prepared, 0, 1, out)
+        np.testing.assert_allclose(out, X[:, 0] ** power, rtol=1e-15)
+
+
+def test_fingerprint_sees_options_defaults_and_nested_calls():
+    def fingerprint(value):
+        return list(cache._of_value(value, set(), set()))
+
+    def function(x):
+        return x + 1
+
+    assert fingerprint(jit.kernel(function)) == fingerprint(jit.kernel(function))
+    assert fingerprint(jit.kernel(function)) != fingerprint(jit.exact(function))
+
+    def make(inner, constant):
+        return jit.kernel(lambda x: inner(x) + constant)
+
+    one, two = jit.kernel(lambda x: x * 1.0), jit.kernel(lambda x: x * 2.0)
+    variants = [make(one, 0), make(two, 0), make(one, 1), make(one, np.zeros(2)), make(one, np.ones(2))]
+    assert len({str(fingerprint(variant)) for variant in variants}) == len(variants)
+
+
+def test_stamp_changes_with_kernel_sources_only(tmp_path, monkeypatch):
+    (tmp_path / "families").mkdir()
+    for name in ("cache.py", "families/math.py", "cli.py"):
+        (tmp_path / name).write_text("text = 1\n")
+    monkeypatch.setattr(cache, "__file__", str(tmp_path / "cache.py"))
+    before = cache._stamp()
+    (tmp_path / "cli.py").write_text("text = 2\n")
+    assert cache._stamp() == before
+    (tmp_path / "families" / "math.py").write_text("text = 2\n")
+    after = cache._stamp()
+    assert after != before
+    (tmp_path / "cli.py").write_text("from fastem import jit\n")
+    assert cache._stamp() != after
+
+
+# --- the cache between processes ------------------------------------------------------------------------------------
+
+USER_FAMILY = {
+    "tools.py": """
+        from fastem import jit
+        FACTOR = 2.0
+        @jit.exact
+        def twice(x):
+            return FACTOR * x
+        """,
+    "family.py": """
+        from typing import NamedTuple
+        import numpy as np
+        import tools
+        from fastem import jit
+        class Prepared(NamedTuple):
+            origin: np.ndarray
+        @jit.kernel
+        def cell(X, w, labels, prepared, start, stop, stats):
+            for i in range(start, stop):
+                stats[0] += tools.twice(X[i, 0]) - prepared.origin[0]
+        SWEEP = jit.sweep(cell)
+        """,
+    "main.py": """
+        import sys
+        import numpy as np
+        import tools, family
+        from fastem import jit
+        X = np.ones((3000, 1))
+        out = np.empty((2, 1))
+        args = X, np.empty(0), np.empty(0, np.int32), family.Prepared(np.zeros(1)), 0, 0, out
+        for driver in sys.argv[1].split(","):
+            getattr(family.SWEEP, driver)(*args)
+            print(out.sum())
+        # What these call is linked into them: a warm process loads nothing else.
+        used = [tools.twice, family.cell, jit._store_sweep, jit._task, jit._sweep_serial, jit._sweep_parallel]
+        print("misses", sum(sum(f.stats.cache_misses.values()) for f in used))
+        print("hits", sum(sum(f.stats.cache_hits.values()) for f in used))
+        """,
+}
+
+
+@pytest.fixture
+def user_family(tmp_path):
+    for name, text in USER_FAMILY.items():
+        (tmp_path / name).write_text(textwrap.dedent(text))
+    return tmp_path
+
+
+def start(folder, *args, program="main.py", **variables):
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("NUMBA_", "XDG_"))}
+    path = os.pathsep.join([str(folder), str(PACKAGE_PARENT)])
+    command = [sys.executable, "-W", "error::ResourceWarning", str(folder / program), *args]
+    environment = {**kept, "PYTHONPATH": path, **variables}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process):
+    out, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert not errors
+    return out.split()
+
+
+def run(folder, *args, **variables):
+    return finish(start(folder, *args, **variables))
+
+
+def test_cache_is_used_by_the_next_process_and_never_stale_or_broken(user_family):
+    caches = {"NUMBA_CACHE_DIR": str(user_family / "cache")}
+    both = "serial,parallel"
+    # Processes that fill the cache at the same time
+    for process in [start(user_family, both, **caches) for _ in range(2)]:
+        assert finish(process)[:2] == ["6000.0", "6000.0"]
+    assert not list((user_family / "cache").rglob("*.tmp"))
+    assert run(user_family, both, **caches) == ["6000.0", "6000.0", "misses", "0", "hits", "4"]
+
+    tools = user_family / "tools.py"
+    edited = tools.read_text().replace("FACTOR = 2.0", "FACTOR = 3.0")
+    tools.write_text(edited)
+    assert run(user_family, "serial", **caches)[:3] == ["9000.0", "misses", "2"]
+    tools.write_text(edited.replace("FACTOR * x", "FACTOR * x + 1.0"))
+    assert run(user_family, "serial", **caches)[:3] == ["12000.0", "misses", "2"]
+
+    files = sorted((user_family / "cache").rglob("*.nbc"))
+    sizes = [file.stat().st_size for file in files]
+    for i, file in enumerate(files):
+        content = file.read_bytes()
+        middle = len(content) // 2
+        broken = [content[:middle], content[:middle] + b"\0\1" + content[middle + 2 :], b"", content[:20]]
+        file.write_bytes(broken[i % len(broken)])
+    assert run(user_family, "serial", **caches)[0] == "12000.0"
+    assert run(user_family, "serial", **caches) == ["12000.0", "misses", "0", "hits", "3"]
+    assert any(file.stat().st_size == size for file, size in zip(files, sizes, strict=True))
+
+
+def test_no_place_for_a_cache_is_no_error(user_family):
+    blocked = user_family / "file"
+    blocked.write_text("")
+    below_a_file = start(user_family, "serial", NUMBA_CACHE_DIR=str(blocked / "cache"))
+    no_home = start(user_family, "serial", HOME="/proc/none", XDG_CACHE_HOME="")
+    assert finish(below_a_file)[:2] == ["6000.0", "misses"]
+    assert finish(no_home)[:2] == ["6000.0", "misses"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limits on file sizes")
+def test_full_disk_is_no_error(user_family):
+    (user_family / "full.py").write_text(
+        "import resource, runpy\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))\n"  # every write beyond fails, as on a full disk
+        f"runpy.run_path({str(user_family / 'main.py')!r}, run_name='__main__')\n"
+    )
+    cache_folder = user_family / "cache"
+    assert finish(start(user_family, "serial", program="full.py", NUMBA_CACHE_DIR=str(cache_folder)))[0] == "6000.0"
+    assert [file for file in cache_folder.rglob("*") if file.is_file()] == []
