@@ -103,7 +103,7 @@ def run_once(source: Any, family: Family, params: Any, constants: Any, settings:
     prepared, stats, stop = None, None, False
     while not stop:
         last_prepared, last_stats = prepared, stats
-        prepared = family.prepare(params, source.dtype)
+        prepared = family.prepare(params, source.dtype, prepared)
         stats = source.accumulate(family, prepared, memo)
         objective = family.objective(stats, constants, params)
         monitor.observe(

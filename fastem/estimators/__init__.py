@@ -1,1 +1,1 @@
-"""."""
+"""Thin scikit-learn classes over the engine: parameters, validation and fitted attributes, no algorithm."""

@@ -1,1 +1,48 @@
-"""."""
+"""The families of models, by name.
+
+A new family is one file here and one line in `FAMILIES`; the contract tests (tests/test_family_contract.py) then run
+over it.  Modules are imported when a family is first asked for, because those with Numba kernels import Numba.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+# name -> (module, class, options)
+FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "kmeans": ("fastem.families.kmeans", "KMeansFamily", {}),
+    "gaussian-full": ("fastem.families.gaussian", "GaussianFamily", {"covariance_type": "full"}),
+    "gaussian-tied": ("fastem.families.gaussian", "GaussianFamily", {"covariance_type": "tied"}),
+    "gaussian-diag": ("fastem.families.gaussian", "GaussianFamily", {"covariance_type": "diag"}),
+    "gaussian-spherical": ("fastem.families.gaussian", "GaussianFamily", {"covariance_type": "spherical"}),
+}
+
+
+def make(name: str, n_components: int, **options: Any) -> Any:
+    """Return a new family by its registered name.
+
+    Parameters
+    ----------
+    name : str
+        A key of `FAMILIES`.
+    n_components : int
+        Number of components.
+    **options
+        Options of the family's class, over those of the registry.
+
+    Raises
+    ------
+    ValueError
+        If the name is not registered.
+
+    Examples
+    --------
+    >>> from fastem import families
+    >>> families.make("kmeans", 3).name
+    'kmeans'
+    """
+    if name not in FAMILIES:
+        raise ValueError(f"family must be one of {', '.join(FAMILIES)}, got {name!r}.")
+    module, class_name, defaults = FAMILIES[name]
+    return getattr(importlib.import_module(module), class_name)(n_components, **{**defaults, **options})

@@ -54,8 +54,11 @@ class Family(ABC):
         return None
 
     @abstractmethod
-    def prepare(self, params: Any, dtype: np.dtype) -> Any:
-        """What an iteration needs once, rounded to the rows' dtype: factors, log-weights, an origin in the data."""
+    def prepare(self, params: Any, dtype: np.dtype, previous: Any = None) -> Any:
+        """What an iteration needs once, rounded to the rows' dtype: factors, log-weights, an origin in the data.
+
+        `previous` is what the last iteration of the same run was given, for families that compare the two.
+        """
 
     @abstractmethod
     def accumulate(self, X: np.ndarray, w: np.ndarray, labels: np.ndarray, prepared: Any, stats: np.ndarray) -> None:
@@ -126,6 +129,18 @@ class Family(ABC):
     def accumulate_given(self, X, w, resp: np.ndarray, prepared: Any, stats: np.ndarray) -> None:
         """Add one cell's statistics for given responsibilities (m, k)."""
         raise NotImplementedError(f"{type(self).__name__} cannot start from responsibilities.")
+
+    @abstractmethod
+    def blank_params(self, means: np.ndarray, variances: np.ndarray) -> Any:
+        """Return parameters to centre the first statistics on: equal weights, means (k, d), the features' variances (d,)."""
+
+    @abstractmethod
+    def example_params(self, n_features: int, draws: Any) -> Any:
+        """Plausible random parameters of some spread, for simulation, warm-up and the contract tests."""
+
+    @abstractmethod
+    def sample(self, params: Any, n: int, draws: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Draw n rows (n, d) float64 and their components (n,)."""
 
     @abstractmethod
     def n_free_params(self, n_features: int) -> int:

@@ -20,6 +20,7 @@ import numpy as np
 
 from fastem import threads
 from fastem._native import nearest
+from fastem.draws import Draws
 from fastem.families.base import Family, MStep, State
 from fastem.stats import Layout
 
@@ -65,10 +66,13 @@ class KMeansFamily(Family):
         k, d = self.n_components, n_features
         return Layout(KMeansStats, counts=(k,), sums=(k, d), inertia=())
 
-    def prepare(self, params: KMeansParams, dtype: np.dtype) -> KMeansPrepared:
+    def prepare(
+        self, params: KMeansParams, dtype: np.dtype, previous: KMeansPrepared | None = None
+    ) -> KMeansPrepared:
         # Rounded first: the centres that a user sees in the rows' dtype are the ones that the kernel assigns to.
         rounded = params.centers.astype(dtype).astype(np.float64)
-        origin = rounded.mean(axis=0).astype(dtype)
+        # One origin for a run: unchanged labels then give unchanged sums, centres and a movement of exactly 0.
+        origin = rounded.mean(axis=0).astype(dtype) if previous is None else previous.origin
         relative = rounded - origin.astype(np.float64)
         half_norms = 0.5 * np.einsum("kj,kj->k", relative, relative)
         return KMeansPrepared(origin, np.ascontiguousarray(relative.astype(dtype)), half_norms.astype(dtype))
@@ -136,6 +140,27 @@ class KMeansFamily(Family):
     def badness(self, X: np.ndarray, w: np.ndarray, prepared: KMeansPrepared, n_threads: int) -> np.ndarray:
         sqdist = self.assign(X, prepared, n_threads)[1]
         return np.where(w > 0, sqdist, -1.0) if w.size else sqdist
+
+    def accumulate_given(self, X, w, resp: np.ndarray, prepared: KMeansPrepared, stats: np.ndarray) -> None:
+        record = self.layout(X.shape[1]).view(stats)
+        resp = resp * w[:, None] if w.size else resp
+        relative = X.astype(np.float64) - prepared.origin
+        record.counts[:] += resp.sum(axis=0)
+        record.sums[:] += resp.T @ relative
+        sqdist = np.square(relative[:, None, :] - prepared.centers).sum(axis=2)
+        record.inertia[...] += (resp * sqdist).sum()
+
+    def blank_params(self, means: np.ndarray, variances: np.ndarray) -> KMeansParams:
+        return KMeansParams(np.array(means, dtype=np.float64))
+
+    def example_params(self, n_features: int, draws: Draws) -> KMeansParams:
+        return KMeansParams(8.0 * draws.normal(self.n_components * n_features).reshape(-1, n_features))
+
+    def sample(self, params: KMeansParams, n: int, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
+        """Draw rows of unit variance around centres chosen at random (lecture row L11: k-means' mixture)."""
+        k, d = params.centers.shape
+        y = draws.weighted(np.ones(k), n)
+        return params.centers[y] + draws.normal(n * d).reshape(n, d), y
 
     def n_free_params(self, n_features: int) -> int:
         return self.n_components * n_features

@@ -46,7 +46,7 @@ class GaussianFamily(Family):
     def constants(self, source: Any) -> Any:
         return self.type.constants(source)
 
-    def prepare(self, params: GaussianParams, dtype: np.dtype) -> Any:
+    def prepare(self, params: GaussianParams, dtype: np.dtype, previous: Any = None) -> Any:
         return self.type.prepare(params, dtype)
 
     def accumulate(self, X, w, labels, prepared, stats: np.ndarray) -> None:
@@ -139,12 +139,24 @@ class GaussianFamily(Family):
             return np.square(precisions_cholesky)
         return precisions_cholesky @ np.swapaxes(precisions_cholesky, -1, -2)
 
+    def example_params(self, n_features: int, draws: Draws) -> GaussianParams:
+        k, d = self.n_components, n_features
+        means = 6.0 * draws.normal(k * d).reshape(k, d)
+        mixing = np.eye(d) + 0.5 * draws.normal(k * d * d).reshape(k, d, d) / np.sqrt(d)
+        full = mixing @ np.swapaxes(mixing, 1, 2)
+        diagonal = np.einsum("kjj->kj", full)
+        covariances = {"full": full, "tied": full[0], "diag": diagonal, "spherical": diagonal.mean(axis=1)}
+        weights = 1.0 + draws.uniform(k)
+        return self.with_covariances(weights / weights.sum(), means, covariances[self.covariance_type]).params
+
     def sample(self, params: GaussianParams, n: int, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
         """Draw n rows (n, d), ordered by component, and their components (n,)."""
         y = np.sort(draws.weighted(params.weights, n))
         d = params.means.shape[1]
-        noise = draws.normal(n * d).reshape(n, d)
-        return params.means[y] + self.type.coloured(noise, y, params), y
+        X = draws.normal(n * d).reshape(n, d)
+        for c in np.unique(y):
+            X[y == c] = self.type.sample(params, c, X[y == c])
+        return X, y
 
     def n_free_params(self, n_features: int) -> int:
         k, d = self.n_components, n_features

@@ -1,0 +1,120 @@
+"""The parts around the kernels: the row grid, additive records, draws, the monitor, starts."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from fastem import init, stats
+from fastem.draws import Draws
+from fastem.monitor import Monitor, MonotonicityError, Settings
+from fastem.sources.memory import MemorySource
+
+
+@given(st.integers(1, 10**9), st.integers(1, 10**7))
+def test_a_plan_covers_the_grid_within_its_memory(n_rows, size):
+    level, n_tasks = stats.plan(n_rows, size)
+    cells = stats.n_cells(n_rows)
+    assert (n_tasks - 1) << level < cells <= n_tasks << level
+    assert n_tasks <= stats.MAX_TASKS
+    assert n_tasks == 1 or 8 * size * n_tasks <= stats.MAX_TASK_BYTES
+
+
+@given(st.integers(1, 300), st.integers(0, 5))
+def test_merging_by_tasks_gives_the_bits_of_the_whole_tree(n_cells, level):
+    records = Draws(n_cells).normal(n_cells)[:, None]
+    whole = stats.merge_tree(records.copy())
+    width = 1 << level
+    tasks = np.array([stats.merge_tree(records[first : first + width].copy()) for first in range(0, n_cells, width)])
+    assert stats.merge_tree(tasks) == whole
+    np.testing.assert_allclose(whole, records.sum(axis=0), atol=1e-12 * n_cells)
+
+
+def test_draws_depend_on_seed_restart_and_number_alone():
+    draws = Draws(7, 3)
+    parts = np.concatenate([draws.bits(5), draws.bits(1), draws.bits(10)])
+    np.testing.assert_array_equal(parts, Draws(7, 3).bits(16))
+    others = [Draws(seed, restart).bits(1000) for seed in range(10) for restart in range(10)]
+    assert len(np.unique(others)) == 100 * 1000
+    assert Draws(-1).bits(1) == Draws(2**64 - 1).bits(1)
+
+
+def test_draws_have_their_distributions():
+    assert scipy_stats.kstest(Draws(1).uniform(100_000), "uniform").pvalue > 1e-3
+    assert scipy_stats.kstest(Draws(2).normal(100_000), "norm").pvalue > 1e-3
+    pairs = np.array([Draws(0, restart).uniform(2) for restart in range(2000)])
+    assert abs(np.corrcoef(pairs.T)[0, 1]) < 0.08
+    weights = np.array([0.0, 1.0, 2.0, 0.0, 5.0, 0.0])
+    counts = np.bincount(Draws(3).weighted(weights, 80_000), minlength=6)
+    assert counts[[0, 3, 5]].sum() == 0
+    np.testing.assert_allclose(counts / 80_000, weights / 8, atol=0.01)
+
+
+@given(st.integers(1, 200), st.floats(0, 1), st.integers(0, 50))
+def test_distinct_rows_are_distinct(n, share, seed):
+    m = int(share * n)
+    rows = Draws(seed).distinct(n, m)
+    assert len(set(rows.tolist())) == m
+    assert np.all((rows >= 0) & (rows < n))
+    weights = np.arange(n) % 2 * 1.0
+    chosen = Draws(seed).weighted_distinct(weights, min(m, n // 2))
+    assert np.all(weights[chosen] > 0)
+    assert len(set(chosen.tolist())) == len(chosen)
+
+
+def test_drawing_more_rows_than_there_are_is_refused():
+    with pytest.raises(ValueError, match="Cannot draw 4 distinct rows out of 3"):
+        Draws(0).distinct(3, 4)
+
+
+def test_the_monitor_stops_at_tol_and_at_max_iter():
+    monitor = Monitor(Settings(max_iter=3, tol=0.1), 0, None)
+    for change, stop in ((1.0, False), (0.5, False), (0.2, True)):
+        monitor.observe(1.0, 1e-12, lambda: 0.0)
+        assert monitor.advance(change, None, settled=True) is stop
+    assert not monitor.converged
+    monitor = Monitor(Settings(tol=0.1), 0, None)
+    monitor.observe(1.0, 1e-12, lambda: 0.0)
+    assert not monitor.advance(0.0, None, settled=False), "moved parameters have not converged"
+    monitor.observe(1.0, 1e-12, lambda: 0.0)
+    assert monitor.advance(0.0, None, settled=True)
+    assert monitor.converged
+
+
+def test_the_certificate_allows_rounding_and_the_shortfall_but_no_more():
+    monitor = Monitor(Settings(certify=True), 2, None)
+    monitor.observe(-5.0, 1e-9, lambda: 0.0)
+    monitor.observe(-5.0 - 1e-9, 1e-9, lambda: pytest.fail("not asked within rounding"))
+    monitor.observe(-5.3, 1e-9, lambda: 0.3)
+    with pytest.raises(MonotonicityError, match=r"fell by 0.2 at iteration 4 of restart 2, more than the 0.1"):
+        monitor.observe(-5.5, 1e-9, lambda: 0.1)
+    lenient = Monitor(Settings(), 0, None)
+    lenient.observe(0.0, 1e-9, lambda: 0.0)
+    lenient.observe(-1.0, 1e-9, lambda: 0.0)
+    assert "fell by 1 at iteration 2" in lenient.notes[0]
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_kmeans_plus_plus_spreads_over_the_clusters(weighted, dtype):
+    centers = np.array([[0, 0], [50, 0], [0, 50], [50, 50], [1e5, 1e5]], float)
+    X = (centers[np.arange(3000) % 4] + Draws(0).normal(6000).reshape(-1, 2)).astype(dtype)
+    X[7] = centers[4]
+    w = np.ones(3000, dtype)
+    w[7] = 0.0 if weighted else 1.0
+    for seed in range(10):
+        found = init.kmeans_plus_plus(MemorySource(X, w if weighted else None), 4, Draws(seed))
+        nearest = {int(np.square(centers - row).sum(axis=1).argmin()) for row in found}
+        assert (4 in nearest) is not weighted, "a row of weight 0 is never chosen, a far one always"
+        if weighted:
+            assert nearest == {0, 1, 2, 3}
+
+
+def test_variances_are_numpys():
+    X = Draws(0).normal(9000).reshape(3000, 3) * [1, 10, 0] + [1e6, 0, 5]
+    w = Draws(1).uniform(3000)
+    mean = np.average(X, axis=0, weights=w)
+    want = np.average(np.square(X - mean), axis=0, weights=w)
+    np.testing.assert_allclose(init.variances(MemorySource(X, w)), want, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(init.variances(MemorySource(X)), X.var(axis=0), rtol=1e-9, atol=1e-12)

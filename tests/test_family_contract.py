@@ -1,0 +1,247 @@
+"""What every family promises (fastem/families/base.py), checked over every registered one."""
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastem import em, families
+from fastem.draws import Draws
+from fastem.monitor import Settings
+from fastem.sources.memory import MemorySource
+from fastem.stats import CELL, merge
+
+NAMES = sorted(families.FAMILIES)
+K, D = 3, 4
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+
+def make(name, k=K):
+    family = families.make(name, k)
+    if hasattr(family, "reg_covar"):
+        family.reg_covar = 0.0
+    return family
+
+
+def problem(name, n=700, seed=0, k=K, d=D):
+    """A family, true parameters, rows drawn from them, and a start that is a little off."""
+    family, draws = make(name, k), Draws(seed, 0)
+    params = family.example_params(d, draws)
+    X, _ = family.sample(params, n, draws)
+    X = np.ascontiguousarray(X[np.argsort(draws.uniform(n))])
+    start = family.blank_params(params[0 if name == "kmeans" else 1] + 0.3 * draws.normal(k * d).reshape(k, d), X.var(axis=0))
+    return family, params, X, start
+
+
+def expect(family, params, X, w=None, n_threads=1):
+    """Statistics of one E-step."""
+    weights = None if w is None else np.ascontiguousarray(w, X.dtype)
+    return MemorySource(X, weights, n_threads=n_threads).accumulate(family, family.prepare(params, X.dtype))
+
+
+def fit(family, start, X, w=None, max_iter=30, tol=1e-9, certify=True, n_threads=1):
+    weights = None if w is None else np.ascontiguousarray(w, X.dtype)
+    source = MemorySource(X, weights, n_threads=n_threads)
+    return em.run_once(
+        source, family, start, family.constants(source), Settings(max_iter=max_iter, tol=tol, certify=certify)
+    )
+
+
+def assert_close(a, b, rtol=1e-10):
+    assert type(a) is type(b)
+    for name, left, right in zip(a._fields, a, b, strict=True):
+        scale = np.abs(right).max(initial=1e-300)
+        np.testing.assert_allclose(left, right, rtol=0, atol=rtol * max(scale, 1e-3), err_msg=name)
+
+
+def permuted(params, order, k=K):
+    return type(params)(*(a[order] if a.shape[:1] == (k,) and not (a.ndim == 2 and a.shape == (D, D)) else a for a in params))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@given(n=st.integers(2, 3 * CELL), cut=st.floats(0, 1), seed=st.integers(0, 99))
+@settings(max_examples=12, deadline=None)
+def test_statistics_are_additive_over_any_split(name, n, cut, seed):
+    family, params, X, start = problem(name, n, seed)
+    at = min(max(1, int(cut * n)), n - 1)
+    both = merge(expect(family, start, X[:at]), expect(family, start, X[at:]))
+    assert_close(both, expect(family, start, X))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_fused_kernel_equals_the_two_steps_done_apart(name, weighted):
+    family, _, X, start = problem(name)
+    w = Draws(1).uniform(len(X)) if weighted else np.empty(0)
+    prepared = family.prepare(start, X.dtype)
+    log_joint = family.log_joint(X, prepared, 1)
+    log_prob = np.logaddexp.reduce(log_joint, axis=1)
+    layout = family.layout(D)
+    record = np.zeros(layout.size)
+    family.accumulate_given(X, w, np.exp(log_joint - log_prob[:, None]), prepared, record)
+    want = layout.view(record)
+    got = expect(family, start, X, w if weighted else None)
+    if "loglik" in got._fields:
+        want = want._replace(loglik=np.array(log_prob @ (w if weighted else np.ones(len(X)))))
+    assert_close(got, want)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("seed", range(3))
+def test_objective_never_falls(name, dtype, seed):
+    family, _, X, start = problem(name, seed=seed)
+    run = fit(family, start, X.astype(dtype))  # certified: raises where it falls
+    assert len(run.objectives) > 1
+    slack = 64 * np.finfo(dtype).eps * (1 + np.abs(run.objectives[1:]))
+    assert np.all(np.diff(run.objectives) >= -slack)
+    assert run.objectives[-1] > run.objectives[0]
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("gaussian")])
+def test_a_floor_lowers_the_objective_by_no_more_than_the_shortfall(name):
+    family, _, X, start = problem(name)
+    fitted = fit(family, start, X).params
+    family.reg_covar = 0.5
+    prepared = family.prepare(fitted, X.dtype)
+    source = MemorySource(X)
+    stats, constants = source.accumulate(family, prepared), family.constants(source)
+    new = family.m_step(stats, constants, prepared, fitted).params
+    before, after = family.objective(stats, constants, fitted), family.objective(expect(family, new, X), constants, new)
+    shortfall = family.shortfall(stats, constants, prepared, fitted, new)
+    assert after < before, "the floor was meant to hurt"
+    assert before - after <= shortfall + 1e-12
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weight_m_equals_the_row_m_times(name):
+    family, _, X, start = problem(name, 300)
+    m = 1 + np.arange(len(X)) % 3
+    assert_close(expect(family, start, X, m), expect(family, start, np.repeat(X, m, axis=0)))
+    assert_close(fit(family, start, X, m).params, fit(family, start, np.repeat(X, m, axis=0)).params)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_weight_0_equals_the_row_removed(name):
+    family, _, X, start = problem(name, 300)
+    w = (np.arange(len(X)) % 4 > 0).astype(float)
+    assert_close(fit(family, start, X, w).params, fit(family, start, X[w > 0]).params)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_order_of_rows_and_components_does_not_matter(name):
+    family, _, X, start = problem(name, 900)
+    reference = fit(family, start, X, max_iter=10).params
+    shuffled = X[np.argsort(Draws(5).uniform(len(X)))]
+    assert_close(fit(family, start, np.ascontiguousarray(shuffled), max_iter=10).params, reference)
+    order = np.array([2, 0, 1])
+    assert_close(fit(family, permuted(start, order), X, max_iter=10).params, permuted(reference, order))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sample_then_fit_recovers_the_parameters(name):
+    family, params, X, _ = problem(name, 20_000, seed=3)
+    run = fit(family, params, X, max_iter=200)
+    spread = 6 / np.sqrt(len(X) / K)
+    for field, got, want in zip(params._fields, run.params, params, strict=True):
+        np.testing.assert_allclose(got, want, atol=spread * max(1, np.abs(want).max()), err_msg=field)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_float32_rows_give_float64s_answer(name):
+    family, _, X, start = problem(name, 3000)
+    rounded = X.astype(np.float32)
+    want = fit(family, start, rounded.astype(np.float64), max_iter=15, tol=0)
+    got = fit(family, start, rounded, max_iter=15, tol=0)
+    assert_close(got.params, want.params, 2e-4)
+    assert got.objective == pytest.approx(want.objective, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+def test_offset_and_scale_do_no_harm(name, scale):
+    family, _, X, start = problem(name)
+    offset = 1e6
+    moved = X * scale + offset
+    X = (moved - offset) / scale  # the same rounded values
+    centers = start[0 if name == "kmeans" else 1]
+    near = fit(family, family.blank_params(centers, X.var(axis=0)), X, max_iter=10, tol=0).params
+    far = fit(family, family.blank_params(centers * scale + offset, X.var(axis=0) * scale**2), moved, max_iter=10, tol=0).params
+    means = (far[0 if name == "kmeans" else 1] - offset) / scale
+    np.testing.assert_allclose(means, near[0 if name == "kmeans" else 1], atol=1e-8 if scale == 1 else 1e-5)
+    if name != "kmeans":
+        np.testing.assert_allclose(far.covariances / scale**2, near.covariances, atol=1e-7 if scale == 1 else 1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("rows", ["one row", "duplicate rows", "constant feature"])
+def test_degenerate_rows_give_finite_parameters(name, rows):
+    family = families.make(name, 1 if rows == "one row" else 2)
+    X = {
+        "one row": np.array([[1.0, 2.0]]),
+        "duplicate rows": np.repeat([[1.0, 2.0], [5.0, 6.0]], 20, axis=0),
+        "constant feature": np.column_stack([Draws(0).normal(50) + 9 * (np.arange(50) % 2), np.full(50, 7.0)]),
+    }[rows]
+    start = family.blank_params(X[:: len(X) // 2 + 1][: family.n_components] + 0.1, X.var(axis=0) + 1)
+    if len(start[0]) < family.n_components:
+        start = family.blank_params(np.repeat(X[:1], family.n_components, axis=0), X.var(axis=0) + 1)
+    run = fit(family, start, X, certify=False)
+    assert all(np.all(np.isfinite(field)) for field in run.params)
+    assert np.isfinite(run.objective)
+
+
+BITS = """
+import hashlib, json, sys
+import numpy as np
+from fastem import families, threads
+from fastem.draws import Draws
+from fastem.sources.memory import MemorySource
+threads.resolve = lambda n: n
+digests = {}
+for name in sorted(families.FAMILIES):
+    family = families.make(name, 3)
+    params = family.example_params(4, Draws(0))
+    X = family.sample(params, 40_001, Draws(1))[0]
+    X = np.ascontiguousarray(X[np.argsort(Draws(2).uniform(len(X)))])
+    for dtype in ("f4", "f8"):
+        prepared = family.prepare(params, np.dtype(dtype))
+        for n_threads in (1, 2, 7):
+            source = MemorySource(X.astype(dtype), n_threads=n_threads)
+            stats = source.accumulate(family, prepared)
+            joint = family.log_joint(source.X, prepared, n_threads)
+            digests[f"{name} {dtype} {n_threads}"] = hashlib.sha256(b"".join(f.tobytes() for f in (*stats, joint))).hexdigest()
+print(json.dumps(digests))
+"""
+
+
+def test_same_bits_for_1_2_and_7_threads():
+    environment = {**os.environ, "NUMBA_NUM_THREADS": "7", "OMP_NUM_THREADS": "7"}
+    output = subprocess.run([sys.executable, "-c", BITS], env=environment, capture_output=True, text=True, timeout=200)
+    assert output.returncode == 0, output.stderr
+    digests = json.loads(output.stdout)
+    assert len(digests) == 6 * len(NAMES)
+    for key, digest in digests.items():
+        assert digest == digests[key[:-1] + "1"], key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_restarts_give_the_same_result_side_by_side_or_in_turn(name):
+    family, _, X, _ = problem(name, 5000)
+
+    def start(source, draws):
+        return family.blank_params(source.sample_rows(K, draws).astype(float), np.ones(D))
+
+    results = [
+        em.run(MemorySource(X, n_threads=threads), family, start, settings=Settings(max_iter=20, tol=1e-6), n_init=5, seed=1)
+        for threads in (1, 2)
+    ]
+    np.testing.assert_array_equal(results[0].restarts, results[1].restarts)
+    assert results[0].best.restart == results[1].best.restart
+    assert all(np.array_equal(a, b) for a, b in zip(results[0].best.params, results[1].best.params, strict=True))
+    assert results[0].best.objective == results[0].restarts.max()
