@@ -369,5 +369,3 @@ def finish_rows(
         loglik += np.float64(wb[r]) * value if wb[r] > zero else 0.0
         total[r] = wb[r] / total[r]
     return loglik
-
-

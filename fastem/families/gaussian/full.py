@@ -13,12 +13,12 @@ import numpy as np
 
 from fastem.families.cells import accumulator, expectation, only_log_joint
 from fastem.families.gaussian.records import (
-    LOG_2PI,
     FullPrepared,
     FullStats,
     GaussianParams,
     alive,
     common,
+    complete_data,
     prepared_means,
     shifts,
 )
@@ -29,71 +29,64 @@ from fastem.stats import Layout
 
 
 @kernel
-def _distances(rows, D, P, Y, q):
-    """Write q[r] = |(x_r - mu) P|^2, given D (dp, STRIDE) the rows minus mu; Y (4, STRIDE) is room to work in."""
-    zero = q.dtype.type(0)
-    for i in range(0, D.shape[0], 4):
-        for r in range(rows):
-            Y[0, r] = zero
-            Y[1, r] = zero
-            Y[2, r] = zero
-            Y[3, r] = zero
-        for j in range(0, i, 4):
-            p00, p01, p02, p03 = P[j, i], P[j, i + 1], P[j, i + 2], P[j, i + 3]
-            p10, p11, p12, p13 = P[j + 1, i], P[j + 1, i + 1], P[j + 1, i + 2], P[j + 1, i + 3]
-            p20, p21, p22, p23 = P[j + 2, i], P[j + 2, i + 1], P[j + 2, i + 2], P[j + 2, i + 3]
-            p30, p31, p32, p33 = P[j + 3, i], P[j + 3, i + 1], P[j + 3, i + 2], P[j + 3, i + 3]
-            for r in range(rows):
-                x0, x1, x2, x3 = D[j, r], D[j + 1, r], D[j + 2, r], D[j + 3, r]
-                Y[0, r] += p00 * x0 + p10 * x1 + p20 * x2 + p30 * x3
-                Y[1, r] += p01 * x0 + p11 * x1 + p21 * x2 + p31 * x3
-                Y[2, r] += p02 * x0 + p12 * x1 + p22 * x2 + p32 * x3
-                Y[3, r] += p03 * x0 + p13 * x1 + p23 * x2 + p33 * x3
-        p00, p01, p02, p03 = P[i, i], P[i, i + 1], P[i, i + 2], P[i, i + 3]
-        p11, p12, p13 = P[i + 1, i + 1], P[i + 1, i + 2], P[i + 1, i + 3]
-        p22, p23, p33 = P[i + 2, i + 2], P[i + 2, i + 3], P[i + 3, i + 3]
-        for r in range(rows):
-            x0, x1, x2, x3 = D[i, r], D[i + 1, r], D[i + 2, r], D[i + 3, r]
-            y0 = Y[0, r] + p00 * x0
-            y1 = Y[1, r] + p01 * x0 + p11 * x1
-            y2 = Y[2, r] + p02 * x0 + p12 * x1 + p22 * x2
-            y3 = Y[3, r] + p03 * x0 + p13 * x1 + p23 * x2 + p33 * x3
-            q[r] += y0 * y0 + y1 * y1 + y2 * y2 + y3 * y3
-
-
-@kernel
-def _log_joint_pair(rows, XT, prepared, log_joint, best):
-    """At most two features: no intermediate array at all."""
-    half = XT.dtype.type(0.5)
-    for c in range(log_joint.shape[0]):
-        P = prepared.precisions_cholesky[c]
-        p00, p01, p11 = P[0, 0], P[0, 1], P[1, 1]
-        m0 = prepared.means[c, 0]
-        m1 = prepared.means[c, 1] if prepared.means.shape[1] > 1 else XT.dtype.type(0)
-        offset = XT.dtype.type(prepared.offsets[c])
-        for r in range(rows):
-            x0 = XT[0, r] - m0
-            x1 = XT[1, r] - m1
-            y0 = p00 * x0
-            y1 = p01 * x0 + p11 * x1
-            value = offset - half * (y0 * y0 + y1 * y1)
-            log_joint[c, r] = value
-            best[r] = value if value > best[r] else best[r]
-
-
-@kernel
-def _log_joint_tiles(rows, XT, prepared, D, Y, q, log_joint, best):
+def _log_joint_block(rows, XT, prepared, work, log_joint, best):
+    k, d = prepared.means.shape
+    dp = XT.shape[0]
     half = XT.dtype.type(0.5)
     zero = XT.dtype.type(0)
-    for c in range(log_joint.shape[0]):
-        for j in range(prepared.means.shape[1]):
+    factors = prepared.precisions_cholesky
+    D, Y, q = work[:dp], work[2 * dp : 2 * dp + 4], work[2 * dp + 4]
+    for r in range(rows):
+        best[r] = -np.inf
+    for c in range(k):
+        P = factors[c]
+        offset = XT.dtype.type(prepared.offsets[c])
+        if dp == 2:  # no intermediate array at all
+            p00, p01, p11 = P[0, 0], P[0, 1], P[1, 1]
+            m0 = prepared.means[c, 0]
+            m1 = zero if d == 1 else prepared.means[c, 1]
+            for r in range(rows):
+                x0 = XT[0, r] - m0
+                x1 = XT[1, r] - m1
+                y0 = p00 * x0
+                y1 = p01 * x0 + p11 * x1
+                value = offset - half * (y0 * y0 + y1 * y1)
+                log_joint[c, r] = value
+                best[r] = value if value > best[r] else best[r]
+            continue
+        for j in range(d):
             mean = prepared.means[c, j]
             for r in range(rows):
                 D[j, r] = XT[j, r] - mean
         for r in range(rows):
             q[r] = zero
-        _distances(rows, D, prepared.precisions_cholesky[c], Y, q)
-        offset = XT.dtype.type(prepared.offsets[c])
+        for i in range(0, dp, 4):
+            for r in range(rows):
+                Y[0, r] = zero
+                Y[1, r] = zero
+                Y[2, r] = zero
+                Y[3, r] = zero
+            for j in range(0, i, 4):
+                p00, p01, p02, p03 = P[j, i], P[j, i + 1], P[j, i + 2], P[j, i + 3]
+                p10, p11, p12, p13 = P[j + 1, i], P[j + 1, i + 1], P[j + 1, i + 2], P[j + 1, i + 3]
+                p20, p21, p22, p23 = P[j + 2, i], P[j + 2, i + 1], P[j + 2, i + 2], P[j + 2, i + 3]
+                p30, p31, p32, p33 = P[j + 3, i], P[j + 3, i + 1], P[j + 3, i + 2], P[j + 3, i + 3]
+                for r in range(rows):
+                    x0, x1, x2, x3 = D[j, r], D[j + 1, r], D[j + 2, r], D[j + 3, r]
+                    Y[0, r] += p00 * x0 + p10 * x1 + p20 * x2 + p30 * x3
+                    Y[1, r] += p01 * x0 + p11 * x1 + p21 * x2 + p31 * x3
+                    Y[2, r] += p02 * x0 + p12 * x1 + p22 * x2 + p32 * x3
+                    Y[3, r] += p03 * x0 + p13 * x1 + p23 * x2 + p33 * x3
+            p00, p01, p02, p03 = P[i, i], P[i, i + 1], P[i, i + 2], P[i, i + 3]
+            p11, p12, p13 = P[i + 1, i + 1], P[i + 1, i + 2], P[i + 1, i + 3]
+            p22, p23, p33 = P[i + 2, i + 2], P[i + 2, i + 3], P[i + 3, i + 3]
+            for r in range(rows):
+                x0, x1, x2, x3 = D[i, r], D[i + 1, r], D[i + 2, r], D[i + 3, r]
+                y0 = Y[0, r] + p00 * x0
+                y1 = Y[1, r] + p01 * x0 + p11 * x1
+                y2 = Y[2, r] + p02 * x0 + p12 * x1 + p22 * x2
+                y3 = Y[3, r] + p03 * x0 + p13 * x1 + p23 * x2 + p33 * x3
+                q[r] += y0 * y0 + y1 * y1 + y2 * y2 + y3 * y3
         for r in range(rows):
             value = offset - half * q[r]
             log_joint[c, r] = value
@@ -101,42 +94,15 @@ def _log_joint_tiles(rows, XT, prepared, D, Y, q, log_joint, best):
 
 
 @kernel
-def _moments_pair(rows, XT, prepared, share, factor, masses, stats):
-    k, d = prepared.means.shape
-    zero = XT.dtype.type(0)
-    for c in range(k):
-        if masses[c] <= prepared.negligible[c]:
-            continue
-        m0 = prepared.means[c, 0]
-        m1 = prepared.means[c, 1] if d > 1 else zero
-        n = s0 = s1 = s00 = s01 = s11 = zero
-        for r in range(rows):
-            resp = share[c, r] * factor[r]
-            x0 = XT[0, r] - m0
-            x1 = XT[1, r] - m1
-            w0 = resp * x0
-            w1 = resp * x1
-            n += resp
-            s0 += w0
-            s1 += w1
-            s00 += w0 * x0
-            s01 += w0 * x1
-            s11 += w1 * x1
-        stats[1 + c] += n
-        sums = 1 + k + c * d
-        scatter = 1 + k + k * d + c * d * d
-        stats[sums] += s0
-        stats[scatter] += s00
-        if d > 1:
-            stats[sums + 1] += s1
-            stats[scatter + 1] += s01
-            stats[scatter + 2] += s01
-            stats[scatter + 3] += s11
-
-
-@kernel
-def _scatter(rows, d, D, W, T, scatter):
-    """Add W D' to `scatter` (d * d,), both triangles; D, W (dp, STRIDE), T (16,) room to work in."""
+def scatter_tiles(
+    rows,
+    d,
+    D,  # (dp, STRIDE), dp >= d whole tiles
+    W,  # (dp, STRIDE)
+    T,  # (16,) room to work in
+    scatter,  # (d * d,) float64 OUT: the symmetric W D' is added
+):
+    """Add a sum of outer products over the rows of a block."""
     zero = D.dtype.type(0)
     for i in range(0, D.shape[0], 4):
         for j in range(0, i + 4, 4):
@@ -173,23 +139,40 @@ def _scatter(rows, d, D, W, T, scatter):
 
 
 @kernel
-def _moments_tiles(
-    rows,
-    XT,  # (dp, STRIDE)
-    prepared,
-    share,  # (k, STRIDE)
-    factor,  # (STRIDE,)
-    masses,  # (k,)
-    D,  # (dp, STRIDE) room to work in; rows d.. are 0
-    W,  # (dp, STRIDE) room to work in; rows d.. are 0
-    q,  # (STRIDE,) room to work in
-    T,  # (16,) room to work in
-    stats,  # (size,) OUT
-):
+def _moments_block(rows, XT, prepared, work, share, factor, masses, stats):
     k, d = prepared.means.shape
+    dp = XT.shape[0]
     zero = XT.dtype.type(0)
+    D, W, q, T = work[:dp], work[dp : 2 * dp], work[2 * dp + 4], work[2 * dp]
     for c in range(k):
         if masses[c] <= prepared.negligible[c]:
+            continue
+        sums = 1 + k + c * d
+        scatter = 1 + k + k * d + c * d * d
+        if dp == 2:
+            m0 = prepared.means[c, 0]
+            m1 = zero if d == 1 else prepared.means[c, 1]
+            n = s0 = s1 = s00 = s01 = s11 = zero
+            for r in range(rows):
+                resp = share[c, r] * factor[r]
+                x0 = XT[0, r] - m0
+                x1 = XT[1, r] - m1
+                w0 = resp * x0
+                w1 = resp * x1
+                n += resp
+                s0 += w0
+                s1 += w1
+                s00 += w0 * x0
+                s01 += w0 * x1
+                s11 += w1 * x1
+            stats[1 + c] += n
+            stats[sums] += s0
+            stats[scatter] += s00
+            if d == 2:
+                stats[sums + 1] += s1
+                stats[scatter + 1] += s01
+                stats[scatter + 2] += s01
+                stats[scatter + 3] += s11
             continue
         n = zero
         for r in range(rows):
@@ -206,36 +189,13 @@ def _moments_tiles(
                 D[j, r] = x
                 W[j, r] = v
                 s += v
-            stats[1 + k + c * d + j] += s
-        first = 1 + k + k * d + c * d * d
-        _scatter(rows, d, D, W, T, stats[first : first + d * d])
-
-
-@kernel
-def _log_joint_block(rows, XT, prepared, work, log_joint, best):
-    minus_inf = XT.dtype.type(-np.inf)
-    for r in range(rows):
-        best[r] = minus_inf
-    dp = XT.shape[0]
-    if dp == 2:
-        _log_joint_pair(rows, XT, prepared, log_joint, best)
-    else:
-        _log_joint_tiles(rows, XT, prepared, work[:dp], work[2 * dp : 2 * dp + 4], work[2 * dp + 4], log_joint, best)
-
-
-@kernel
-def _moments_block(rows, XT, prepared, work, share, factor, masses, stats):
-    dp = XT.shape[0]
-    if dp == 2:
-        _moments_pair(rows, XT, prepared, share, factor, masses, stats)
-    else:
-        D, W, q, T = work[:dp], work[dp : 2 * dp], work[2 * dp + 4], work[2 * dp]
-        _moments_tiles(rows, XT, prepared, share, factor, masses, D, W, q, T, stats)
+            stats[sums + j] += s
+        scatter_tiles(rows, d, D, W, T, stats[scatter : scatter + d * d])
 
 
 @kernel
 def _room(prepared):
-    """Rows of XT, and of the work array: rows minus the mean, the same weighted, one tile, the distances."""
+    """Rows of XT, and of the work array: rows minus the mean, the same weighted, one tile, distances."""
     dp = prepared.precisions_cholesky.shape[1]
     return dp, 2 * dp + 5
 
@@ -299,7 +259,9 @@ def prepare(params: GaussianParams, dtype: np.dtype) -> FullPrepared:
     return FullPrepared(precisions_cholesky=factors, **common(params, log_det(params.precisions_cholesky, d), dtype))
 
 
-def covariances_from_stats(stats: FullStats, constants: None, prepared: FullPrepared, previous: np.ndarray) -> np.ndarray:
+def covariances_from_stats(
+    stats: FullStats, constants: None, prepared: FullPrepared, previous: np.ndarray
+) -> np.ndarray:
     """Return the M-step's covariances (k, d, d) without regularisation; a dead component keeps its previous one."""
     shift = shifts(stats)
     counts = np.where(alive(stats), stats.counts, np.inf)
@@ -329,9 +291,7 @@ def add_q_stats(X: np.ndarray, w: np.ndarray, resp: np.ndarray, prepared: FullPr
         record.scatter[c] += products.T @ centred
 
 
-def expected_log_likelihood(
-    stats: FullStats, constants: None, prepared: FullPrepared, params: GaussianParams
-) -> float:
+def expected_log_likelihood(stats: FullStats, constants: None, prepared: FullPrepared, params: GaussianParams) -> float:
     """Return Q, the expected complete-data log-likelihood of `params` under the responsibilities of the record."""
     deviation = prepared_means(prepared) - params.means  # the record is centred on prepared's means
     quadratic = 0.0
@@ -340,14 +300,6 @@ def expected_log_likelihood(
         scatter = stats.scatter[c] + cross + cross.T + stats.counts[c] * np.outer(deviation[c], deviation[c])
         quadratic += float(np.sum((scatter @ factor) * factor))
     return complete_data(stats.counts, params, log_det(params.precisions_cholesky, params.means.shape[1]), quadratic)
-
-
-def complete_data(counts: np.ndarray, params: GaussianParams, log_det: np.ndarray, quadratic: float) -> float:
-    """Return sum counts (log weight + log normaliser) - quadratic / 2; components without counts add nothing."""
-    some = counts > 0
-    with np.errstate(divide="ignore"):
-        terms = np.log(params.weights) + log_det - 0.5 * params.means.shape[1] * LOG_2PI
-    return float(counts[some] @ terms[some]) - 0.5 * quadratic
 
 
 def n_covariance_params(n_components: int, n_features: int) -> int:

@@ -161,3 +161,11 @@ def shifts(stats: Any) -> np.ndarray:
     """Return by how much the means move (k, d); 0 for a dead component."""
     counts = np.where(alive(stats), stats.counts, np.inf)
     return np.asarray(stats.sums / counts[:, None])
+
+
+def complete_data(counts: np.ndarray, params: GaussianParams, log_det: np.ndarray, quadratic: float) -> float:
+    """Return sum counts (log weight + log normaliser) - quadratic / 2; components without counts add nothing."""
+    some = counts > 0
+    with np.errstate(divide="ignore"):
+        terms = np.log(params.weights) + log_det - 0.5 * params.means.shape[1] * LOG_2PI
+    return float(counts[some] @ terms[some]) - 0.5 * quadratic

@@ -1,0 +1,192 @@
+r"""Diagonal covariances: each component its own variances.
+
+With p = 1 / sigma, the log-density is offset - sum_j ((x_j - mu_j) p_j)^2 / 2.  A row and component need 3 d operations
+for that and 4 d for the moments; features are taken in pairs, which halves the traffic of the running sums.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastem.families.cells import accumulator, expectation, only_log_joint
+from fastem.families.gaussian.records import (
+    DiagPrepared,
+    DiagStats,
+    GaussianParams,
+    alive,
+    common,
+    complete_data,
+    prepared_means,
+    shifts,
+)
+from fastem.jit import kernel
+from fastem.stats import Layout
+
+# --- kernels
+
+
+@kernel
+def _log_joint_block(rows, XT, prepared, work, log_joint, best):
+    k, d = prepared.means.shape
+    half = XT.dtype.type(0.5)
+    zero = XT.dtype.type(0)
+    q = work[0]
+    for r in range(rows):
+        best[r] = -np.inf
+    for c in range(k):
+        for r in range(rows):
+            q[r] = zero
+        for j in range(0, d, 2):
+            odd = j + 1 == d  # the last feature has no partner: XT holds zeros there
+            m0, p0 = prepared.means[c, j], prepared.precisions_cholesky[c, j]
+            m1 = zero if odd else prepared.means[c, j + 1]
+            p1 = zero if odd else prepared.precisions_cholesky[c, j + 1]
+            for r in range(rows):
+                y0 = (XT[j, r] - m0) * p0
+                y1 = (XT[j + 1, r] - m1) * p1
+                q[r] += y0 * y0 + y1 * y1
+        offset = XT.dtype.type(prepared.offsets[c])
+        for r in range(rows):
+            value = offset - half * q[r]
+            log_joint[c, r] = value
+            best[r] = value if value > best[r] else best[r]
+
+
+@kernel
+def _moments_block(rows, XT, prepared, work, share, factor, masses, stats):
+    k, d = prepared.means.shape
+    zero = XT.dtype.type(0)
+    resp = work[0]
+    for c in range(k):
+        if masses[c] <= prepared.negligible[c]:
+            continue
+        n = zero
+        for r in range(rows):
+            value = share[c, r] * factor[r]
+            resp[r] = value
+            n += value
+        stats[1 + c] += n
+        sums = 1 + k + c * d
+        scatter = 1 + k + k * d + c * d
+        for j in range(0, d, 2):
+            odd = j + 1 == d
+            m0 = prepared.means[c, j]
+            m1 = zero if odd else prepared.means[c, j + 1]
+            s0 = s1 = s00 = s11 = zero
+            for r in range(rows):
+                x0 = XT[j, r] - m0
+                x1 = XT[j + 1, r] - m1
+                w0 = resp[r] * x0
+                w1 = resp[r] * x1
+                s0 += w0
+                s1 += w1
+                s00 += w0 * x0
+                s11 += w1 * x1
+            stats[sums + j] += s0
+            stats[scatter + j] += s00
+            if not odd:
+                stats[sums + j + 1] += s1
+                stats[scatter + j + 1] += s11
+
+
+@kernel
+def _room(prepared):
+    """Rows of XT (features in pairs), and of the work array."""
+    return (prepared.means.shape[1] + 1) // 2 * 2, 1
+
+
+accumulate = accumulator(_log_joint_block, _moments_block, _room)
+expect = expectation(_log_joint_block, _room)
+log_joint = only_log_joint(expect)
+
+# --- algebra
+
+
+def layout(n_components: int, n_features: int) -> Layout:
+    """Shape of the additive record."""
+    k, d = n_components, n_features
+    return Layout(DiagStats, loglik=(), counts=(k,), sums=(k, d), scatter=(k, d))
+
+
+def constants(source: Any) -> None:
+    """Nothing about the data is constant for this covariance type."""
+
+
+def precisions_cholesky(covariances: np.ndarray) -> np.ndarray:
+    """Return 1 / sigma of variances of any shape.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        When a variance is not positive.
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        inverse = 1.0 / np.sqrt(covariances)
+    if not np.all(np.isfinite(inverse) & (inverse > 0)):
+        raise np.linalg.LinAlgError("a variance is not positive")
+    return np.asarray(inverse)
+
+
+def log_det(precisions_cholesky: np.ndarray, n_features: int) -> np.ndarray:
+    """Return the log-determinants (k,) of the precisions' Cholesky factors."""
+    return np.log(precisions_cholesky).sum(axis=1)
+
+
+def prepare(params: GaussianParams, dtype: np.dtype) -> DiagPrepared:
+    """Round the parameters to the rows' dtype, relative to the mean of the means."""
+    factors = params.precisions_cholesky
+    return DiagPrepared(
+        precisions_cholesky=np.ascontiguousarray(factors, dtype),
+        **common(params, log_det(factors, params.means.shape[1]), dtype),
+    )
+
+
+def covariances_from_stats(
+    stats: DiagStats, constants: None, prepared: DiagPrepared, previous: np.ndarray
+) -> np.ndarray:
+    """Return the M-step's variances (k, d) without regularisation; a dead component keeps its previous ones."""
+    counts = np.where(alive(stats), stats.counts, np.inf)
+    variances = stats.scatter / counts[:, None] - shifts(stats) ** 2
+    return np.where(alive(stats)[:, None], np.maximum(variances, 0.0), previous)
+
+
+def add_to_diagonal(covariances: np.ndarray, value: float) -> np.ndarray:
+    """Return the covariances with `value` added to every variance."""
+    return covariances + value
+
+
+def mean_variance(covariances: np.ndarray) -> float:
+    """Return the mean of all variances."""
+    return float(covariances.mean())
+
+
+def add_q_stats(X: np.ndarray, w: np.ndarray, resp: np.ndarray, prepared: DiagPrepared, stats: np.ndarray) -> None:
+    """Add the statistics of one cell for given responsibilities (n, k) to the record; its log-likelihood stays."""
+    record = layout(*prepared.means.shape).view(stats)
+    weighted = resp * w[:, None] if w.size else resp
+    rows = X.astype(np.float64) - prepared.origin
+    record.counts[:] += weighted.sum(axis=0)
+    for c, mean in enumerate(prepared.means):
+        centred = rows - mean
+        record.sums[c] += weighted[:, c] @ centred
+        record.scatter[c] += weighted[:, c] @ centred**2
+
+
+def expected_log_likelihood(stats: DiagStats, constants: None, prepared: DiagPrepared, params: GaussianParams) -> float:
+    """Return Q, the expected complete-data log-likelihood of `params` under the responsibilities of the record."""
+    deviation = prepared_means(prepared) - params.means  # the record is centred on prepared's means
+    scatter = stats.scatter + 2 * stats.sums * deviation + stats.counts[:, None] * deviation**2
+    quadratic = float(np.sum(scatter * params.precisions_cholesky**2))
+    return complete_data(stats.counts, params, log_det(params.precisions_cholesky, params.means.shape[1]), quadratic)
+
+
+def n_covariance_params(n_components: int, n_features: int) -> int:
+    """Return the number of free parameters in the covariances."""
+    return n_components * n_features
+
+
+def sample(params: GaussianParams, component: int, normals: np.ndarray) -> np.ndarray:
+    """Turn standard normals (m, d) into draws from a component."""
+    return params.means[component] + normals / params.precisions_cholesky[component]

@@ -1,0 +1,166 @@
+r"""Spherical covariances: each component one variance for all features.
+
+With p = 1 / sigma and q = |x - mu|^2, the log-density is offset - p^2 q / 2.  The scatter is sum_i r_i q_i: the
+distances of the E-step are kept for the block and used again, so that a row and component need 2 d operations for the
+density and 2 d for the sums.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastem.families.cells import accumulator, expectation, only_log_joint
+from fastem.families.gaussian.diag import add_to_diagonal, mean_variance, precisions_cholesky
+from fastem.families.gaussian.records import (
+    GaussianParams,
+    SphericalPrepared,
+    SphericalStats,
+    alive,
+    common,
+    complete_data,
+    prepared_means,
+    shifts,
+)
+from fastem.jit import kernel
+from fastem.stats import Layout
+
+__all__ = ["add_to_diagonal", "mean_variance", "precisions_cholesky"]
+
+# --- kernels
+
+
+@kernel
+def _log_joint_block(rows, XT, prepared, work, log_joint, best):
+    k, d = prepared.means.shape
+    zero = XT.dtype.type(0)
+    for r in range(rows):
+        best[r] = -np.inf
+    for c in range(k):
+        q = work[c]
+        for r in range(rows):
+            q[r] = zero
+        for j in range(0, d, 2):
+            m0 = prepared.means[c, j]
+            m1 = zero if j + 1 == d else prepared.means[c, j + 1]  # XT holds zeros where there is no partner
+            for r in range(rows):
+                x0 = XT[j, r] - m0
+                x1 = XT[j + 1, r] - m1
+                q[r] += x0 * x0 + x1 * x1
+        factor = prepared.precisions_cholesky[c]
+        half = XT.dtype.type(0.5)
+        offset = XT.dtype.type(prepared.offsets[c])
+        for r in range(rows):
+            value = offset - half * (factor * (factor * q[r]))
+            log_joint[c, r] = value
+            best[r] = value if value > best[r] else best[r]
+
+
+@kernel
+def _moments_block(rows, XT, prepared, work, share, factor, masses, stats):
+    k, d = prepared.means.shape
+    zero = XT.dtype.type(0)
+    resp = work[k]
+    for c in range(k):
+        if masses[c] <= prepared.negligible[c]:
+            continue
+        q = work[c]
+        n = s = zero
+        for r in range(rows):
+            value = share[c, r] * factor[r]
+            resp[r] = value
+            n += value
+            s += value * q[r]
+        stats[1 + c] += n
+        stats[1 + k + k * d + c] += s
+        sums = 1 + k + c * d
+        for j in range(0, d, 2):
+            m0 = prepared.means[c, j]
+            m1 = zero if j + 1 == d else prepared.means[c, j + 1]
+            s0 = s1 = zero
+            for r in range(rows):
+                s0 += resp[r] * (XT[j, r] - m0)
+                s1 += resp[r] * (XT[j + 1, r] - m1)
+            stats[sums + j] += s0
+            if j + 1 < d:
+                stats[sums + j + 1] += s1
+
+
+@kernel
+def _room(prepared):
+    """Rows of XT (features in pairs), and of the work array: the distances to each component, responsibilities."""
+    return (prepared.means.shape[1] + 1) // 2 * 2, prepared.means.shape[0] + 1
+
+
+accumulate = accumulator(_log_joint_block, _moments_block, _room)
+expect = expectation(_log_joint_block, _room)
+log_joint = only_log_joint(expect)
+
+# --- algebra
+
+
+def layout(n_components: int, n_features: int) -> Layout:
+    """Shape of the additive record."""
+    k, d = n_components, n_features
+    return Layout(SphericalStats, loglik=(), counts=(k,), sums=(k, d), scatter=(k,))
+
+
+def constants(source: Any) -> None:
+    """Nothing about the data is constant for this covariance type."""
+
+
+def log_det(precisions_cholesky: np.ndarray, n_features: int) -> np.ndarray:
+    """Return the log-determinants (k,) of the precisions' Cholesky factors."""
+    return n_features * np.log(precisions_cholesky)
+
+
+def prepare(params: GaussianParams, dtype: np.dtype) -> SphericalPrepared:
+    """Round the parameters to the rows' dtype, relative to the mean of the means."""
+    factors = params.precisions_cholesky
+    return SphericalPrepared(
+        precisions_cholesky=np.ascontiguousarray(factors, dtype),
+        **common(params, log_det(factors, params.means.shape[1]), dtype),
+    )
+
+
+def covariances_from_stats(
+    stats: SphericalStats, constants: None, prepared: SphericalPrepared, previous: np.ndarray
+) -> np.ndarray:
+    """Return the M-step's variances (k,) without regularisation; a dead component keeps its previous one."""
+    shift = shifts(stats)
+    counts = np.where(alive(stats), stats.counts, np.inf)
+    variances = (stats.scatter / counts - np.sum(shift**2, axis=1)) / shift.shape[1]
+    return np.where(alive(stats), np.maximum(variances, 0.0), previous)
+
+
+def add_q_stats(X: np.ndarray, w: np.ndarray, resp: np.ndarray, prepared: SphericalPrepared, stats: np.ndarray) -> None:
+    """Add the statistics of one cell for given responsibilities (n, k) to the record; its log-likelihood stays."""
+    record = layout(*prepared.means.shape).view(stats)
+    weighted = resp * w[:, None] if w.size else resp
+    rows = X.astype(np.float64) - prepared.origin
+    record.counts[:] += weighted.sum(axis=0)
+    for c, mean in enumerate(prepared.means):
+        centred = rows - mean
+        record.sums[c] += weighted[:, c] @ centred
+        record.scatter[c] += weighted[:, c] @ np.sum(centred**2, axis=1)
+
+
+def expected_log_likelihood(
+    stats: SphericalStats, constants: None, prepared: SphericalPrepared, params: GaussianParams
+) -> float:
+    """Return Q, the expected complete-data log-likelihood of `params` under the responsibilities of the record."""
+    deviation = prepared_means(prepared) - params.means  # the record is centred on prepared's means
+    moved = 2 * np.sum(stats.sums * deviation, axis=1) + stats.counts * np.sum(deviation**2, axis=1)
+    quadratic = float(np.sum((stats.scatter + moved) * params.precisions_cholesky**2))
+    return complete_data(stats.counts, params, log_det(params.precisions_cholesky, params.means.shape[1]), quadratic)
+
+
+def n_covariance_params(n_components: int, n_features: int) -> int:
+    """Return the number of free parameters in the covariances."""
+    return n_components
+
+
+def sample(params: GaussianParams, component: int, normals: np.ndarray) -> np.ndarray:
+    """Turn standard normals (m, d) into draws from a component."""
+    return params.means[component] + normals / params.precisions_cholesky[component]

@@ -1,0 +1,258 @@
+r"""One covariance for all components.
+
+With P upper triangular and precision = P P', rows are whitened once for all components, y = x P, and the log-density is
+offset - |y - mu P|^2 / 2: d (d + 1) / 2 multiply-adds a row, and 2 d operations a row and component.  The M-step needs
+no scatter of the components, because sum_ik r_ik (x_i - mu_k)(x_i - mu_k)' is the scatter of the data, which is a
+constant, less that of the means; only the sums cost another 2 d operations a row and component.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastem.families.cells import accumulator, expectation, only_log_joint
+from fastem.families.gaussian.full import padded_features, precision_cholesky, scatter_tiles
+from fastem.families.gaussian.records import (
+    GaussianParams,
+    TiedConstants,
+    TiedPrepared,
+    TiedStats,
+    alive,
+    common,
+    complete_data,
+    prepared_means,
+    updated_means,
+)
+from fastem.families.math import BLOCK, STRIDE, load_weights, padded, transpose_block
+from fastem.jit import kernel
+from fastem.stats import Layout
+
+# --- kernels
+
+
+@kernel
+def _log_joint_block(rows, XT, prepared, work, log_joint, best):
+    k, d = prepared.means.shape
+    dp = XT.shape[0]
+    zero = XT.dtype.type(0)
+    half = XT.dtype.type(0.5)
+    P, whitened = prepared.precisions_cholesky, prepared.whitened
+    Y, q = work[:dp], work[dp]
+    for i in range(0, dp, 2):
+        for r in range(rows):
+            Y[i, r] = zero
+            Y[i + 1, r] = zero
+        for j in range(0, i + 2, 2):
+            p00, p01, p10, p11 = P[j, i], P[j, i + 1], P[j + 1, i], P[j + 1, i + 1]
+            for r in range(rows):
+                x0, x1 = XT[j, r], XT[j + 1, r]
+                Y[i, r] += p00 * x0 + p10 * x1
+                Y[i + 1, r] += p01 * x0 + p11 * x1
+    for r in range(rows):
+        best[r] = -np.inf
+    for c in range(k):
+        for r in range(rows):
+            q[r] = zero
+        for j in range(0, d, 2):
+            m0 = whitened[c, j]
+            m1 = zero if j + 1 == d else whitened[c, j + 1]  # Y holds zeros where there is no partner
+            for r in range(rows):
+                y0 = Y[j, r] - m0
+                y1 = Y[j + 1, r] - m1
+                q[r] += y0 * y0 + y1 * y1
+        offset = XT.dtype.type(prepared.offsets[c])
+        for r in range(rows):
+            value = offset - half * q[r]
+            log_joint[c, r] = value
+            best[r] = value if value > best[r] else best[r]
+
+
+@kernel
+def _moments_block(rows, XT, prepared, work, share, factor, masses, stats):
+    k, d = prepared.means.shape
+    zero = XT.dtype.type(0)
+    resp = work[0]
+    for c in range(k):
+        if masses[c] <= prepared.negligible[c]:
+            continue
+        n = zero
+        for r in range(rows):
+            value = share[c, r] * factor[r]
+            resp[r] = value
+            n += value
+        stats[1 + c] += n
+        sums = 1 + k + c * d
+        for j in range(0, d, 2):
+            m0 = prepared.means[c, j]
+            m1 = zero if j + 1 == d else prepared.means[c, j + 1]
+            s0 = s1 = zero
+            for r in range(rows):
+                s0 += resp[r] * (XT[j, r] - m0)
+                s1 += resp[r] * (XT[j + 1, r] - m1)
+            stats[sums + j] += s0
+            if j + 1 < d:
+                stats[sums + j + 1] += s1
+
+
+@kernel
+def _room(prepared):
+    """Rows of XT, and of the work array: whitened rows, distances."""
+    dp = prepared.precisions_cholesky.shape[0]
+    return dp, dp + 1
+
+
+accumulate = accumulator(_log_joint_block, _moments_block, _room)
+expect = expectation(_log_joint_block, _room)
+log_joint = only_log_joint(expect)
+
+
+@kernel
+def total_scatter(
+    X,  # (n, d) one cell
+    w,  # (n,), or empty
+    origin,  # (d,)
+    scatter,  # (d * d,) float64 OUT: w (x - origin)(x - origin)' is added
+):
+    """Scatter of the rows of one cell about the origin."""
+    n, d = X.shape
+    dp = (d + 3) // 4 * 4
+    XT = np.zeros((dp, STRIDE), X.dtype)
+    W = np.zeros((dp, STRIDE), X.dtype)
+    T = np.empty(16, X.dtype)
+    wb = np.empty(STRIDE, X.dtype)
+    for first in range(0, n, BLOCK):
+        m = min(BLOCK, n - first)
+        rows = padded(m)
+        transpose_block(X, first, m, rows, origin, XT)
+        load_weights(w, first, m, rows, wb)
+        for j in range(d):
+            for r in range(rows):
+                W[j, r] = wb[r] * XT[j, r]
+        scatter_tiles(rows, d, XT, W, T, scatter)
+
+
+# --- algebra
+
+
+def layout(n_components: int, n_features: int) -> Layout:
+    """Shape of the additive record."""
+    k, d = n_components, n_features
+    return Layout(TiedStats, loglik=(), counts=(k,), sums=(k, d))
+
+
+def constants(source: Any) -> TiedConstants:
+    """Return weight, mean and scatter of all rows of a source: two passes, the second centred on the mean."""
+    d = source.n_features
+    start = source.take(np.array([0]))[0].astype(np.float64)
+
+    def moments(X: np.ndarray, rows: slice) -> np.ndarray:
+        w = source.weights_of(rows)
+        centred = X - start
+        weighted = centred * w[:, None] if w.size else centred
+        return np.append(weighted.sum(axis=0), w.sum(dtype=np.float64) if w.size else len(X))
+
+    *sums, weight = source.fold(moments, d + 1)
+    centre = start + np.array(sums) / weight
+    origin = centre.astype(source.dtype)
+
+    def scatter(X: np.ndarray, rows: slice) -> np.ndarray:
+        out = np.zeros(d * d)
+        total_scatter(np.ascontiguousarray(X), source.weights_of(rows), origin, out)
+        return out
+
+    about_origin = source.fold(scatter, d * d).reshape(d, d)
+    shift = centre - origin
+    return TiedConstants(np.asarray(weight), centre, about_origin - weight * np.outer(shift, shift))
+
+
+def precisions_cholesky(covariances: np.ndarray) -> np.ndarray:
+    """Return upper triangular P (d, d) with inverse covariance P P'.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        When the matrix is not positive definite.
+    """
+    return precision_cholesky(covariances)
+
+
+def log_det(precisions_cholesky: np.ndarray, n_features: int) -> np.ndarray:
+    """Return the log-determinant of the precision's Cholesky factor, ()."""
+    return np.asarray(np.log(np.diagonal(precisions_cholesky)).sum())
+
+
+def prepare(params: GaussianParams, dtype: np.dtype) -> TiedPrepared:
+    """Round the parameters to the rows' dtype, relative to the mean of the means; whiten the means."""
+    d = params.means.shape[1]
+    dp = padded_features(d)
+    factor = np.zeros((dp, dp), dtype)
+    factor[:d, :d] = params.precisions_cholesky
+    fields = common(params, log_det(params.precisions_cholesky, d), dtype)
+    rounded = fields["means"].astype(np.float64) @ factor[:d, :d].astype(np.float64)
+    return TiedPrepared(precisions_cholesky=factor, whitened=np.ascontiguousarray(rounded, dtype), **fields)
+
+
+def _scatter_about(stats: TiedStats, constants: TiedConstants, prepared: TiedPrepared, means: np.ndarray) -> np.ndarray:
+    """Scatter (d, d) of the rows about any means, each weighted by its responsibility.
+
+    All relative to the centre of the data: sum r (x - mu)(x - mu)' = sum w x x' - sum_k (a mu' + mu a' - n mu mu') with
+    n the counts and a = sum r x.
+    """
+    moments = stats.sums + stats.counts[:, None] * (prepared_means(prepared) - constants.centre)
+    means = means - constants.centre
+    cross = moments.T @ means
+    return constants.scatter - cross - cross.T + (means.T * stats.counts) @ means
+
+
+def covariances_from_stats(
+    stats: TiedStats, constants: TiedConstants, prepared: TiedPrepared, previous: np.ndarray
+) -> np.ndarray:
+    """Return the M-step's covariance (d, d) without regularisation."""
+    if not alive(stats).any():
+        return previous
+    means = updated_means(stats, prepared, prepared_means(prepared))
+    return _scatter_about(stats, constants, prepared, means) / stats.counts.sum()
+
+
+def add_to_diagonal(covariances: np.ndarray, value: float) -> np.ndarray:
+    """Return the covariance with `value` added to every variance."""
+    return covariances + value * np.eye(len(covariances))
+
+
+def mean_variance(covariances: np.ndarray) -> float:
+    """Return the mean of all variances."""
+    return float(np.diagonal(covariances).mean())
+
+
+def add_q_stats(X: np.ndarray, w: np.ndarray, resp: np.ndarray, prepared: TiedPrepared, stats: np.ndarray) -> None:
+    """Add the statistics of one cell for given responsibilities (n, k) to the record; its log-likelihood stays."""
+    record = layout(*prepared.means.shape).view(stats)
+    weighted = resp * w[:, None] if w.size else resp
+    rows = X.astype(np.float64) - prepared.origin
+    record.counts[:] += weighted.sum(axis=0)
+    for c, mean in enumerate(prepared.means):
+        record.sums[c] += weighted[:, c] @ (rows - mean)
+
+
+def expected_log_likelihood(
+    stats: TiedStats, constants: TiedConstants, prepared: TiedPrepared, params: GaussianParams
+) -> float:
+    """Return Q, the expected complete-data log-likelihood of `params` under the responsibilities of the record."""
+    factor = params.precisions_cholesky
+    scatter = _scatter_about(stats, constants, prepared, params.means)
+    quadratic = float(np.sum((scatter @ factor) * factor))
+    return complete_data(stats.counts, params, log_det(factor, params.means.shape[1]), quadratic)
+
+
+def n_covariance_params(n_components: int, n_features: int) -> int:
+    """Return the number of free parameters in the covariance."""
+    return n_features * (n_features + 1) // 2
+
+
+def sample(params: GaussianParams, component: int, normals: np.ndarray) -> np.ndarray:
+    """Turn standard normals (m, d) into draws from a component: the precision's factor is solved for."""
+    from scipy.linalg import solve_triangular
+
+    return params.means[component] + solve_triangular(params.precisions_cholesky, normals.T, trans="T").T
