@@ -1,0 +1,198 @@
+"""What the command line shows: tables, JSON, warnings in one line, and a progress bar on a terminal."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+SHOWN_CLUSTERS = 30
+SHOWN_COLUMNS = 4
+SHOWN_ANOMALIES = 10
+SHOWN_NOTES = 3
+
+
+@contextmanager
+def sentences(quiet: bool) -> Iterator[None]:
+    """Show each warning once, as one line on stderr, or not at all."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    if quiet:
+        return
+    for text in dict.fromkeys(str(item.message) for item in caught if issubclass(item.category, UserWarning)):
+        print(f"fastem: warning: {' '.join(text.split())}", file=sys.stderr)
+
+
+@contextmanager
+def progress(n_init: int, max_iter: int, *, shown: bool) -> Iterator[Callable[[Any], None] | None]:
+    """Show a progress bar on a terminal.
+
+    Parameters
+    ----------
+    n_init, max_iter : int
+        Restarts, and iterations that each may take.
+    shown : bool
+        False for none at all; there is none either where stderr is not a terminal.
+
+    Yields
+    ------
+    callable or None
+        The estimator's callback.
+    """
+    if not (shown and sys.stderr.isatty()):
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    with Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeElapsedColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    ) as bar:
+        task = bar.add_task("fit", total=None, state="")
+
+        def callback(info: Any) -> None:
+            # Restarts may run side by side and most end long before max_iter: the bar never goes back.
+            done = max(info.restart * max_iter + info.iteration, bar.tasks[0].completed)
+            state = (
+                f"restart {info.restart + 1} of {n_init}, iteration {info.iteration}, objective {info.objective:.6g}"
+            )
+            bar.update(task, total=n_init * max_iter, completed=done, state=state)
+
+        yield callback
+
+
+def show(summary: dict[str, Any], tables: Callable[[dict[str, Any]], list[Any]], *, as_json: bool) -> None:
+    """Print a summary as JSON, or as the tables that `tables` makes of it."""
+    if as_json:
+        print(json.dumps(summary, indent=2))
+        return
+    from rich.console import Console
+
+    console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+    for table in tables(summary):
+        console.print(table)
+
+
+def _facts(rows: dict[str, str]) -> Any:
+    """Names and values in two columns."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="dim")
+    table.add_column(overflow="fold")
+    for name, value in rows.items():
+        table.add_row(name, Text(value))
+    return table
+
+
+def _grid(*headers: str) -> Any:
+    """Make a table of right-aligned columns; file names and column names are shown as they are, not as markup."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for header in headers:
+        table.add_column(Text(header), justify="right")
+    return table
+
+
+def _number(value: float) -> str:
+    return f"{value:.5g}"
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{100.0 * part / whole:.1f} %"
+
+
+def fit_tables(summary: dict[str, Any]) -> list[Any]:
+    """Make the tables of `fastem fit`."""
+    rows = summary["rows"]
+    n_restarts = len(summary["restarts"])
+    ending = "" if summary["converged"] else ", not converged"
+    facts = {"input": f"{summary['input']}: {rows:,} rows, {_columns(summary)}"}
+    if summary["model"] == "gmm":
+        total, mean = summary["log_likelihood"], summary["log_likelihood_per_row"]
+        facts["model"] = f"Gaussian mixture, {len(summary['sizes'])} components, {summary['covariance']} covariance"
+        facts["log-likelihood"] = f"{total:,.3f} ({mean:.5f} per row)"
+    else:
+        facts["model"] = f"k-means, {len(summary['sizes'])} clusters"
+        facts["inertia"] = f"{summary['inertia']:.8g}"
+    facts["iterations"] = (
+        f"{summary['iterations']}{ending} (best of {n_restarts} restarts, {summary['all_iterations']} in all)"
+        if n_restarts > 1
+        else f"{summary['iterations']}{ending}"
+    )
+    facts["time"] = f"{summary['seconds']:.3f} s, {summary['rows_per_second']:,.0f} rows per second"
+    if summary["notes"]:
+        facts["notes"] = "; ".join(summary["notes"][:SHOWN_NOTES])
+    return [_facts(facts), _clusters(summary)]
+
+
+def _columns(summary: dict[str, Any]) -> str:
+    names = summary["columns"]
+    scaled = ", scaled" if summary["scaled"] else ""
+    listed = f" ({', '.join(names)})" if len(names) <= SHOWN_COLUMNS else ""
+    return f"{len(names)} column{'s' if len(names) != 1 else ''}{listed}{scaled}"
+
+
+def _clusters(summary: dict[str, Any]) -> Any:
+    """Make the table of clusters, largest first; centres only where they fit on a line."""
+    names = summary["columns"] if len(summary["columns"]) <= SHOWN_COLUMNS else []
+    weights = summary.get("weights")
+    table = _grid("cluster", "rows", "share", *(["weight"] if weights else []), *names)
+    sizes = summary["sizes"]
+    order = sorted(range(len(sizes)), key=lambda c: -sizes[c])
+    for c in order[:SHOWN_CLUSTERS]:
+        weight = [f"{weights[c]:.4f}"] if weights else []
+        center = [_number(value) for value in summary["centers"][c]] if names else []
+        table.add_row(str(c), f"{sizes[c]:,}", _share(sizes[c], summary["rows"]), *weight, *center)
+    if len(sizes) > SHOWN_CLUSTERS:
+        table.caption = f"and {len(sizes) - SHOWN_CLUSTERS} smaller clusters"
+    return table
+
+
+def predict_tables(summary: dict[str, Any]) -> list[Any]:
+    """Make the tables of `fastem predict`."""
+    facts = {"input": f"{summary['input']}: {summary['rows']:,} rows", "model": summary["model"]}
+    return [_facts(facts), _clusters(summary | {"columns": []})]
+
+
+def score_tables(summary: dict[str, Any]) -> list[Any]:
+    """Make the tables of `fastem score`."""
+    density = summary["log_density"]
+    facts = {
+        "input": f"{summary['input']}: {summary['rows']:,} rows",
+        "model": summary["model"],
+        "anomalies": f"{summary['anomalies']:,} ({_share(summary['anomalies'], summary['rows'])})",
+        "epsilon": f"{summary['epsilon']} (log {summary['log_epsilon']:.5g})",
+        "log-density": (
+            f"lowest {density['lowest']:.5g}, median {density['median']:.5g}, highest {density['highest']:.5g}"
+        ),
+    }
+    worst = summary["least_probable"]
+    return [_facts(facts), _anomalies(summary)] if worst else [_facts(facts)]
+
+
+def _anomalies(summary: dict[str, Any]) -> Any:
+    """Make the table of flagged rows, least probable first."""
+    names = summary["columns"] if len(summary["columns"]) <= SHOWN_COLUMNS else []
+    table = _grid("data row", "log-density", *names)
+    for item in summary["least_probable"]:
+        values = [_number(value) for value in item["values"]] if names else []
+        table.add_row(f"{item['row']:,}", _number(item["log_density"]), *values)
+    more = summary["anomalies"] - len(summary["least_probable"])
+    if more:
+        table.caption = f"and {more:,} more"
+    return table
