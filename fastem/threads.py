@@ -36,7 +36,7 @@ LOCK = threading.Lock()
 _forked = False  # an ancestor of this process may have started threads that did not survive the fork
 _layer: str | None = None  # Numba's threading layer, once started
 _blas_users = 0
-_blas_limit: Any = None
+_blas_limited: list[tuple[Any, int]] = []
 _blas_controller: tuple[int, Any] = (0, None)
 
 
@@ -341,10 +341,11 @@ def map_tasks(function: Callable[[int], Any], n_tasks: int, n_threads: int) -> N
 @contextlib.contextmanager
 def single_threaded_blas() -> Iterator[None]:
     """Keep BLAS on one thread while any thread is in this context; the last to leave restores what the first found."""
-    global _blas_users, _blas_limit
+    global _blas_users, _blas_limited
     with LOCK:
+        mine = _limit_blas(of_this_thread=True)
         if _blas_users == 0:
-            _blas_limit = _controller().limit(limits=1, user_api="blas")
+            _blas_limited = _limit_blas(of_this_thread=False)
         _blas_users += 1
     try:
         yield
@@ -352,8 +353,36 @@ def single_threaded_blas() -> Iterator[None]:
         with LOCK:
             _blas_users -= 1
             if _blas_users == 0:
-                _blas_limit.restore_original_limits()
-                _blas_limit = None
+                _restore_blas(_blas_limited)
+            _restore_blas(mine)
+
+
+def _limit_blas(of_this_thread: bool) -> list[tuple[Any, int]]:
+    """Set BLAS libraries to one thread: those whose limit is OpenMP's for this thread, or those with one for all.
+
+    Returns those that had more, with how many.  One that somebody else has set to one thread is left to them, and so
+    is one that threadpoolctl (from 3.8) reserves for another thread which is inside a limit of its own.
+    """
+    limited = []
+    for library in _controller().lib_controllers:
+        by_openmp = library.internal_api == "openblas" and library.threading_layer == "openmp"
+        if library.user_api == "blas" and by_openmp == of_this_thread:
+            before = library.get_num_threads()
+            if before is not None and before > 1:
+                library.set_num_threads(1)
+                if library.get_num_threads() == 1:
+                    limited.append((library, before))
+    return limited
+
+
+def _restore_blas(limited: list[tuple[Any, int]]) -> None:
+    for library, before in limited:
+        release = getattr(library, "clear_controlling_thread", None)
+        if release is not None:  # threadpoolctl heeds only the thread that set the limit, which may not be this one
+            release(force=True)
+        library.set_num_threads(before)
+        if release is not None:
+            release()
 
 
 def _controller() -> Any:
