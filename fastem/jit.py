@@ -240,6 +240,8 @@ def _binder(cell: Any, store: Any, n_tail: int, with_stats: bool) -> Callable[[t
         signature = (*head, types.intp, types.intp, *tail, *((_STATS,) if with_stats else ()))
         cell.compile(signature)
         result = cell.overloads[signature]
+        if result.signature.return_type != types.none:
+            raise TypeError(f"the kernel {cell.__qualname__} must return nothing, not {result.signature.return_type}")
         target = cell.targetctx
         words = _HEADER + -(-target.get_abi_sizeof(target.get_value_type(types.Tuple(kinds))) // 8)
         return result.library.get_pointer_to_function(result.fndesc.llvm_func_name), words

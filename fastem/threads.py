@@ -129,9 +129,8 @@ def _affinity() -> int:
 
 
 @functools.cache
-def _quota() -> int | float:
+def _quota(folder: Path = Path("/sys/fs/cgroup")) -> int | float:
     """Processors granted by the container (cgroup v2 or v1), rounded up; infinite without a limit."""
-    folder = Path("/sys/fs/cgroup")
     with contextlib.suppress(OSError, ValueError, ZeroDivisionError):
         quota, period = (folder / "cpu.max").read_text().split()
         return math.inf if quota == "max" else max(1, math.ceil(int(quota) / int(period)))

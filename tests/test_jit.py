@@ -138,6 +138,16 @@ def test_a_failing_kernel_is_reported():
             driver(X, UNIT, UNKNOWN, prepared, 0, 0, np.empty((2, 3)))
 
 
+def test_a_kernel_that_returns_something_is_refused():
+    @jit.kernel
+    def cell(X, prepared, start, stop, out):
+        return stop - start
+
+    X, prepared = data(4)
+    with pytest.raises(TypeError, match="must return nothing, not int64"):
+        jit.each_cell(cell).serial(X, prepared, 0, 1, np.empty(4))
+
+
 def test_kernels_made_by_one_factory_do_not_share_code():
     def make(power):
         @jit.kernel

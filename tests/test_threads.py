@@ -253,6 +253,18 @@ def test_resolve_obeys_the_environment(monkeypatch):
     assert threads.resolve(-1) == 5
 
 
+def test_container_quota(tmp_path):
+    assert threads._quota(tmp_path) == np.inf
+    (tmp_path / "cpu").mkdir()
+    (tmp_path / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    for quota, expected in [("-1", np.inf), ("150000", 2), ("50000", 1)]:
+        (tmp_path / "cpu" / "cpu.cfs_quota_us").write_text(quota + "\n")
+        assert threads._quota.__wrapped__(tmp_path) == expected
+    for text, expected in [("max 100000", np.inf), ("350000 100000", 4)]:
+        (tmp_path / "cpu.max").write_text(text + "\n")
+        assert threads._quota.__wrapped__(tmp_path) == expected
+
+
 @pytest.mark.parametrize("n_threads", [1, 2, 5])
 def test_map_tasks_runs_each_task_once_and_raises_the_first_error(n_threads):
     done = []
