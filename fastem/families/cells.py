@@ -26,9 +26,8 @@ from fastem.families.math import (
     fix_labels,
     load_weights,
     log,
-    lost_rows,
     padded,
-    settle_lost,
+    settle,
     shares,
     transpose_block,
 )
@@ -68,24 +67,22 @@ def accumulator(log_joint_block: Any, moments_block: Any, room: Any) -> Sweep:
         total = np.empty(STRIDE, X.dtype)
         wb = np.empty(STRIDE, X.dtype)
         masses = np.empty(k)
-        lost = np.empty(STRIDE, np.bool_)
+        state = np.zeros(STRIDE, np.int8)
         size = block_rows(k, features, X.itemsize)
         for first in range(start, stop, size):
             m = min(size, stop - first)
             rows = padded(m)
             transpose_block(X, first, m, rows, prepared.origin, XT)
             load_weights(w, first, m, rows, wb)
-            for attempt in range(2):
+            for again in range(2):
                 log_joint_block(rows, XT, prepared, work, share, best)
                 fix_labels(labels, first, m, share, best)
-                lost_now = shares(rows, share, best, total, masses)
-                if attempt == 0 and lost_now == 0:
+                if shares(rows, share, best, total, masses) == 0 and again == 0:
                     break
-                if attempt == 0:
-                    lost_rows(m, XT, total, lost)
-                else:
-                    settle_lost(m, lost, labels, first, prepared.log_weights, share, total, best, masses)
-                    transpose_block(X, first, m, rows, prepared.origin, XT)
+                if not settle(again, m, labels, first, prepared.log_weights, XT, share, best, total, masses, state):
+                    if again:
+                        transpose_block(X, first, m, rows, prepared.origin, XT)
+                    break
             stats[0] += finish_rows(rows, wb, best, total)
             moments_block(rows, XT, prepared, work, share, total, masses, stats)
 
@@ -105,26 +102,23 @@ def expectation(log_joint_block: Any, room: Any) -> Sweep:
         best = np.empty(STRIDE, X.dtype)
         total = np.empty(STRIDE, X.dtype)
         masses = np.empty(k)
-        lost = np.empty(STRIDE, np.bool_)
-        unlabelled = np.empty(0, np.int32)
+        state = np.zeros(STRIDE, np.int8)
+        nothing = np.empty(0, np.int32)
         size = block_rows(k, features, X.itemsize)
         for first in range(start, stop, size):
             m = min(size, stop - first)
             rows = padded(m)
             transpose_block(X, first, m, rows, prepared.origin, XT)
-            for attempt in range(2):
+            for again in range(2):
                 log_joint_block(rows, XT, prepared, work, share, best)
-                if attempt == 0 and out.log_joint.shape[0]:
+                if again == 0 and out.log_joint.shape[0]:
                     for r in range(m):
                         for c in range(k):
                             out.log_joint[first + r, c] = share[c, r]
-                lost_now = shares(rows, share, best, total, masses)
-                if attempt == 0 and lost_now == 0:
+                if shares(rows, share, best, total, masses) == 0 and again == 0:
                     break
-                if attempt == 0:
-                    lost_rows(m, XT, total, lost)
-                else:
-                    settle_lost(m, lost, unlabelled, first, prepared.log_weights, share, total, best, masses)
+                if not settle(again, m, nothing, first, prepared.log_weights, XT, share, best, total, masses, state):
+                    break
             if out.loglik.shape[0]:
                 for r in range(m):
                     out.loglik[first + r] = np.float64(best[r]) + np.float64(log(total[r]))

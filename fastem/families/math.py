@@ -277,7 +277,7 @@ def shares(
     total,  # (STRIDE,) OUT: sum of the shares of each row
     masses,  # (k,) float64 OUT: sum of the shares of each component, >= its sum of responsibilities
 ):
-    """Turn log-densities into unnormalised responsibilities; return the number of rows without a finite maximum."""
+    """Turn log-densities into unnormalised responsibilities; return the number of far rows, for `settle`."""
     zero = log_joint.dtype.type(0)
     for r in range(rows):
         total[r] = zero
@@ -289,69 +289,70 @@ def shares(
             total[r] += share
             mass += share
         masses[c] = mass
-    lost = 0
+    limit = best.dtype.type(-4.5e15 if best.itemsize == 8 else -8.0e6)
+    far = 0
     for r in range(rows):
-        lost += 0 if total[r] > zero else 1
-    return lost
+        far += 0 if total[r] > zero and best[r] > limit else 1
+    return far
 
 
 @kernel
-def lost_rows(
+def settle(
+    again,
     m,
-    XT,  # (d, STRIDE) INOUT
-    total,  # (STRIDE,)
-    lost,  # (STRIDE,) bool OUT
-):
-    """Mark the rows m whose log-densities all overflowed, and move them along their direction to where they are finite.
-
-    The nearest component does not change on the way out, so that the log-densities computed anew decide.
-    """
-    zero = total.dtype.type(0)
-    limit = 1e140 if XT.itemsize == 8 else 1e14
-    for r in range(m):
-        lost[r] = not total[r] > zero
-        if lost[r]:
-            largest = 0.0
-            for j in range(XT.shape[0]):
-                largest = max(largest, abs(np.float64(XT[j, r])))
-            if largest > limit:
-                for j in range(XT.shape[0]):
-                    XT[j, r] = XT.dtype.type(XT[j, r] * (limit / largest))
-
-
-@kernel
-def settle_lost(
-    m,
-    lost,  # (STRIDE,) bool
     labels,  # (n,) or empty
     start,
     log_weights,  # (k,)
+    XT,  # (d, STRIDE) INOUT
     share,  # (k, STRIDE) INOUT
-    total,  # (STRIDE,) INOUT
     best,  # (STRIDE,) INOUT
+    total,  # (STRIDE,) INOUT
     masses,  # (k,) INOUT
+    state,  # (STRIDE,) int8 INOUT
 ):
-    """Make the responsibilities of the lost rows one-hot; their log-likelihood is -inf."""
-    n_components = share.shape[0]
+    """Give the far rows of a block one-hot responsibilities; return whether the block must be evaluated again.
+
+    Far is where a log-density is so large that its rounding exceeds 1, or overflows.  Rows that overflow are moved
+    towards the origin along their direction, which keeps the order of the components, and the second evaluation
+    (`again`) decides; their log-likelihood is -inf.  Where nothing tells components apart, the heaviest wins.
+    """
+    limit = -4.5e15 if best.itemsize == 8 else -8.0e6
+    near = 1e140 if XT.itemsize == 8 else 1e14
+    moved = False
     for r in range(m):
-        if lost[r] or not total[r] > 0:
-            chosen = 0
+        if not again:
+            state[r] = 0 if total[r] > 0 and best[r] > limit else (1 if total[r] > 0 else 2)
+        if state[r] == 2 and not again:
+            largest = 0.0
+            for j in range(XT.shape[0]):
+                largest = max(largest, abs(np.float64(XT[j, r])))
+            if largest > near:
+                for j in range(XT.shape[0]):
+                    XT[j, r] = XT.dtype.type(XT[j, r] * (near / largest))
+            moved = True
+    if moved:
+        return True
+    for r in range(m):
+        if state[r] > 0:
+            heaviest = 0
+            for c in range(share.shape[0]):
+                if log_weights[c] > log_weights[heaviest]:
+                    heaviest = c
+            chosen = heaviest
             if labels.size and labels[start + r] >= 0:
                 chosen = labels[start + r]
             elif total[r] > 0:
-                for c in range(n_components):
+                for c in range(share.shape[0]):
                     if share[c, r] > share[chosen, r]:
                         chosen = c
-            else:  # nothing tells the components apart: the heaviest, which is not a dead one
-                for c in range(n_components):
-                    if log_weights[c] > log_weights[chosen]:
-                        chosen = c
-            for c in range(n_components):
+            for c in range(share.shape[0]):
                 share[c, r] = 0
             share[chosen, r] = 1
             total[r] = 1
             masses[chosen] += 1
-            best[r] = -np.inf
+            if state[r] == 2:
+                best[r] = -np.inf
+    return False
 
 
 @kernel
@@ -365,7 +366,7 @@ def finish_rows(
     loglik = 0.0
     zero = total.dtype.type(0)
     for r in range(rows):
-        value = np.float64(best[r] + log(total[r]))
+        value = np.float64(best[r]) + np.float64(log(total[r]))
         loglik += np.float64(wb[r]) * value if wb[r] > zero else 0.0
         total[r] = wb[r] / total[r]
     return loglik

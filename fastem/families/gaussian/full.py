@@ -1,8 +1,8 @@
 r"""Full covariances: each component its own matrix.
 
-With P upper triangular, precision = P P', and y = (x - mu) P, the log-density is offset - |y|^2 / 2.  An iteration needs
-d (d + 1) / 2 multiply-adds a row and component for y and as many for the scatter, both of which work on 4 x 4 tiles
-of features (16 multiply-adds for 8 loads); up to two features fit in registers altogether.
+With P upper triangular, precision = P P', and y = (x - mu) P, the log-density is offset - |y|^2 / 2.  An iteration
+needs d (d + 1) / 2 multiply-adds a row and component for y and as many for the scatter, both of which work on 4 x 4
+tiles of features (16 multiply-adds for 8 loads); up to two features fit in registers altogether.
 """
 
 from __future__ import annotations
@@ -133,9 +133,11 @@ def scatter_tiles(
             T[12], T[13], T[14], T[15] = s30, s31, s32, s33
             for a in range(min(4, d - i)):
                 for b in range(min(4, d - j)):
-                    scatter[(i + a) * d + j + b] += T[4 * a + b]
                     if j < i:
+                        scatter[(i + a) * d + j + b] += T[4 * a + b]
                         scatter[(j + b) * d + i + a] += T[4 * a + b]
+                    else:  # w x' is symmetric only to rounding
+                        scatter[(i + a) * d + j + b] += T[4 * max(a, b) + min(a, b)]
 
 
 @kernel
@@ -283,7 +285,7 @@ def add_q_stats(X: np.ndarray, w: np.ndarray, resp: np.ndarray, prepared: FullPr
     """Add the statistics of one cell for given responsibilities (n, k) to the record; its log-likelihood stays."""
     record = layout(*prepared.means.shape).view(stats)
     weighted = resp * w[:, None] if w.size else resp
-    record.counts += weighted.sum(axis=0)
+    record.counts[:] += weighted.sum(axis=0)
     for c in range(len(record.counts)):
         centred = np.float64(1) * (X - prepared.origin) - prepared.means[c]
         products = centred * weighted[:, c, None]
