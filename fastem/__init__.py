@@ -20,7 +20,7 @@ __version__ = "0.1.0"
 
 _HOME = {
     "KMeans": "fastem.estimators.kmeans",
-    "GaussianMixture": "fastem.estimators.mixture",
+    "GaussianMixture": "fastem.estimators.gaussian",
     "IterationInfo": "fastem.monitor",
     "MonotonicityError": "fastem.monitor",
     "build_info": "fastem.build",
@@ -31,13 +31,13 @@ _HOME = {
     "plot": "fastem.plot",
 }
 
-__all__ = ["__version__", *sorted(_HOME)]  # noqa: PLE0604
+__all__ = ["__version__", *sorted(_HOME)]
 
 if TYPE_CHECKING:
     from fastem import backend, plot
     from fastem.build import build_info, warmup
+    from fastem.estimators.gaussian import GaussianMixture
     from fastem.estimators.kmeans import KMeans
-    from fastem.estimators.mixture import GaussianMixture
     from fastem.monitor import IterationInfo, MonotonicityError
     from fastem.persist import load, save
 

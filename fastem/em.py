@@ -26,9 +26,7 @@ Start = Callable[[Any, Draws], Any]
 CELLS_PER_THREAD = 4
 
 
-def run(
-    source: Any, family: Family, start: Start, *, settings: Settings, n_init: int = 1, seed: int = 0
-) -> FitResult:
+def run(source: Any, family: Family, start: Start, *, settings: Settings, n_init: int = 1, seed: int = 0) -> FitResult:
     """Fit `family` to `source` from `n_init` starts and keep the best run.
 
     Parameters
@@ -56,7 +54,7 @@ def run(
     MonotonicityError
         If `settings.certify` is set and the objective falls.
     """
-    side_by_side = 1 < n_init and grid.n_cells(source.n_rows) < CELLS_PER_THREAD * source.n_threads
+    side_by_side = n_init > 1 and grid.n_cells(source.n_rows) < CELLS_PER_THREAD * source.n_threads
     runner = source.with_threads(1) if side_by_side else source
     constants = family.constants(source)
     runs: list[Run | None] = [None] * n_init
@@ -110,7 +108,9 @@ def run_once(source: Any, family: Family, params: Any, constants: Any, settings:
             objective,
             slack,
             # bound now: the shortfall of the M-step that led from `before` to here
-            lambda at=before, p=last_prepared, s=last_stats, new=params: family.shortfall(s, constants, p, at.params, new),  # type: ignore[misc]
+            lambda at=before, p=last_prepared, s=last_stats, new=params: family.shortfall(
+                s, constants, p, at.params, new
+            ),  # type: ignore[misc]
         )
         vacant = family.vacant(stats)
         if vacant.size:

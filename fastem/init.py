@@ -14,7 +14,7 @@ import numpy as np
 
 from fastem import em
 from fastem.draws import Draws
-from fastem.families.gaussian.records import GaussianParams
+from fastem.families.base import Family
 from fastem.families.kmeans import KMeansFamily, KMeansParams
 from fastem.monitor import Settings
 
@@ -102,24 +102,24 @@ def kmeans_start(n_clusters: int, init: str | np.ndarray | CenterStart) -> Start
 MIXTURE_INITS = ("kmeans", "k-means++", "random", "random_from_data")
 
 
-def mixture_start(family: Any, init_params: str, given: dict[str, np.ndarray] | None = None) -> Start:
-    """Return the start of a Gaussian mixture.
+def mixture_start(family: Family, init_params: str, given: dict[str, np.ndarray] | None = None) -> Start:
+    """Return the start of a mixture of any family.
 
     Parameters
     ----------
-    family : GaussianFamily
+    family : Family
         The model.
     init_params : {"kmeans", "k-means++", "random_from_data", "random"}
         The first assignment: the clusters of one k-means run; the nearest of k rows chosen by k-means++ or at random;
-        or random responsibilities.
+        or random responsibilities.  Known labels of the source are kept.
     given : dict or None
-        Parameters that replace the start's: any of "weights", "means", "precisions_cholesky" with "covariances".
+        Fields of the family's parameters that replace those of the start.
     """
     given = given or {}
 
-    def start(source: Any, draws: Draws) -> GaussianParams:
-        if set(given) == set(GaussianParams._fields):  # nothing is left to find out
-            return GaussianParams(**given)
+    def start(source: Any, draws: Draws) -> Any:
+        if set(given) == set(family.params._fields):  # nothing is left to find out
+            return family.params(**given)
         if init_params == "random":
             params = from_random_responsibilities(source, family, draws)
         else:
@@ -130,51 +130,84 @@ def mixture_start(family: Any, init_params: str, given: dict[str, np.ndarray] | 
 
 
 def _first_centers(source: Any, k: int, init_params: str, draws: Draws) -> np.ndarray:
+    known = class_means(source, k)
+    if not np.any(np.isnan(known)):
+        return known
     if init_params == "random_from_data":
-        return random_rows(source, k, draws)
-    centers = kmeans_plus_plus(source, k, draws)
-    if init_params == "k-means++":
-        return centers
-    settings = Settings(max_iter=300, tol=kmeans_tol(source, 1e-4))
-    return em.run_once(source, KMeansFamily(k), KMeansParams(centers), None, settings).params.centers
+        centers = random_rows(source, k, draws)
+    else:
+        centers = kmeans_plus_plus(source, k, draws)
+        if init_params == "kmeans":
+            settings = Settings(max_iter=300, tol=kmeans_tol(source, 1e-4))
+            centers = em.run_once(source, KMeansFamily(k), KMeansParams(centers), None, settings).params.centers
+    return beside_known(known, centers)
 
 
-def from_centers(source: Any, family: Any, centers: np.ndarray) -> GaussianParams:
-    """Return the mixture that one M-step makes of the rows' nearest centres (k, d)."""
+def class_means(source: Any, k: int) -> np.ndarray:
+    """Return the means (k, d) of the rows with known labels, NaN for components without any."""
+    d = source.n_features
+    if not source.labels.size:
+        return np.full((k, d), np.nan)
+
+    def cell(X: np.ndarray, rows: slice) -> np.ndarray:
+        labels, w = source.labels[rows], source.weights_of(rows)
+        resp = (labels[:, None] == np.arange(k)) * (w[:, None] if w.size else 1.0)
+        return np.concatenate([resp.sum(axis=0), (resp.T @ X).ravel()])
+
+    total = source.fold(cell, k + k * d)
+    counts = np.where(total[:k] > 0, total[:k], np.nan)
+    return total[k:].reshape(k, d) / counts[:, None]
+
+
+def beside_known(known: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    """Return `known` centres (k, d) with the missing ones (NaN) taken from `centers`, the farthest from all others first."""
+    chosen = known.copy()
+    for component in np.flatnonzero(np.isnan(known[:, 0])):
+        taken = chosen[~np.isnan(chosen[:, 0])]
+        if len(taken):
+            distances = np.square(centers[:, None] - taken).sum(axis=2).min(axis=1)
+            chosen[component] = centers[np.argmax(distances)]
+        else:
+            chosen[component] = centers[0]
+    return chosen if np.any(~np.isnan(known)) else centers
+
+
+def from_centers(source: Any, family: Family, centers: np.ndarray) -> Any:
+    """Return the mixture that one M-step makes of the rows' nearest centres (k, d), known labels kept.
+
+    A centre without rows keeps its place, with the variances of the whole data.
+    """
     kmeans = KMeansFamily(len(centers))
-    prepared = kmeans.prepare(KMeansParams(centers), source.dtype)
+    prepared_centers = kmeans.prepare(KMeansParams(centers), source.dtype)
     labels = np.empty(source.n_rows, np.int32)
 
     def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
-        labels[rows] = kmeans.assign(X, prepared, n_threads)[0]
+        labels[rows] = kmeans.assign(X, prepared_centers, n_threads)[0]
 
     source.each_block(block)
-    return from_labels(source.with_labels(labels), family, centers)
-
-
-def from_labels(source: Any, family: Any, centers: np.ndarray) -> GaussianParams:
-    """Return the mixture that one M-step makes of the source's known labels, with moments centred on `centers`.
-
-    A centre without rows keeps its place, with the covariance of the whole data.
-    """
+    if source.labels.size:
+        labels = np.where(source.labels >= 0, source.labels, labels)
+    assigned = source.with_labels(labels)
     blank = family.blank_params(centers, variances(source))
     prepared = family.prepare(blank, source.dtype)
-    stats = source.accumulate(family, prepared)
-    return family.m_step(stats, family.constants(source), prepared, blank).params
+    return family.m_step(assigned.accumulate(family, prepared), family.constants(source), prepared, blank).params
 
 
-def from_random_responsibilities(source: Any, family: Any, draws: Draws) -> GaussianParams:
+def from_random_responsibilities(source: Any, family: Family, draws: Draws) -> Any:
     """Return the mixture that one M-step makes of responsibilities drawn uniformly and normalised."""
-    mean = source.take(draws.distinct(source.n_rows, 1)).astype(np.float64)
-    blank = family.blank_params(np.repeat(mean, family.n_components, axis=0), variances(source))
+    middle = source.take(draws.distinct(source.n_rows, 1)).astype(np.float64)
+    blank = family.blank_params(np.repeat(middle, family.n_components, axis=0), variances(source))
     prepared = family.prepare(blank, source.dtype)
     layout = family.layout(source.n_features)
     key = int(draws.bits(1)[0])
 
     def cell(X: np.ndarray, rows: slice) -> np.ndarray:
         resp = Draws(key, rows.start).uniform(len(X) * family.n_components).reshape(len(X), -1)
-        record = np.zeros(layout.size)
         resp /= resp.sum(axis=1, keepdims=True)
+        if source.labels.size:
+            known = source.labels[rows] >= 0
+            resp[known] = np.eye(family.n_components)[source.labels[rows][known]]
+        record = np.zeros(layout.size)
         family.accumulate_given(X, source.weights_of(rows), resp, prepared, record)
         return record
 

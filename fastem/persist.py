@@ -18,7 +18,7 @@ _HEADER = "fastem.json"
 # Only these classes are ever constructed by `load`; a file names one of them, never a module.
 _CLASSES = {
     "KMeans": "fastem.estimators.kmeans",
-    "GaussianMixture": "fastem.estimators.mixture",
+    "GaussianMixture": "fastem.estimators.gaussian",
 }
 
 
@@ -91,7 +91,9 @@ def _split(section: str, values: dict[str, Any], arrays: dict[str, np.ndarray]) 
             try:
                 json.dumps(value)
             except (TypeError, ValueError):
-                raise TypeError(f"Cannot save {key} of type {type(value).__name__}: neither JSON nor a numeric array.") from None
+                raise TypeError(
+                    f"Cannot save {key} of type {type(value).__name__}: neither JSON nor a numeric array."
+                ) from None
             header[key] = {"value": value}
     return header
 
@@ -154,10 +156,14 @@ def load(path: str | os.PathLike[str], *, with_extra: bool = False) -> Any:
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
+        if not zipfile.is_zipfile(path):
+            path.open("rb").close()  # a missing or unreadable file is an OSError
+            raise ValueError("it is no .npz file")
         with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise ValueError("not an .npz file")
-            return {name: archive[name] for name in archive.files}
+            arrays = {name: archive[name] for name in archive.files}
+        if not all(isinstance(array, np.ndarray) for array in arrays.values()):
+            raise ValueError("it holds something other than arrays")
+        return arrays
     except (ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
         raise ValueError(f"{path} is not a fastem model: {error}.") from error
 

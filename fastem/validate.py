@@ -28,7 +28,9 @@ def rows(X: Any, name: str = "X", dtype: Any = None, n_features: int | None = No
     """
     X = np.asarray(X)
     if X.ndim != 2:
-        raise ValueError(f"Expected 2D array, got {X.ndim}D array instead: {name} must have shape (n_rows, n_features).")
+        raise ValueError(
+            f"Expected 2D array, got {X.ndim}D array instead: {name} must have shape (n_rows, n_features)."
+        )
     if X.dtype.kind not in "fiub":
         raise TypeError(f"{name} must be numeric, got dtype {X.dtype}.")
     if 0 in X.shape:
@@ -87,6 +89,27 @@ def weights(sample_weight: Any, n_rows: int, dtype: Any) -> np.ndarray:
     return w
 
 
+def labels(value: Any, n_rows: int, n_components: int) -> np.ndarray:
+    """Return known labels as int32 (n,), -1 for unknown, or an empty array for None.
+
+    Raises
+    ------
+    ValueError
+        If the shape differs, or a label is no integer in [-1, n_components).
+    """
+    if value is None:
+        return np.empty(0, np.int32)
+    given = np.asarray(value)
+    if given.shape != (n_rows,):
+        raise ValueError(f"labels.shape == {given.shape}, expected {(n_rows,)}!")
+    if given.dtype.kind not in "iu":
+        raise ValueError(f"labels must be integers, -1 for unknown; got dtype {given.dtype}.")
+    bad = np.flatnonzero((given < -1) | (given >= n_components))
+    if bad.size:
+        raise ValueError(f"labels must lie in [-1, {n_components}), got {given[bad[0]]} at row {bad[0]}.")
+    return np.ascontiguousarray(given, dtype=np.int32)
+
+
 def centers(init: Any, n_clusters: int, n_features: int) -> np.ndarray:
     """Return given centres as float64 (k, d).
 
@@ -122,7 +145,9 @@ def output(out: Any, shape: tuple[int, ...], dtype: Any, name: str) -> np.ndarra
         return np.empty(shape, dtype)
     if not isinstance(out, np.ndarray) or out.shape != shape or out.dtype != dtype or not out.flags.carray:
         got = f"{out.dtype} {out.shape}" if isinstance(out, np.ndarray) else type(out).__name__
-        raise ValueError(f"{name} must be a writable C-contiguous {np.dtype(dtype).name} array of shape {shape}, got {got}.")
+        raise ValueError(
+            f"{name} must be a writable C-contiguous {np.dtype(dtype).name} array of shape {shape}, got {got}."
+        )
     return out
 
 
@@ -147,7 +172,9 @@ def parameter(owner: Any, name: str, requirement: str, accepted: bool) -> None:
     """
     if not accepted:
         value = getattr(owner, name)
-        raise ValueError(f"The {name!r} parameter of {type(owner).__name__} must be {requirement}. Got {value!r} instead.")
+        raise ValueError(
+            f"The {name!r} parameter of {type(owner).__name__} must be {requirement}. Got {value!r} instead."
+        )
 
 
 def is_int(value: Any, low: int) -> bool:

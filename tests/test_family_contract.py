@@ -35,7 +35,9 @@ def problem(name, n=700, seed=0, k=K, d=D):
     params = family.example_params(d, draws)
     X, _ = family.sample(params, n, draws)
     X = np.ascontiguousarray(X[np.argsort(draws.uniform(n))])
-    start = family.blank_params(params[0 if name == "kmeans" else 1] + 0.3 * draws.normal(k * d).reshape(k, d), X.var(axis=0))
+    start = family.blank_params(
+        params[0 if name == "kmeans" else 1] + 0.3 * draws.normal(k * d).reshape(k, d), X.var(axis=0)
+    )
     return family, params, X, start
 
 
@@ -61,7 +63,9 @@ def assert_close(a, b, rtol=1e-10):
 
 
 def permuted(params, order, k=K):
-    return type(params)(*(a[order] if a.shape[:1] == (k,) and not (a.ndim == 2 and a.shape == (D, D)) else a for a in params))
+    return type(params)(
+        *(a[order] if a.shape[:1] == (k,) and not (a.ndim == 2 and a.shape == (D, D)) else a for a in params)
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -172,7 +176,9 @@ def test_offset_and_scale_do_no_harm(name, scale):
     X = (moved - offset) / scale  # the same rounded values
     centers = start[0 if name == "kmeans" else 1]
     near = fit(family, family.blank_params(centers, X.var(axis=0)), X, max_iter=10, tol=0).params
-    far = fit(family, family.blank_params(centers * scale + offset, X.var(axis=0) * scale**2), moved, max_iter=10, tol=0).params
+    far = fit(
+        family, family.blank_params(centers * scale + offset, X.var(axis=0) * scale**2), moved, max_iter=10, tol=0
+    ).params
     means = (far[0 if name == "kmeans" else 1] - offset) / scale
     np.testing.assert_allclose(means, near[0 if name == "kmeans" else 1], atol=1e-8 if scale == 1 else 1e-5)
     if name != "kmeans":
@@ -238,7 +244,14 @@ def test_restarts_give_the_same_result_side_by_side_or_in_turn(name):
         return family.blank_params(source.sample_rows(K, draws).astype(float), np.ones(D))
 
     results = [
-        em.run(MemorySource(X, n_threads=threads), family, start, settings=Settings(max_iter=20, tol=1e-6), n_init=5, seed=1)
+        em.run(
+            MemorySource(X, n_threads=threads),
+            family,
+            start,
+            settings=Settings(max_iter=20, tol=1e-6),
+            n_init=5,
+            seed=1,
+        )
         for threads in (1, 2)
     ]
     np.testing.assert_array_equal(results[0].restarts, results[1].restarts)

@@ -209,7 +209,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, EM
         return init.kmeans_start(self.n_clusters, validate.centers(how, self.n_clusters, X.shape[1])), 1
 
     def _warn_if_clusters_coincide(self) -> None:
-        distinct = len(np.unique(self.labels_))
+        distinct = np.count_nonzero(np.bincount(self.labels_))
         if distinct < self.n_clusters:
             warnings.warn(
                 f"Number of distinct clusters ({distinct}) found smaller than n_clusters ({self.n_clusters}). "

@@ -8,12 +8,16 @@ compared, merged, saved and sent to other processes without any code of the fami
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastem import stats as grid
 from fastem import threads
+
+# Cells of one chunk of rows in the passes of predict and score: what is kept of (rows, k) numbers at a time.
+CHUNK_CELLS = 4
 
 
 class State(NamedTuple):
@@ -39,6 +43,7 @@ class Family(ABC):
     """
 
     name: str
+    params: type[Any]  # the NamedTuple class of the parameters
     n_components: int
     allow_nan = False
     # True: after the loop the engine makes one more pass, so that the objective and the memo (labels) belong to the
@@ -122,9 +127,55 @@ class Family(ABC):
     def log_joint(self, X: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
         """Return log p(x_i, z_i = k), float64 (n, k): the numbers of the E-step, for predict and score."""
 
+    def posterior(self, X: np.ndarray, prepared: Any, n_threads: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return log p(x_i) (n,) and the responsibilities (n, k) by Bayes' rule (lecture row L7).
+
+        A row that is infinitely far from all components belongs to the first of the largest weight.
+        """
+        log_prob, resp = np.empty(len(X)), np.empty((len(X), self.n_components))
+
+        def keep(rows: slice, log_joint: np.ndarray) -> None:
+            log_prob[rows] = normalise(log_joint, prepared)
+            resp[rows] = log_joint
+
+        self._each_chunk(X, prepared, n_threads, keep)
+        return log_prob, resp
+
+    def log_prob(self, X: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
+        """Return log p(x_i) (n,), without keeping (n, k) numbers."""
+        log_prob = np.empty(len(X))
+
+        def keep(rows: slice, log_joint: np.ndarray) -> None:
+            log_prob[rows] = normalise(log_joint, prepared)
+
+        self._each_chunk(X, prepared, n_threads, keep)
+        return log_prob
+
+    def most_probable(self, X: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
+        """Return the component (n,) int64 of highest responsibility for each row."""
+        labels = np.empty(len(X), np.int64)
+
+        def keep(rows: slice, log_joint: np.ndarray) -> None:
+            normalise(log_joint, prepared)
+            labels[rows] = log_joint.argmax(axis=1)
+
+        self._each_chunk(X, prepared, n_threads, keep)
+        return labels
+
+    def _each_chunk(self, X, prepared, n_threads: int, keep: Callable[[slice, np.ndarray], None]) -> None:
+        """Call ``keep(rows, log_joint)`` for runs of rows, several at a time."""
+        size = CHUNK_CELLS * grid.CELL
+
+        def chunk(number: int) -> None:
+            rows = slice(number * size, min((number + 1) * size, len(X)))
+            keep(rows, self.log_joint(X[rows], prepared, 1))
+
+        threads.map_tasks(chunk, -(-len(X) // size), n_threads)
+
     def badness(self, X: np.ndarray, w: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
         """How badly each row is explained (n,): the largest are `extreme_rows`."""
-        return -np.logaddexp.reduce(self.log_joint(X, prepared, n_threads), axis=1)
+        badness = -self.log_prob(X, prepared, n_threads)
+        return np.where(w > 0, badness, -np.inf) if w.size else badness
 
     def accumulate_given(self, X, w, resp: np.ndarray, prepared: Any, stats: np.ndarray) -> None:
         """Add one cell's statistics for given responsibilities (m, k)."""
@@ -145,3 +196,22 @@ class Family(ABC):
     @abstractmethod
     def n_free_params(self, n_features: int) -> int:
         """Number of free parameters, for AIC and BIC."""
+
+
+def normalise(log_joint: np.ndarray, prepared: Any) -> np.ndarray:
+    """Turn log p(x, z) (n, k) into responsibilities in place; return log p(x) (n,).
+
+    A row of all -inf, infinitely far from every component, becomes one-hot for the first of the largest weight.
+    """
+    best = log_joint.max(axis=1, keepdims=True)
+    lost = np.flatnonzero(np.isneginf(best[:, 0]))
+    if lost.size:
+        log_joint[lost, int(np.argmax(getattr(prepared, "log_weights", [0])))] = 0.0
+        best[lost] = 0.0
+    log_joint -= best
+    np.exp(log_joint, out=log_joint)
+    total = log_joint.sum(axis=1, keepdims=True)
+    log_joint /= total
+    log_prob = (np.log(total) + best)[:, 0]
+    log_prob[lost] = -np.inf
+    return log_prob

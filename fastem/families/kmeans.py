@@ -57,6 +57,7 @@ class KMeansFamily(Family):
     """Hard assignment to the nearest of `n_components` centres."""
 
     name = "kmeans"
+    params = KMeansParams
     final_pass = True
 
     def __init__(self, n_components: int) -> None:
@@ -66,9 +67,7 @@ class KMeansFamily(Family):
         k, d = self.n_components, n_features
         return Layout(KMeansStats, counts=(k,), sums=(k, d), inertia=())
 
-    def prepare(
-        self, params: KMeansParams, dtype: np.dtype, previous: KMeansPrepared | None = None
-    ) -> KMeansPrepared:
+    def prepare(self, params: KMeansParams, dtype: np.dtype, previous: KMeansPrepared | None = None) -> KMeansPrepared:
         # Rounded first: the centres that a user sees in the rows' dtype are the ones that the kernel assigns to.
         rounded = params.centers.astype(dtype).astype(np.float64)
         # One origin for a run: unchanged labels then give unchanged sums, centres and a movement of exactly 0.
@@ -85,7 +84,9 @@ class KMeansFamily(Family):
         self.sweep(X, w, labels, prepared, 0, record, 1)
         stats += record[0]
 
-    def sweep(self, X, w, labels, prepared: KMeansPrepared, level, out, n_threads, memo: KMeansMemo | None = None) -> None:
+    def sweep(
+        self, X, w, labels, prepared: KMeansPrepared, level, out, n_threads, memo: KMeansMemo | None = None
+    ) -> None:
         nearest.accumulate(
             X, w, *prepared, level, out, np.empty(0, np.int32) if memo is None else memo.labels,
             threads.native_threads(n_threads),

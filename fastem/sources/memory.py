@@ -35,7 +35,9 @@ class MemorySource:
         Threads of one pass.
     """
 
-    def __init__(self, X: Any, sample_weight: np.ndarray | None = None, labels: np.ndarray | None = None, n_threads: int = 1):
+    def __init__(
+        self, X: Any, sample_weight: np.ndarray | None = None, labels: np.ndarray | None = None, n_threads: int = 1
+    ):
         self.X = X
         self.sample_weight = np.empty(0, X.dtype) if sample_weight is None else sample_weight
         self.labels = np.empty(0, np.int32) if labels is None else labels

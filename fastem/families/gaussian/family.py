@@ -33,6 +33,7 @@ class GaussianFamily(Family):
     """
 
     name = "gaussian"
+    params = GaussianParams
 
     def __init__(self, n_components: int, covariance_type: str = "full", reg_covar: float = 1e-6) -> None:
         self.n_components = n_components
@@ -161,17 +162,3 @@ class GaussianFamily(Family):
     def n_free_params(self, n_features: int) -> int:
         k, d = self.n_components, n_features
         return int(self.type.n_covariance_params(k, d) + k * d + k - 1)
-
-    def normalised(self, X: np.ndarray, prepared: Any, n_threads: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return log p(x_i) (n,) and the responsibilities (n, k); a row infinitely far from all is one-hot."""
-        resp = self.log_joint(X, prepared, n_threads)
-        best = resp.max(axis=1, keepdims=True)
-        lost = ~np.isfinite(best[:, 0])
-        best[lost] = 0.0
-        np.exp(resp - best, out=resp)
-        total = resp.sum(axis=1, keepdims=True)
-        resp[lost], total[lost] = 0.0, 1.0
-        resp[lost, int(np.argmax(prepared.log_weights))] = 1.0
-        log_prob = np.where(lost, -np.inf, (np.log(total) + best)[:, 0])
-        resp /= total
-        return log_prob, resp

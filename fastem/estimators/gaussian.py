@@ -1,0 +1,186 @@
+"""Gaussian mixtures for scikit-learn users."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastem import validate
+from fastem.estimators.mixture import BaseMixture
+from fastem.families.gaussian import COVARIANCE_TYPES, GaussianFamily
+from fastem.families.gaussian.records import GaussianParams
+from fastem.monitor import IterationInfo
+
+
+class GaussianMixture(BaseMixture):
+    """Mixture of Gaussians, fitted by expectation-maximization.
+
+    A replacement for `sklearn.mixture.GaussianMixture` with the same parameters, methods and attributes; what is added
+    is keyword-only and has a default.  The result does not depend on `n_threads`, to the bit; statistics are centred
+    and kept in float64, so that neither a large offset nor float32 rows cost digits.
+
+    Parameters
+    ----------
+    n_components : int, default=1
+        Number of components k.
+    covariance_type : {"full", "tied", "diag", "spherical"}, default="full"
+        Each component its own matrix, one matrix for all, each its own variances, each one variance.
+    tol : float, default=1e-3
+        Stop when the mean log-likelihood of a row changes by at most this.
+    reg_covar : float, default=1e-6
+        Added to the variances.
+    max_iter : int, default=100
+        Most iterations of one restart.
+    n_init : int, default=1
+        Number of restarts; the one with the highest log-likelihood is kept.
+    init_params : {"kmeans", "k-means++", "random", "random_from_data"}, default="kmeans"
+        First assignment: clusters of one k-means run; the nearest of k rows chosen by k-means++ or at random; or
+        random responsibilities.
+    weights_init, means_init, precisions_init : array-like or None, default=None
+        Parameters to start with; with all three given, `init_params` is not used.
+    random_state : int, RandomState, Generator or None, default=None
+        Seed of the starts and of `sample`.
+    warm_start : bool, default=False
+        Begin the next fit with the last one's parameters.
+    verbose : int, default=0
+        Print every `verbose_interval`-th iteration.
+    verbose_interval : int, default=10
+        See `verbose`.
+    n_threads : int or None, default=None
+        Threads to use; None means all that the process may use, negative counts from the end (-1 all, -2 all but one).
+    callback : callable or None, default=None
+        Called after each iteration with an `IterationInfo`; returning True stops that restart.
+    certify : bool, default=False
+        Raise `MonotonicityError` should the log-likelihood fall by more than rounding and `reg_covar` explain.
+    keep_history : bool, default=False
+        Keep the parameters of every iteration of the best restart in `history_` (lecture row L12).
+
+    Attributes
+    ----------
+    weights_ : ndarray (n_components,)
+        Mixing proportions.
+    means_ : ndarray (n_components, n_features)
+        Means.
+    covariances_, precisions_, precisions_cholesky_ : ndarray
+        Covariances, their inverses and the upper triangular factors U of precision = U U'; (k, d, d) for "full",
+        (d, d) for "tied", (k, d) for "diag", (k,) for "spherical".
+    converged_ : bool
+        Whether the best restart converged.
+    n_iter_ : int
+        Its iterations.
+    lower_bound_ : float
+        Mean log-likelihood of a row at its last E-step.
+    lower_bounds_ : list of float
+        The same at each of its iterations; it never falls.
+    restarts_ : ndarray (n_init,)
+        `lower_bound_` of each restart.
+    histories_ : list of ndarray
+        `lower_bounds_` of each restart.
+    notes_ : list of str
+        What happened during the best restart, such as a singular covariance made regular.
+
+    References
+    ----------
+    Dempster, Laird and Rubin, "Maximum likelihood from incomplete data via the EM algorithm", JRSS B 39, 1977.
+    Bishop, PRML, section 9.2.  Lecture rows L5, L7, L8.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastem import GaussianMixture
+    >>> X = np.array([[1.0, 2], [1, 4], [1, 0], [10, 2], [10, 4], [10, 0]])
+    >>> model = GaussianMixture(n_components=2, random_state=0).fit(X)
+    >>> model.means_[model.predict([[0.0, 0], [12, 3]])].round(6)
+    array([[ 1.,  2.],
+           [10.,  2.]])
+    """
+
+    _fields: ClassVar = {
+        "weights": "weights_",
+        "means": "means_",
+        "covariances": "covariances_",
+        "precisions_cholesky": "precisions_cholesky_",
+    }
+    _saved: ClassVar = (
+        "weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_", "converged_", "n_iter_",
+        "lower_bound_", "lower_bounds_", "restarts_",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        covariance_type: str = "full",
+        tol: float = 1e-3,
+        reg_covar: float = 1e-6,
+        max_iter: int = 100,
+        n_init: int = 1,
+        init_params: str = "kmeans",
+        weights_init: Any = None,
+        means_init: Any = None,
+        precisions_init: Any = None,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+        n_threads: int | None = None,
+        callback: Callable[[IterationInfo], Any] | None = None,
+        certify: bool = False,
+        keep_history: bool = False,
+    ) -> None:
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.tol = tol
+        self.reg_covar = reg_covar
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weights_init = weights_init
+        self.means_init = means_init
+        self.precisions_init = precisions_init
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+        self.n_threads = n_threads
+        self.callback = callback
+        self.certify = certify
+        self.keep_history = keep_history
+
+    def _family(self) -> GaussianFamily:
+        return GaussianFamily(self.n_components, self.covariance_type, self.reg_covar)
+
+    def _check_parameters(self) -> None:
+        check = validate.parameter
+        check(self, "covariance_type", f"a str among {set(COVARIANCE_TYPES)}", self.covariance_type in COVARIANCE_TYPES)
+        check(self, "reg_covar", "a float in the range [0.0, inf)", validate.is_real(self.reg_covar, 0))
+        super()._check_parameters()
+
+    def _given(self, family: Any, n_features: int) -> dict[str, np.ndarray]:
+        k, d, given = self.n_components, n_features, {}
+        if self.weights_init is not None:
+            given["weights"] = validate.proportions(self.weights_init, (k,), "weights")
+        if self.means_init is not None:
+            given["means"] = validate.shaped(self.means_init, (k, d), "means")
+        if self.precisions_init is not None:
+            kind = self.covariance_type
+            precisions = validate.shaped(self.precisions_init, family.covariance_shape(d), f"{kind} precision")
+            given["covariances"] = family.inverted(validate.positive_definite(precisions, kind))
+            given["precisions_cholesky"] = family.type.precisions_cholesky(given["covariances"])
+        return given
+
+    def _keep_params(self, family: Any, params: GaussianParams) -> None:
+        super()._keep_params(family, params)
+        self.precisions_ = family.precisions(params.precisions_cholesky)
+
+    def _check_loaded(self) -> None:
+        """Check attributes that came from a file."""
+        k, d = len(self.weights_), self.n_features_in_
+        validate.parameter(self, "covariance_type", f"a str among {set(COVARIANCE_TYPES)}", self.covariance_type in COVARIANCE_TYPES)  # fmt: skip
+        shape = GaussianFamily(k, self.covariance_type).covariance_shape(d)
+        self.weights_ = validate.proportions(self.weights_, (k,), "weights_")
+        self.means_ = validate.shaped(self.means_, (k, d), "means_")
+        for name in ("covariances_", "precisions_", "precisions_cholesky_"):
+            setattr(self, name, validate.shaped(getattr(self, name), shape, name))
