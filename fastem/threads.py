@@ -87,7 +87,7 @@ def resolve(n_threads: int | None) -> int:
     if n_threads is None:
         return 1 if _forked else _available()
     try:
-        number = 0 if isinstance(n_threads, bool) else operator.index(n_threads)
+        number = 0 if type(n_threads).__name__ in ("bool", "bool_") else operator.index(n_threads)
     except TypeError:
         number = 0
     if number == 0:
