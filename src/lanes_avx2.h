@@ -1,6 +1,9 @@
 /* Vector operations of the tile for AVX2 with FMA: 32-byte vectors, 3 x 4 accumulators in 16 registers. */
 #define NV 3
 #define NK 4
+#define FR 2
+#define FC 4
+#define PAIRS 0
 #define VBYTES 32
 #if REAL_BYTES == 4
 #define VL 8
@@ -25,9 +28,11 @@ typedef __m256i NAME(ivec);
 #define LOOKUP(table, i) _mm256_permutevar8x32_ps(table, i)
 #define TQ 4
 #define QUARTER(p) _mm_loadu_ps(p)
-#define GATHERED(r) _mm256_insertf128_ps(_mm256_castps128_ps256(QUARTER(x + at[r])), QUARTER(x + at[(r) + 4]), 1)
-#define TRANSPOSE_STEP(x, at, o, to, ld)                                                                    \
+#define GATHERED(r) _mm256_insertf128_ps(_mm256_castps128_ps256(QUARTER(q0 + (r) * stride)), QUARTER(q1 + (r) * stride), 1)
+#define TRANSPOSE_STEP(x, s, o, to, ld)                                                                     \
     do {                                                                                                    \
+        const ptrdiff_t stride = (s);                                                                       \
+        const REAL *q0 = (x), *q1 = q0 + 4 * stride;                                                        \
         const __m256 shift = _mm256_insertf128_ps(_mm256_castps128_ps256(QUARTER(o)), QUARTER(o), 1);       \
         const __m256 r0 = GATHERED(0) - shift, r1 = GATHERED(1) - shift;                                    \
         const __m256 r2 = GATHERED(2) - shift, r3 = GATHERED(3) - shift;                                    \
@@ -60,9 +65,11 @@ typedef __m256i NAME(ivec);
 #define FMA(a, b, c) _mm256_fmadd_pd(a, b, c)
 #define TQ 2
 #define QUARTER(p) _mm_loadu_pd(p)
-#define GATHERED(r) _mm256_insertf128_pd(_mm256_castpd128_pd256(QUARTER(x + at[r])), QUARTER(x + at[(r) + 2]), 1)
-#define TRANSPOSE_STEP(x, at, o, to, ld)                                                                    \
+#define GATHERED(r) _mm256_insertf128_pd(_mm256_castpd128_pd256(QUARTER(q0 + (r) * stride)), QUARTER(q1 + (r) * stride), 1)
+#define TRANSPOSE_STEP(x, s, o, to, ld)                                                                     \
     do {                                                                                                    \
+        const ptrdiff_t stride = (s);                                                                       \
+        const REAL *q0 = (x), *q1 = q0 + 2 * stride;                                                        \
         const __m256d shift = _mm256_insertf128_pd(_mm256_castpd128_pd256(QUARTER(o)), QUARTER(o), 1);      \
         const __m256d r0 = GATHERED(0) - shift, r1 = GATHERED(1) - shift;                                   \
         STORE(to, _mm256_unpacklo_pd(r0, r1));                                                              \

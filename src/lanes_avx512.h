@@ -1,8 +1,11 @@
 /* Vector operations of the tile for AVX-512: 64-byte vectors, 3 x 8 accumulators in 32 registers. */
 #define NV 3
 #define NK 8
+#define FR 4
+#define FC 6
 #define VBYTES 64
 #define HAS_LOOKUP 1
+#define PAIRS 1
 #if REAL_BYTES == 4
 #define VL 16
 typedef __m512 NAME(vec);
@@ -23,17 +26,27 @@ typedef __m512i NAME(ivec);
 #define KEEP(m, a) _mm512_maskz_mov_ps(m, a)
 #define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
 #define LOOKUP(table, i) _mm512_permutexvar_ps(i, table)
+#define TRANSPOSE_PAIRS(x, o, to, ld)                                                                       \
+    do {                                                                                                    \
+        const __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);  \
+        const __m512 low = LOAD(x), high = LOAD((x) + 16);                                                  \
+        const __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));                                   \
+        STORE(to, _mm512_permutex2var_ps(low, even, high) - SPLAT((o)[0]));                                 \
+        STORE((to) + (ld), _mm512_permutex2var_ps(low, odd, high) - SPLAT((o)[1]));                         \
+    } while (0)
 #define TQ 4
 #define QUARTER(p) _mm_loadu_ps(p)
 #define GATHERED(r)                                                                                         \
     _mm512_mask_broadcast_f32x4(                                                                            \
         _mm512_mask_broadcast_f32x4(                                                                        \
-            _mm512_mask_broadcast_f32x4(_mm512_castps128_ps512(QUARTER(x + at[r])), 0x00F0,                 \
-                                        QUARTER(x + at[(r) + 4])),                                          \
-            0x0F00, QUARTER(x + at[(r) + 8])),                                                              \
-        0xF000, QUARTER(x + at[(r) + 12]))
-#define TRANSPOSE_STEP(x, at, o, to, ld)                                                                    \
+            _mm512_mask_broadcast_f32x4(_mm512_castps128_ps512(QUARTER(q0 + (r) * stride)), 0x00F0,         \
+                                        QUARTER(q1 + (r) * stride)),                                        \
+            0x0F00, QUARTER(q2 + (r) * stride)),                                                            \
+        0xF000, QUARTER(q3 + (r) * stride))
+#define TRANSPOSE_STEP(x, s, o, to, ld)                                                                     \
     do {                                                                                                    \
+        const ptrdiff_t stride = (s);                                                                       \
+        const REAL *q0 = (x), *q1 = q0 + 4 * stride, *q2 = q1 + 4 * stride, *q3 = q2 + 4 * stride;          \
         const __m512 shift = _mm512_broadcast_f32x4(QUARTER(o));                                            \
         const __m512 r0 = GATHERED(0) - shift, r1 = GATHERED(1) - shift;                                    \
         const __m512 r2 = GATHERED(2) - shift, r3 = GATHERED(3) - shift;                                    \
@@ -66,17 +79,27 @@ typedef __m512i NAME(ivec);
 #define KEEP(m, a) _mm512_maskz_mov_pd(m, a)
 #define FMA(a, b, c) _mm512_fmadd_pd(a, b, c)
 #define LOOKUP(table, i) _mm512_permutexvar_pd(i, table)
+#define TRANSPOSE_PAIRS(x, o, to, ld)                                                                       \
+    do {                                                                                                    \
+        const __m512i even = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);                                  \
+        const __m512i odd = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);                                   \
+        const __m512d low = LOAD(x), high = LOAD((x) + 8);                                                  \
+        STORE(to, _mm512_permutex2var_pd(low, even, high) - SPLAT((o)[0]));                                 \
+        STORE((to) + (ld), _mm512_permutex2var_pd(low, odd, high) - SPLAT((o)[1]));                         \
+    } while (0)
 #define TQ 2
 #define QUARTER(p) _mm_loadu_pd(p)
 #define GATHERED(r)                                                                                         \
     _mm512_mask_broadcast_f64x2(                                                                            \
         _mm512_mask_broadcast_f64x2(                                                                        \
-            _mm512_mask_broadcast_f64x2(_mm512_castpd128_pd512(QUARTER(x + at[r])), 0x0C,                   \
-                                        QUARTER(x + at[(r) + 2])),                                          \
-            0x30, QUARTER(x + at[(r) + 4])),                                                                \
-        0xC0, QUARTER(x + at[(r) + 6]))
-#define TRANSPOSE_STEP(x, at, o, to, ld)                                                                    \
+            _mm512_mask_broadcast_f64x2(_mm512_castpd128_pd512(QUARTER(q0 + (r) * stride)), 0x0C,           \
+                                        QUARTER(q1 + (r) * stride)),                                        \
+            0x30, QUARTER(q2 + (r) * stride)),                                                              \
+        0xC0, QUARTER(q3 + (r) * stride))
+#define TRANSPOSE_STEP(x, s, o, to, ld)                                                                     \
     do {                                                                                                    \
+        const ptrdiff_t stride = (s);                                                                       \
+        const REAL *q0 = (x), *q1 = q0 + 2 * stride, *q2 = q1 + 2 * stride, *q3 = q2 + 2 * stride;          \
         const __m512d shift = _mm512_broadcast_f64x2(QUARTER(o));                                           \
         const __m512d r0 = GATHERED(0) - shift, r1 = GATHERED(1) - shift;                                   \
         STORE(to, _mm512_unpacklo_pd(r0, r1));                                                              \

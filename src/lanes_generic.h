@@ -1,9 +1,12 @@
 /* Vector operations of the tile in portable form: 16-byte GCC / Clang vectors (SSE2, NEON, ...), 2 x 4 accumulators,
    or, with any other compiler, "vectors" of one number. */
 #define NK 4
+#define FC 4
+#define PAIRS 0
 #define HAS_LOOKUP 0
 #ifdef __GNUC__
 #define NV 2
+#define FR 2
 #define VBYTES 16
 #define VL (16 / REAL_BYTES)
 typedef REAL NAME(vec) __attribute__((vector_size(16), may_alias));
@@ -17,6 +20,7 @@ typedef INT NAME(uivec) __attribute__((vector_size(16), may_alias, aligned(REAL_
 #define IPICK(m, a, b) (((m) & (a)) | (~(m) & (b)))
 #else
 #define NV 4
+#define FR 1
 #define VBYTES REAL_BYTES
 #define VL 1
 typedef REAL NAME(vec);
@@ -38,7 +42,7 @@ typedef INT NAME(uivec);
 #define MIN(a, b) PICK(GREATER(a, b), b, a)
 #define FMA(a, b, c) ((a) * (b) + (c))
 #define TQ 1
-#define TRANSPOSE_STEP(x, at, o, to, ld)                                                                    \
+#define TRANSPOSE_STEP(x, stride, o, to, ld)                                                                \
     do {                                                                                                    \
-        for (int lane = 0; lane < VL; lane++) (to)[lane] = (x)[(at)[lane]] - *(o);                          \
+        for (int lane = 0; lane < VL; lane++) (to)[lane] = (x)[lane * (stride)] - *(o);                          \
     } while (0)

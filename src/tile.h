@@ -23,6 +23,7 @@
 
 #ifdef __GNUC__
 #define RESTRICT __restrict__
+#define PREFETCH(p) __builtin_prefetch(p)
 #define INLINE static inline __attribute__((always_inline))
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
@@ -31,6 +32,7 @@
 #endif
 #else
 #define RESTRICT __restrict
+#define PREFETCH(p) ((void)0)
 #define INLINE static inline
 #define UNROLL
 #endif
@@ -38,6 +40,15 @@
 #define CHUNK_BYTES 36864  /* a transposed block of a chunk of features: with its panel it stays in a 48 KiB L1 */
 #define GROUP_BYTES 131072 /* the blocks that share a panel stay in the second-level cache */
 #define FEW_SUMS 64
+#define AHEAD (VL * d) /* rows fetched while earlier ones are multiplied */
+
+
+
+
+#define FLAT_FEATURES 96
+#define FLAT_CENTROIDS 32
+#define FLAT_BYTES 262144
+#define SORTED_CENTROIDS 60
 
 /* What a pass over the rows works on.  All arrays are C-contiguous; X, w, origin, centers, half_norms and sqdist are of
    one type, float or double. */

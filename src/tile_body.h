@@ -8,6 +8,7 @@
 
 #define BLOCK (NV * VL)             /* rows of a full register tile */
 #define MAX_BLOCKS (240 / BLOCK)    /* a group is at most 240 rows: float32 may sum that many by itself */
+#define GV (NK / 2)
 #define HL (REAL_BYTES == 4 && VL > 1 ? VL / 2 : VL)
 
 #ifdef __GNUC__
@@ -45,11 +46,24 @@ static int NAME(blocks)(ptrdiff_t d) {
    latency of a read-modify-write. */
 static int NAME(few)(ptrdiff_t k, ptrdiff_t d) { return HAS_LOOKUP && k <= VL && k * (d + 1) <= FEW_SUMS; }
 
+/* Long rows and few centroids: transposing would cost as much as the products, so vectors run over features. */
+static int NAME(flat)(ptrdiff_t k, ptrdiff_t d) {
+    return VL > 1 && d >= FLAT_FEATURES && k <= FLAT_CENTROIDS && k * d * REAL_BYTES <= FLAT_BYTES;
+}
+
+/* Rows of a group. */
+static ptrdiff_t NAME(rows)(ptrdiff_t k, ptrdiff_t d) {
+    ptrdiff_t rows = 2 * GROUP_BYTES / (d * REAL_BYTES) / VL * VL;
+    if (!NAME(flat)(k, d)) return (ptrdiff_t)NAME(blocks)(d) * BLOCK;
+    return rows < VL ? VL : rows > 240 / VL * VL ? 240 / VL * VL : rows;
+}
+
 static size_t NAME(carve)(NAME(scratch) * s, char *memory, ptrdiff_t k, ptrdiff_t d) {
-    const size_t rows = (size_t)NAME(blocks)(d) * BLOCK, dc = (size_t)NAME(chunk)(d);
+    const int flat = NAME(flat)(k, d);
+    const size_t rows = (size_t)NAME(rows)(k, d), dc = (size_t)NAME(chunk)(d);
     const size_t few = NAME(few)(k, d) ? (size_t)((k * (d + 1) + 1) * VL) : 0;
-    const size_t split = dc < (size_t)d ? rows * (size_t)k : 0;
-    const size_t bytes[7] = {rows * dc * REAL_BYTES, rows * REAL_BYTES, rows * REAL_BYTES, rows * REAL_BYTES,
+    const size_t split = dc < (size_t)d && !flat ? rows * (size_t)k : 0;
+    const size_t bytes[7] = {(flat ? (FC + 2) * VL * VL : rows * dc) * REAL_BYTES, rows * REAL_BYTES, rows * REAL_BYTES, rows * REAL_BYTES,
                              split * REAL_BYTES, few * REAL_BYTES, few * 8};
     void **const field[7] = {(void **)&s->xt, (void **)&s->best, (void **)&s->second, (void **)&s->nearest,
                              (void **)&s->partial, (void **)&s->masked, (void **)&s->wide};
@@ -67,7 +81,7 @@ static size_t NAME(scratch_bytes)(ptrdiff_t k, ptrdiff_t d) {
 }
 
 static size_t NAME(panel_bytes)(ptrdiff_t k, ptrdiff_t d) {
-    return (size_t)(k * d + k + (NAME(few)(k, d) ? d * VL : 0)) * REAL_BYTES;
+    return (size_t)(k * (NAME(flat)(k, d) ? d + VL : d) + k + (NAME(few)(k, d) ? d * VL : 0)) * REAL_BYTES;
 }
 
 /* Centroids in the order in which the tile reads them: [chunk][panel][feature][centroid of the panel], then -|c|^2/2,
@@ -76,6 +90,13 @@ static void NAME(pack)(const nearest_job *job, void *memory) {
     const ptrdiff_t k = job->k, d = job->d, panels = (k + NK - 1) / NK, dc = NAME(chunk)(d);
     const REAL *c = (const REAL *)job->centers;
     REAL *out = (REAL *)memory;
+    if (NAME(flat)(k, d)) { /* as they are, padded to whole vectors */
+        const ptrdiff_t wide = (d + VL - 1) / VL * VL;
+        for (ptrdiff_t q = 0; q < k; q++)
+            for (ptrdiff_t j = 0; j < wide; j++) *out++ = j < d ? c[q * d + j] : 0;
+        for (ptrdiff_t q = 0; q < k; q++) *out++ = -((const REAL *)job->half_norms)[q];
+        return;
+    }
     for (ptrdiff_t j0 = 0; j0 < d; j0 += dc)
         for (ptrdiff_t p = 0; p < panels; p++)
             for (ptrdiff_t j = j0; j < j0 + dc && j < d; j++)
@@ -86,31 +107,29 @@ static void NAME(pack)(const nearest_job *job, void *memory) {
             for (ptrdiff_t q = 0; q < VL; q++) *out++ = q < k ? c[q * d + j] : 0;
 }
 
-/* ---- transposition: `m` rows from `x` (d numbers each), features j0 .. j0 + dc, minus the origin ---- */
+/* ---- transposition: `m` rows from `x0` (d numbers each), features j0 .. j0 + dc, minus the origin ---- */
 
-TARGET static void NAME(transpose)(const REAL *x0, ptrdiff_t d, ptrdiff_t m, int nv, const REAL *o, ptrdiff_t dc,
+INLINE TARGET void NAME(transpose)(const REAL *x0, ptrdiff_t d, ptrdiff_t m, int nv, const REAL *o, ptrdiff_t dc,
                                    REAL *to0) {
     const ptrdiff_t ld = (ptrdiff_t)nv * VL;
-    for (int v = 0; v < nv; v++) {
-        ptrdiff_t at[VL]; /* rows beyond the last repeat it; nobody looks at their result */
-        for (int lane = 0; lane < VL; lane++) {
-            const ptrdiff_t row = (ptrdiff_t)v * VL + lane;
-            at[lane] = (row < m ? row : m - 1) * d;
+    for (int v = 0; v < nv; v++, x0 += VL * d, to0 += VL, m -= VL) {
+        if (m < VL || (dc < TQ && !(PAIRS && d == 2))) {
+            for (ptrdiff_t j = 0; j < dc; j++) /* rows beyond the last repeat it; nobody looks at their result */
+                for (ptrdiff_t lane = 0; lane < VL; lane++)
+                    to0[j * ld + lane] = x0[(lane < m ? lane : m - 1) * d + j] - o[j];
+            continue;
         }
-        ptrdiff_t j = 0;
-        for (; j + TQ <= dc; j += TQ) {
-            const REAL *x = x0 + j;
-            REAL *to = to0 + j * ld + v * VL;
-            TRANSPOSE_STEP(x, at, o + j, to, ld);
+#if PAIRS
+        if (d == 2) {
+            TRANSPOSE_PAIRS(x0, o, to0, ld);
+            continue;
         }
-        if (j < dc && dc >= TQ) { /* the last features once more, shifted so that they fill a step */
-            j = dc - TQ;
-            const REAL *x = x0 + j;
-            REAL *to = to0 + j * ld + v * VL;
-            TRANSPOSE_STEP(x, at, o + j, to, ld);
-        } else
-            for (; j < dc; j++)
-                for (int lane = 0; lane < VL; lane++) to0[j * ld + v * VL + lane] = x0[at[lane] + j] - o[j];
+#endif
+        for (ptrdiff_t j = 0; j + TQ <= dc; j += TQ) TRANSPOSE_STEP(x0 + j, d, o + j, to0 + j * ld, ld);
+        if (dc % TQ) { /* the last features once more, shifted so that they fill a step */
+            const ptrdiff_t j = dc - TQ;
+            TRANSPOSE_STEP(x0 + j, d, o + j, to0 + j * ld, ld);
+        }
     }
 }
 
@@ -121,6 +140,8 @@ typedef struct {
     REAL *partial;                 /* nk x nv vectors, or NULL when one chunk holds all features */
     REAL *best, *second;           /* second: NULL when not wanted */
     INT *nearest;
+    const char *ahead;             /* rows to fetch meanwhile, */
+    ptrdiff_t ahead_step;          /* this many bytes a feature */
     ptrdiff_t dc;
     INT first_index;
     int first, last;               /* first / last chunk of features */
@@ -135,8 +156,14 @@ INLINE TARGET void NAME(tile)(const int nv, const int nk, const NAME(tile_args) 
             acc[c][v] = SPLAT(a->half[c]);
         else
             acc[c][v] = LOAD(a->partial + (c * nv + v) * VL);
+    const char *ahead = a->ahead;
+    const ptrdiff_t ahead_step = a->ahead_step;
     for (ptrdiff_t j = 0; j < a->dc; j++) {
         NAME(vec) x[NV];
+        PREFETCH(ahead);
+        PREFETCH(ahead + 64);
+        PREFETCH(ahead + 128);
+        ahead += ahead_step;
         UNROLL for (int v = 0; v < nv; v++) x[v] = LOAD(xt + v * VL);
         UNROLL for (int c = 0; c < nk; c++) {
             const NAME(vec) b = SPLAT(panel[c]);
@@ -197,12 +224,98 @@ static const NAME(tile_function) NAME(tiles)[2][NK] = {
 #endif
     }};
 
+/* ---- the flat tile: nr rows against nk centroids, vectors over features; acc: [centroid][row][lane] ---- */
+
+INLINE TARGET void NAME(flat_tile)(const int nk, const REAL *const *row, const REAL *RESTRICT o,
+                                   const REAL *RESTRICT centroids, ptrdiff_t wide, ptrdiff_t d,
+                                   const REAL *RESTRICT tail, ptrdiff_t ahead, REAL *RESTRICT out) {
+    NAME(vec) acc[FC][FR];
+    UNROLL for (int c = 0; c < nk; c++) UNROLL for (int r = 0; r < FR; r++) acc[c][r] = SPLAT(0);
+    for (ptrdiff_t j = 0; j + VL <= d; j += VL) {
+        const NAME(vec) shift = LOAD(o + j);
+        NAME(vec) x[FR];
+        UNROLL for (int r = 0; r < FR; r++) {
+            PREFETCH(row[r] + j + ahead);
+            x[r] = LOAD(row[r] + j) - shift;
+        }
+        UNROLL for (int c = 0; c < nk; c++) {
+            const NAME(vec) b = LOAD(centroids + c * wide + j);
+            UNROLL for (int r = 0; r < FR; r++) acc[c][r] = FMA(x[r], b, acc[c][r]);
+        }
+    }
+    if (wide > d) {
+        UNROLL for (int c = 0; c < nk; c++) {
+            const NAME(vec) b = LOAD(centroids + c * wide + wide - VL);
+            UNROLL for (int r = 0; r < FR; r++) acc[c][r] = FMA(LOAD(tail + r * VL), b, acc[c][r]);
+        }
+    }
+    UNROLL for (int c = 0; c < nk; c++) UNROLL for (int r = 0; r < FR; r++)
+        STORE(out + (c * VL + r) * VL, acc[c][r]);
+}
+
+TARGET static void NAME(search_flat)(const nearest_job *job, const REAL *x, ptrdiff_t m, const NAME(scratch) * s,
+                                     int want_second) {
+    const ptrdiff_t d = job->d, k = job->k, panels = (k + FC - 1) / FC, wide = (d + VL - 1) / VL * VL;
+    const REAL *o = (const REAL *)job->origin, *packed = (const REAL *)job->packed, *half = packed + k * wide;
+    REAL *acc = s->xt, *tail = acc + FC * VL * VL, *turned = tail + VL * VL;
+    const REAL zeros[TQ] = {0};
+    for (ptrdiff_t i = 0; i < m; i += VL) {
+        const REAL *row[VL]; /* rows beyond the last repeat it */
+        NAME(vec) best = SPLAT(-INFINITY), second = best;
+        NAME(ivec) nearest = ISPLAT(0);
+        for (int r = 0; r < VL; r++) row[r] = x + (i + r < m ? i + r : m - 1) * d;
+        if (wide > d)
+            for (int r = 0; r < VL; r++)
+                for (ptrdiff_t j = wide - VL; j < wide; j++)
+                    tail[r * VL + j - (wide - VL)] = j < d ? row[r][j] - o[j] : 0;
+        for (ptrdiff_t p = 0; p < panels; p++) {
+            const ptrdiff_t k0 = p * k / panels, nk = (p + 1) * k / panels - k0;
+            const REAL *c = packed + k0 * wide;
+            const ptrdiff_t ahead = p == 0 ? AHEAD : 0;
+            for (int r = 0; r < VL; r += FR) {
+                const REAL *t = tail + r * VL;
+                REAL *to = acc + r * VL;
+                switch (nk) {
+                case 1: NAME(flat_tile)(1, row + r, o, c, wide, d, t, ahead, to); break;
+                case 2: NAME(flat_tile)(2, row + r, o, c, wide, d, t, ahead, to); break;
+                case 3: NAME(flat_tile)(3, row + r, o, c, wide, d, t, ahead, to); break;
+#if FC == 6
+                case 4: NAME(flat_tile)(4, row + r, o, c, wide, d, t, ahead, to); break;
+                case 5: NAME(flat_tile)(5, row + r, o, c, wide, d, t, ahead, to); break;
+#endif
+                default: NAME(flat_tile)(FC, row + r, o, c, wide, d, t, ahead, to);
+                }
+            }
+            for (ptrdiff_t q = 0; q < nk; q++) {
+                NAME(vec) score = SPLAT(0);
+                for (ptrdiff_t j = 0; j < VL; j += TQ) {
+                    TRANSPOSE_STEP(acc + q * VL * VL + j, VL, zeros, turned, VL);
+                    UNROLL for (int t = 0; t < TQ; t++) score += LOAD(turned + t * VL);
+                }
+                score += SPLAT(half[k0 + q]);
+                const MASK better = GREATER(score, best);
+                second = MAX(second, MIN(score, best));
+                best = MAX(score, best);
+                nearest = IPICK(better, ISPLAT(k0 + q), nearest);
+            }
+        }
+        STORE(s->best + i, best);
+        if (want_second) STORE(s->second + i, second);
+        ISTORE(s->nearest + i, nearest);
+    }
+}
+
 /* Nearest centroid of each of the `m` rows at `x`, at most one group; the result is in s->nearest and s->best, and, if
    asked for, s->second.  A panel is used for every block of the group before the next one is fetched. */
 TARGET static void NAME(search)(const nearest_job *job, const REAL *x, ptrdiff_t m, const NAME(scratch) * s,
                                 int want_second) {
     const ptrdiff_t d = job->d, k = job->k, panels = (k + NK - 1) / NK, most = NAME(chunk)(d);
     const int vectors = (int)((m + VL - 1) / VL), full = vectors / NV, blocks = full + vectors % NV;
+    const ptrdiff_t ahead = NAME(rows)(k, d);
+    if (NAME(flat)(k, d)) {
+        NAME(search_flat)(job, x, m, s, want_second);
+        return;
+    }
     const REAL *packed = (const REAL *)job->packed;
     for (int v = 0; v < vectors; v++) {
         STORE(s->best + v * VL, SPLAT(-INFINITY));
@@ -214,7 +327,7 @@ TARGET static void NAME(search)(const nearest_job *job, const REAL *x, ptrdiff_t
         for (int b = 0; b < blocks; b++) {
             const int vector = b < full ? b * NV : full * NV + b - full;
             const ptrdiff_t row = (ptrdiff_t)vector * VL;
-            NAME(transpose)(x + row * d + j0, d, m - row, b < full ? NV : 1, (const REAL *)job->origin + j0, dc,
+            NAME(transpose)(x + row * d + j0, d, m - row < VL * NV ? m - row : VL * NV, b < full ? NV : 1, (const REAL *)job->origin + j0, dc,
                             s->xt + row * dc);
         }
         for (ptrdiff_t p = 0; p < panels; p++) {
@@ -234,6 +347,9 @@ TARGET static void NAME(search)(const nearest_job *job, const REAL *x, ptrdiff_t
                 a.best = s->best + row;
                 a.second = want_second ? s->second + row : NULL;
                 a.nearest = s->nearest + row;
+                /* The first panel's tile fetches the block that lies one group ahead. */
+                a.ahead_step = p == 0 && dc == d ? 192 : 0;
+                a.ahead = (const char *)(x + (p == 0 && dc == d ? row + ahead : row) * d);
                 NAME(tiles)[b < full][nk - 1](&a);
             }
         }
@@ -290,6 +406,78 @@ INLINE TARGET void NAME(settle)(const nearest_job *job, ptrdiff_t start, ptrdiff
             *inertia_tail += tail * w;
         }
         if (each) ((REAL *)job->sqdist)[start + i] = (REAL)(NAME(sum_lanes)(WIDEN(q0)) + tail);
+    }
+}
+
+/* The same for a group in which each centroid has several rows: rows are taken centroid by centroid, so that a sum is
+   loaded and widened to float64 once for all of them. */
+INLINE TARGET void NAME(sum_rows)(const int nv, const REAL *x, ptrdiff_t d, const unsigned char *row, ptrdiff_t count,
+                                  const REAL *w, const REAL *o, const REAL *mu, NAME(vec) fresh, double *sum,
+                                  NAME(dvec) * inertia, const int weighted, const int partly) {
+    NAME(vec) total[GV], q[GV], shift[GV], center[GV];
+    REAL buffer[VL];
+    UNROLL for (int v = 0; v < nv; v++) {
+        total[v] = q[v] = SPLAT(0);
+        shift[v] = LOAD(o + v * VL);
+        center[v] = LOAD(mu + v * VL);
+    }
+    for (ptrdiff_t i = 0; i < count; i++) {
+        const REAL *RESTRICT from = x + row[i] * d;
+        UNROLL for (int v = 0; v < nv; v++) {
+            NAME(vec) r = LOAD(from + v * VL) - shift[v], e = r - center[v];
+            if (partly) {
+                r = r * fresh;
+                e = e * fresh;
+            }
+            if (weighted) {
+                const NAME(vec) weight = SPLAT(w[row[i]]);
+                total[v] = FMA(r, weight, total[v]);
+                q[v] = FMA(e * weight, e, q[v]);
+            } else {
+                total[v] += r;
+                q[v] = FMA(e, e, q[v]);
+            }
+        }
+    }
+    UNROLL for (int v = 0; v < nv; v++) {
+        STORE(buffer, total[v]);
+        for (int h = 0; h < VL; h += HL) DVEC(sum + v * VL + h) += WIDEN(HLOAD(buffer + h));
+        STORE(buffer, q[v]);
+        for (int h = 0; h < VL; h += HL) *inertia += WIDEN(HLOAD(buffer + h));
+    }
+}
+
+INLINE TARGET void NAME(settle_sorted)(const nearest_job *job, ptrdiff_t start, ptrdiff_t m, const NAME(scratch) * s,
+                                       double *stats, NAME(dvec) * inertia, const int weighted) {
+    const ptrdiff_t d = job->d, k = job->k, rest = d % VL;
+    const REAL *x = (const REAL *)job->x + start * d, *o = (const REAL *)job->origin;
+    const REAL *w = weighted ? (const REAL *)job->w + start : NULL;
+    int end[SORTED_CENTROIDS + 1];
+    unsigned char order[256];
+    REAL fresh[VL];
+    for (ptrdiff_t c = 0; c <= k; c++) end[c] = 0;
+    for (int lane = 0; lane < VL; lane++) fresh[lane] = lane >= VL - rest;
+    for (ptrdiff_t i = 0; i < m; i++) end[s->nearest[i] + 1]++;
+    for (ptrdiff_t c = 0; c < k; c++) end[c + 1] += end[c];
+    for (ptrdiff_t i = 0; i < m; i++) order[end[s->nearest[i]]++] = (unsigned char)i;
+    for (ptrdiff_t c = 0; c < k; c++) {
+        const unsigned char *row = order + (c ? end[c - 1] : 0);
+        const ptrdiff_t count = order + end[c] - row;
+        const REAL *mu = (const REAL *)job->centers + c * d;
+        double *sum = stats + k + c * d;
+        ptrdiff_t j = 0;
+        if (count == 0) continue;
+        if (weighted)
+            for (ptrdiff_t i = 0; i < count; i++) stats[c] += w[row[i]];
+        else
+            stats[c] += (double)count;
+        for (; j + GV * VL <= d; j += GV * VL)
+            NAME(sum_rows)(GV, x + j, d, row, count, w, o + j, mu + j, SPLAT(1), sum + j, inertia, weighted, 0);
+        for (; j + VL <= d; j += VL)
+            NAME(sum_rows)(1, x + j, d, row, count, w, o + j, mu + j, SPLAT(1), sum + j, inertia, weighted, 0);
+        if (rest) /* the last whole vector of features, of which only the last `rest` are new */
+            NAME(sum_rows)(1, x + d - VL, d, row, count, w, o + d - VL, mu + d - VL, LOAD(fresh), sum + d - VL, inertia,
+                           weighted, 1);
     }
 }
 
@@ -368,8 +556,9 @@ static void NAME(few_finish)(const nearest_job *job, const NAME(scratch) * s, do
 
 /* One grid cell (or, without `stats`, any run of rows): labels, distances, and the record of the cell in `stats`. */
 TARGET static void NAME(cell)(const nearest_job *job, ptrdiff_t start, ptrdiff_t stop, double *stats, void *memory) {
-    const ptrdiff_t d = job->d, k = job->k, rows = (ptrdiff_t)NAME(blocks)(d) * BLOCK;
+    const ptrdiff_t d = job->d, k = job->k, rows = NAME(rows)(k, d);
     const int few = stats && NAME(few)(k, d);
+    const int sorted = stats && d >= VL && k <= SORTED_CENTROIDS && rows >= 4 * k;
     NAME(scratch) s;
     NAME(dvec) inertia = {0};
     double inertia_tail = 0;
@@ -390,7 +579,11 @@ TARGET static void NAME(cell)(const nearest_job *job, ptrdiff_t start, ptrdiff_t
             continue;
         }
 #endif
-        if (stats && job->w)
+        if (sorted && job->w)
+            NAME(settle_sorted)(job, g, m, &s, stats, &inertia, 1);
+        else if (sorted)
+            NAME(settle_sorted)(job, g, m, &s, stats, &inertia, 0);
+        else if (stats && job->w)
             NAME(settle)(job, g, m, &s, stats, &inertia, &inertia_tail, 1, 1, 0);
         else if (stats)
             NAME(settle)(job, g, m, &s, stats, &inertia, &inertia_tail, 1, 0, 0);

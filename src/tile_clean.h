@@ -33,3 +33,8 @@
 #undef LANE
 #undef HLOAD
 #undef DVEC
+#undef PAIRS
+#undef TRANSPOSE_PAIRS
+#undef GV
+#undef FR
+#undef FC
