@@ -18,6 +18,8 @@ INTERRUPTED = 130
 
 def main() -> None:
     """Run the command line that this process was started with."""
+    for stream in (sys.stdout, sys.stderr):  # a column name that the terminal cannot show is no reason to fail
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     sys.exit(run(sys.argv[1:]))
 
 
@@ -42,10 +44,12 @@ def run(arguments: Sequence[str]) -> int:
 
         code = app(args=list(arguments), prog_name="fastem", standalone_mode=False)
         sys.stdout.flush()
+        if code == INTERRUPTED:  # typer swallows the interrupt itself
+            raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except KeyboardInterrupt:
         return _refuse("interrupted.", INTERRUPTED)
-    except BrokenPipeError:  # the reader of our output, such as `head`, has seen enough
+    except (BrokenPipeError, SystemExit):  # the reader of our output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except Exception as error:
@@ -59,7 +63,8 @@ def _sentence(error: Exception) -> int:
     if type(error).__name__ == "Abort":  # typer's word for an interrupt
         return _refuse("interrupted.", INTERRUPTED)
     if hasattr(error, "format_message"):  # a usage error; newer typer brings its own copy of click
-        return _refuse(_one_line(error.format_message()))
+        message = error.format_message()  # empty after the help that a bare `fastem` prints
+        return _refuse(_one_line(message)) if message else BAD_INPUT
     if isinstance(error, MemoryError):
         return _refuse("there is not enough memory for this.")
     if isinstance(error, ValueError | OSError | ImportError):

@@ -23,11 +23,10 @@ import typer
 import fastem
 from fastem import report
 from fastem.outputs import WRITABLE, check_output, replacing, write_table
-from fastem.tables import Source, Table, open_table, quoted, read_table, split_names
+from fastem.tables import Source, Table, first_line, open_table, quoted, read_table, split_names
 
 BLOCK_ROWS = 1 << 16  # rows whose (n, k) probabilities are alive at once
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
-LN10 = math.log(10.0)
 
 app = typer.Typer(
     name="fastem",
@@ -352,7 +351,12 @@ def _load(path: Path, threads: int | None) -> Saved:
         raise CommandError(f"{path} is not a file." if path.exists() else f"{path} does not exist.")
     if not zipfile.is_zipfile(path):
         raise CommandError(f"{path} is not a model saved by fastem, or is truncated.")
-    model, extra = fastem.load(path, with_extra=True)
+    try:
+        model, extra = fastem.load(path, with_extra=True)
+    except (ValueError, OSError, MemoryError):  # these are sentences
+        raise
+    except Exception as error:
+        raise CommandError(f"{path} is not a model saved by fastem, or is damaged: {first_line(error)}.") from error
     d = model.n_features_in_
     columns = list(extra.get("columns", getattr(model, "feature_names_in_", [])))
     scaling = Scaling(extra["shift"], extra["scale"]) if "scale" in extra else None
@@ -470,7 +474,7 @@ def _score_summary(
         "model": str(model),
         "rows": len(log_density),
         "columns": table.columns,
-        "epsilon": power_of_ten(log_epsilon),
+        "epsilon": report.power_of_ten(log_epsilon),
         "log_epsilon": log_epsilon,
         "anomalies": int(anomaly.sum()),
         "log_density": {
@@ -483,17 +487,3 @@ def _score_summary(
             for i, shown in zip(rows, values, strict=True)
         ],
     }
-
-
-def power_of_ten(logarithm: float) -> str:
-    """Write exp(`logarithm`) so that `--epsilon` reads it back, however small it is.
-
-    Examples
-    --------
-    >>> power_of_ten(-2.302585092994046), power_of_ten(-2000.0)
-    ('1.00000e-1', '2.57644e-869')
-    """
-    if not math.isfinite(logarithm):
-        return "0"
-    exponent = math.floor(logarithm / LN10 + 1e-12)
-    return f"{math.exp(logarithm - exponent * LN10):.5f}e{exponent}"

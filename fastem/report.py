@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+LN10 = math.log(10.0)
 SHOWN_CLUSTERS = 30
 SHOWN_COLUMNS = 4
 SHOWN_ANOMALIES = 10
@@ -79,8 +81,10 @@ def show(summary: dict[str, Any], tables: Callable[[dict[str, Any]], list[Any]],
     from rich.console import Console
 
     console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
-    for table in tables(summary):
-        console.print(table)
+    with console.capture() as capture:  # printed by us, so that a closed pipe is dealt with in one place
+        for table in tables(summary):
+            console.print(table)
+    print("\n".join(line.rstrip() for line in capture.get().rstrip().split("\n")))
 
 
 def _facts(rows: dict[str, str]) -> Any:
@@ -106,6 +110,20 @@ def _grid(*headers: str) -> Any:
     for header in headers:
         table.add_column(Text(header), justify="right")
     return table
+
+
+def power_of_ten(logarithm: float) -> str:
+    """Write exp(`logarithm`) so that `--epsilon` reads it back, however small it is.
+
+    Examples
+    --------
+    >>> power_of_ten(-2.302585092994046), power_of_ten(-2000.0)
+    ('1.00000e-1', '2.57644e-869')
+    """
+    if not math.isfinite(logarithm):
+        return "0"
+    exponent = math.floor(logarithm / LN10 + 1e-12)
+    return f"{math.exp(logarithm - exponent * LN10):.5f}e{exponent}"
 
 
 def _number(value: float) -> str:
