@@ -1,0 +1,138 @@
+"""The asv suite and the comparison with peers run: each benchmark once, on few rows, so that none rots."""
+
+import ast
+import importlib
+import inspect
+import json
+import subprocess
+import sys
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parents[1]
+BENCHMARKS = ROOT / "asv_bench" / "benchmarks"
+PREFIXES = ("time_", "peakmem_", "track_", "mem_")
+
+if not BENCHMARKS.is_dir():
+    pytest.skip("the benchmarks are not beside the tests", allow_module_level=True)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def importable():
+    """asv_bench is a folder of the checkout, not of the installed package."""
+    sys.path.insert(0, str(ROOT))
+    yield
+    sys.path.remove(str(ROOT))
+
+
+def benchmark_classes():
+    for path in sorted(BENCHMARKS.glob("*.py")):
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef) and any(
+                isinstance(item, ast.FunctionDef) and item.name.startswith(PREFIXES) for item in node.body
+            ):
+                yield path.stem, node.name
+
+
+@pytest.mark.parametrize(("module", "name"), list(benchmark_classes()))
+def test_each_benchmark_runs(module, name, monkeypatch):
+    monkeypatch.setenv("FASTEM_BENCH_SHRINK", "500")
+    suite = getattr(importlib.import_module(f"asv_bench.benchmarks.{module}"), name)
+    methods = [key for key, _ in inspect.getmembers(suite, inspect.isfunction) if key.startswith(PREFIXES)]
+    for combination in product(*getattr(suite, "params", ())):
+        instance = suite()
+        instance.setup(*combination)
+        for method in methods:
+            value = getattr(instance, method)(*combination)
+            if method.startswith("track_"):
+                assert np.isfinite(value)
+
+
+def test_every_kind_of_benchmark_is_there():
+    names = [
+        item.name
+        for path in BENCHMARKS.glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+        for item in node.body
+        if isinstance(item, ast.FunctionDef)
+    ]
+    for prefix in ("time_", "peakmem_", "track_"):
+        assert any(name.startswith(prefix) for name in names)
+
+
+def test_importing_the_suite_loads_no_thread_code():
+    # asv forks its children from a process that imported the suite; see asv_bench/benchmarks/__init__.py.
+    modules = [f"asv_bench.benchmarks.{path.stem}" for path in BENCHMARKS.glob("[a-z]*.py")]
+    program = f"import {', '.join(modules)}, sys; print([m for m in ('fastem.threads', 'numba') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_asv_configuration():
+    lines = (ROOT / "asv_bench" / "asv.conf.json").read_text().splitlines()
+    conf = json.loads("\n".join(line for line in lines if not line.lstrip().startswith("//")))
+    assert (ROOT / "asv_bench" / conf["benchmark_dir"]).samefile(BENCHMARKS)
+    assert "--no-build-isolation" in conf["build_command"][0]
+    # What the build is not isolated from has to be there.
+    assert {"cython", "setuptools", "numpy"} <= set(conf["matrix"]["req"])
+
+
+def test_data_sets_do_not_depend_on_the_dtype():
+    from asv_bench.benchmarks.data import Shape, kmeans_data, mixture_data
+
+    for make, shape in ((kmeans_data, Shape(40_000, 3, 4)), (mixture_data, Shape(40_000, 3, 4, "full"))):
+        X, X32 = make(shape, "float64")[0], make(shape, "float32")[0]
+        assert X.shape == (40_000, 3)
+        np.testing.assert_array_equal(X32, X.astype("float32"))
+    start = mixture_data(shape)[1]
+    np.testing.assert_allclose(start.covariance, np.cov(X.T, bias=True), rtol=1e-10)
+    for kind in ("full", "tied"):
+        factors = start.precisions_cholesky(kind)
+        np.testing.assert_allclose(factors @ np.swapaxes(factors, -1, -2), start.precisions(kind), rtol=1e-10)
+
+
+def test_neutral_objectives_agree_with_scikit_learn():
+    from sklearn.cluster import KMeans
+    from sklearn.mixture import GaussianMixture
+
+    from asv_bench.peers import check, gmm
+
+    X = np.random.default_rng(0).standard_normal((300, 3))
+    model = KMeans(4, n_init=1, random_state=0).fit(X)
+    assert check.inertia(X, model.cluster_centers_) == pytest.approx(model.inertia_)
+    for kind in ("full", "tied", "diag", "spherical"):
+        model = GaussianMixture(2, covariance_type=kind, random_state=0).fit(X)
+        outcome = gmm.Outcome(0.0, 1, model)
+        assert check.log_likelihood(X, *gmm.parameters(outcome, kind)) == pytest.approx(model.score(X), abs=1e-10)
+
+
+@pytest.mark.parametrize("model", ["kmeans", "gmm"])
+def test_comparison_with_peers_runs(model, tmp_path):
+    arguments = [
+        "--quick",
+        "--shrink",
+        "100",
+        "--shapes",
+        "x 2, k=8",
+        "--dtypes",
+        "float64",
+        "--json",
+        str(tmp_path / "tables.json"),
+    ]
+    done = subprocess.run(
+        [sys.executable, "-m", "asv_bench.peers", model, *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=200,
+    )
+    assert done.returncode == 0, done.stderr
+    tables = json.loads((tmp_path / "tables.json").read_text())["tables"]
+    assert tables["iteration"][0]["objective"] == "equal"
+    assert "scikit-learn" in tables["iteration"][0]
+    assert len(tables) == 4
