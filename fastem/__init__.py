@@ -34,12 +34,16 @@ _HOME = {
 __all__ = ["__version__", *sorted(_HOME)]
 
 if TYPE_CHECKING:
-    from fastem import backend, plot
-    from fastem.build import build_info, warmup
-    from fastem.estimators.gaussian import GaussianMixture
-    from fastem.estimators.kmeans import KMeans
-    from fastem.monitor import IterationInfo, MonotonicityError
-    from fastem.persist import load, save
+    from fastem import backend as backend
+    from fastem import plot as plot
+    from fastem.build import build_info as build_info
+    from fastem.build import warmup as warmup
+    from fastem.estimators.gaussian import GaussianMixture as GaussianMixture
+    from fastem.estimators.kmeans import KMeans as KMeans
+    from fastem.monitor import IterationInfo as IterationInfo
+    from fastem.monitor import MonotonicityError as MonotonicityError
+    from fastem.persist import load as load
+    from fastem.persist import save as save
 
 
 def __getattr__(name: str) -> Any:

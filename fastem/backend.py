@@ -258,7 +258,7 @@ def em_step(
     prepared = family.prepare(params, X.dtype)
     stats = source.accumulate(family, prepared)
     after = family.m_step(stats, family.constants(source), prepared, params).params
-    return EMStep(*after, log_likelihood=float(stats.loglik))
+    return EMStep(after.weights, after.means, after.covariances, after.precisions_cholesky, float(stats.loglik))
 
 
 def _gaussian(n_components: int, covariance_type: str, reg_covar: float = 0.0) -> GaussianFamily:

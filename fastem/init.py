@@ -160,7 +160,7 @@ def class_means(source: Any, k: int) -> np.ndarray:
 
 
 def beside_known(known: np.ndarray, centers: np.ndarray) -> np.ndarray:
-    """Return `known` centres (k, d) with the missing ones (NaN) taken from `centers`, the farthest from all others first."""
+    """Return `known` centres (k, d), those missing (NaN) taken from `centers`, the farthest from the others first."""
     chosen = known.copy()
     for component in np.flatnonzero(np.isnan(known[:, 0])):
         taken = chosen[~np.isnan(chosen[:, 0])]

@@ -230,6 +230,18 @@ def _key(value: Any) -> Any:
     return type(value)
 
 
+def _read_only(value: Any) -> Any:
+    """Show input arrays as read-only: kernels do not write to them, and writable ones would be compiled apart."""
+    if isinstance(value, np.ndarray):
+        value = value.view()
+        value.flags.writeable = False
+        return value
+    if isinstance(value, tuple):
+        parts = map(_read_only, value)
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return value
+
+
 def _binder(cell: Any, store: Any, n_tail: int, with_stats: bool) -> Callable[[tuple], tuple[int, np.ndarray]]:
     """Make the function from kernel arguments to (entry, context); it compiles the kernel for new types."""
     known: dict[Any, tuple[int, int]] = {}
@@ -283,7 +295,7 @@ def sweep(cell: Any) -> Sweep:
 
     def run(driver: Any, args: tuple) -> None:
         *arguments, level, first, out = args
-        entry, context = bind(tuple(arguments))
+        entry, context = bind(_read_only(tuple(arguments)))
         driver(entry, context.ctypes.data, len(arguments[0]), level, first, out)
         _check(context, cell)
 
@@ -308,7 +320,7 @@ def each_cell(cell: Any) -> Sweep:
 
     def run(driver: Any, args: tuple) -> None:
         *arguments, first, last, out = args
-        entry, context = bind((*arguments, out))
+        entry, context = bind((*_read_only(tuple(arguments)), out))
         driver(entry, context.ctypes.data, len(arguments[0]), first, last, nothing)
         _check(context, cell)
 

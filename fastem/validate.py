@@ -127,7 +127,8 @@ def centers(init: Any, n_clusters: int, n_features: int) -> np.ndarray:
         )
     if init.shape[1] != n_features:
         raise ValueError(
-            f"The shape of the initial centers {init.shape} does not match the number of features of the data {n_features}."
+            f"The shape of the initial centers {init.shape} does not match the number of features of the data "
+            f"{n_features}."
         )
     finite(init, "init")
     return np.ascontiguousarray(init)
@@ -179,12 +180,12 @@ def parameter(owner: Any, name: str, requirement: str, accepted: bool) -> None:
 
 def is_int(value: Any, low: int) -> bool:
     """Whether `value` is an integer, not a bool, of at least `low`."""
-    return isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_) and value >= low
+    return isinstance(value, int | np.integer) and not isinstance(value, bool) and bool(value >= low)
 
 
 def is_real(value: Any, low: float) -> bool:
     """Whether `value` is a finite real number of at least `low`."""
-    return isinstance(value, numbers.Real) and not isinstance(value, bool | np.bool_) and low <= value < np.inf
+    return isinstance(value, int | float | np.number) and not isinstance(value, bool) and bool(low <= value < np.inf)
 
 
 def table(estimator: Any, X: Any, *, reset: bool, accept_sparse: bool = False) -> Any:

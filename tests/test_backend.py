@@ -116,7 +116,7 @@ def test_any_numeric_layout_is_read_and_none_is_written_to():
             lambda: backend.assign(X, CENTERS, out_labels=np.empty(5000)),
             ValueError,
             r"out_labels must be a writable C-contiguous int32 array of shape \(5000,\), got float64",
-        ),  # fmt: skip
+        ),
         (lambda: backend.assign(X, CENTERS, n_threads=0), ValueError, "n_threads"),
         (lambda: backend.kmeans_step(X, CENTERS, np.ones(3)), ValueError, r"sample_weight.shape == \(3,\)"),
         (lambda: backend.em_step(X, [1.0], CENTERS, FACTORS["full"]), ValueError, "'weights' should have the shape"),
@@ -124,12 +124,12 @@ def test_any_numeric_layout_is_read_and_none_is_written_to():
             lambda: backend.gaussian_log_density(X, CENTERS, FACTORS["full"], "diag"),
             ValueError,
             "'precisions_cholesky' should have the shape",
-        ),  # fmt: skip
+        ),
         (
             lambda: backend.gaussian_log_density(X, CENTERS, FACTORS["full"], "round"),
             ValueError,
             "covariance_type must be one of full",
-        ),  # fmt: skip
+        ),
     ],
 )
 def test_bad_input_is_refused_in_one_sentence(call, error, message):

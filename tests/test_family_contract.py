@@ -72,7 +72,7 @@ def permuted(params, order, k=K):
 @given(n=st.integers(2, 3 * CELL), cut=st.floats(0, 1), seed=st.integers(0, 99))
 @settings(max_examples=12, deadline=None)
 def test_statistics_are_additive_over_any_split(name, n, cut, seed):
-    family, params, X, start = problem(name, n, seed)
+    family, _, X, start = problem(name, n, seed)
     at = min(max(1, int(cut * n)), n - 1)
     both = merge(expect(family, start, X[:at]), expect(family, start, X[at:]))
     assert_close(both, expect(family, start, X))
@@ -221,7 +221,8 @@ for name in sorted(families.FAMILIES):
             source = MemorySource(X.astype(dtype), n_threads=n_threads)
             stats = source.accumulate(family, prepared)
             joint = family.log_joint(source.X, prepared, n_threads)
-            digests[f"{name} {dtype} {n_threads}"] = hashlib.sha256(b"".join(f.tobytes() for f in (*stats, joint))).hexdigest()
+            bits = b"".join(field.tobytes() for field in (*stats, joint))
+            digests[f"{name} {dtype} {n_threads}"] = hashlib.sha256(bits).hexdigest()
 print(json.dumps(digests))
 """
 

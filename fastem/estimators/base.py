@@ -32,7 +32,8 @@ class EMEstimator(BaseEstimator):
         check = validate.parameter
         check(self, "max_iter", "an int in the range [1, inf)", validate.is_int(self.max_iter, 1))
         check(self, "tol", "a float in the range [0.0, inf)", validate.is_real(self.tol, 0))
-        check(self, "verbose", "an int in the range [0, inf) or a bool", isinstance(self.verbose, bool) or validate.is_int(self.verbose, 0))  # fmt: skip
+        quiet = isinstance(self.verbose, bool) or validate.is_int(self.verbose, 0)
+        check(self, "verbose", "an int in the range [0, inf) or a bool", quiet)
         check(self, "callback", "a callable or None", self.callback is None or callable(self.callback))
         threads.resolve(self.n_threads)
 

@@ -176,7 +176,8 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, EM
     def _check_parameters(self) -> None:
         check = validate.parameter
         check(self, "n_clusters", "an int in the range [1, inf)", validate.is_int(self.n_clusters, 1))
-        check(self, "n_init", "a str among {'auto'} or an int in the range [1, inf)", self.n_init == "auto" if isinstance(self.n_init, str) else validate.is_int(self.n_init, 1))  # fmt: skip
+        restarts = self.n_init == "auto" if isinstance(self.n_init, str) else validate.is_int(self.n_init, 1)
+        check(self, "n_init", "a str among {'auto'} or an int in the range [1, inf)", restarts)
         check(self, "algorithm", f"a str among {set(ALGORITHMS)}", self.algorithm in ALGORITHMS)
         known = self.init in init.CENTERS if isinstance(self.init, str) else self.init is not None
         check(self, "init", f"a str among {set(init.CENTERS)}, an array-like or a callable", known)

@@ -183,7 +183,7 @@ class Family(ABC):
 
     @abstractmethod
     def blank_params(self, means: np.ndarray, variances: np.ndarray) -> Any:
-        """Return parameters to centre the first statistics on: equal weights, means (k, d), the features' variances (d,)."""
+        """Return parameters to centre the first statistics on: equal weights, means (k, d), variances (d,)."""
 
     @abstractmethod
     def example_params(self, n_features: int, draws: Any) -> Any:
