@@ -54,6 +54,32 @@ def check_output(path: str | Path, suffixes: Sequence[str] = WRITABLE) -> Path:
     return path
 
 
+def check_outputs(inputs: Sequence[Path], *outputs: tuple[Path | None, Sequence[str]]) -> None:
+    """Refuse outputs that could not be written, or that would overwrite an input or each other.
+
+    Parameters
+    ----------
+    inputs : sequence of Path
+        Files that are read.
+    *outputs : pair of Path or None and sequence of str
+        A file to be written later, and the suffixes allowed.
+
+    Raises
+    ------
+    TableError
+        See `check_output`.
+    """
+    taken = {os.path.realpath(path): path for path in inputs}
+    for path, suffixes in outputs:
+        if path is None:
+            continue
+        check_output(path, suffixes)
+        real = os.path.realpath(path)
+        if real in taken:
+            raise TableError(f"{path} is already used as {taken[real]} in this command.")
+        taken[real] = path
+
+
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
     """Write a file whole or not at all.

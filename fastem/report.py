@@ -60,7 +60,7 @@ def progress(n_init: int, max_iter: int, *, shown: bool) -> Iterator[Callable[[A
         console=Console(stderr=True),
         transient=True,
     ) as bar:
-        task = bar.add_task("fit", total=None, state="")
+        task = bar.add_task("fit", total=None, state="preparing")
 
         def callback(info: Any) -> None:
             # Restarts may run side by side and most end long before max_iter: the bar never goes back.
@@ -118,7 +118,7 @@ def power_of_ten(logarithm: float) -> str:
     Examples
     --------
     >>> power_of_ten(-2.302585092994046), power_of_ten(-2000.0)
-    ('1.00000e-1', '2.57644e-869')
+    ('1.00000e-1', '2.57654e-869')
     """
     if not math.isfinite(logarithm):
         return "0"
@@ -153,6 +153,8 @@ def fit_tables(summary: dict[str, Any]) -> list[Any]:
         else f"{summary['iterations']}{ending}"
     )
     facts["time"] = f"{summary['seconds']:.3f} s, {summary['rows_per_second']:,.0f} rows per second"
+    if summary["compile_seconds"] > 1.0:
+        facts["time"] += f"; {summary['compile_seconds']:.1f} s before it to compile the kernels, once"
     if summary["notes"]:
         facts["notes"] = "; ".join(summary["notes"][:SHOWN_NOTES])
     return [_facts(facts), _clusters(summary)]
