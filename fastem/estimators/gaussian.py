@@ -178,7 +178,8 @@ class GaussianMixture(BaseMixture):
     def _check_loaded(self) -> None:
         """Check attributes that came from a file."""
         k, d = len(self.weights_), self.n_features_in_
-        validate.parameter(self, "covariance_type", f"a str among {set(COVARIANCE_TYPES)}", self.covariance_type in COVARIANCE_TYPES)  # fmt: skip
+        known = self.covariance_type in COVARIANCE_TYPES
+        validate.parameter(self, "covariance_type", f"a str among {set(COVARIANCE_TYPES)}", known)
         shape = GaussianFamily(k, self.covariance_type).covariance_shape(d)
         self.weights_ = validate.proportions(self.weights_, (k,), "weights_")
         self.means_ = validate.shaped(self.means_, (k, d), "means_")
