@@ -112,17 +112,18 @@ def run_once(source: Any, family: Family, params: Any, constants: Any, settings:
                 s, constants, p, at.params, new
             ),  # type: ignore[misc]
         )
-        vacant = family.vacant(stats)
+        vacant, expected = family.vacant(stats), stats
         if vacant.size:
             stats = family.refill(stats, prepared, vacant, source.extreme_rows(family, prepared, vacant.size))
-            monitor.note(f"moved {vacant.size} empty component(s) to the worst explained rows")
+        if stats is not expected:
+            monitor.note("moved empty components to the worst explained rows")
         step = family.m_step(stats, constants, prepared, params)
         for message in step.notes:
             monitor.note(message)
         after = State(step.params, objective)
         change = family.progress(before._replace(params=params), after)
         before, params = State(params, objective), step.params
-        stop = monitor.advance(change, params, settled=vacant.size == 0)
+        stop = monitor.advance(change, params, settled=stats is expected)
     if family.final_pass:
         stats = source.accumulate(family, family.prepare(params, source.dtype), memo)
         objective = family.objective(stats, constants, params)

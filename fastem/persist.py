@@ -150,22 +150,30 @@ def load(path: str | os.PathLike[str], *, with_extra: bool = False) -> Any:
         model = model_class(**{key: value for key, value in params.items() if key in known})
         _restore(model, fitted)
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ValueError(f"{path} is not a complete fastem model: {error}.") from error
+        raise ValueError(f"{path} is not a complete fastem model: {_reason(error)}.") from error
     return (model, extra) if with_extra else model
 
 
 def _read(path: Path) -> dict[str, np.ndarray]:
     try:
-        if not zipfile.is_zipfile(path):
-            path.open("rb").close()  # a missing or unreadable file is an OSError
-            raise ValueError("it is no .npz file")
+        with zipfile.ZipFile(path) as archive:
+            if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                raise ValueError("its arrays are compressed, which fastem.save never does")
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
         if not all(isinstance(array, np.ndarray) for array in arrays.values()):
             raise ValueError("it holds something other than arrays")
         return arrays
-    except (ValueError, EOFError, KeyError, zipfile.BadZipFile, NotImplementedError) as error:
-        raise ValueError(f"{path} is not a fastem model: {error}.") from error
+    except OSError:
+        raise
+    except Exception as error:  # a damaged archive raises anything from AttributeError to zlib.error
+        raise ValueError(f"{path} is not a fastem model: {_reason(error)}.") from error
+
+
+def _reason(error: Exception) -> str:
+    """Return the first sentence of an error, without its full stop."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rstrip(".")
 
 
 def _header(arrays: dict[str, np.ndarray], path: Any) -> dict[str, Any]:

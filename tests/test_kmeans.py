@@ -119,6 +119,7 @@ def test_duplicates_give_fewer_clusters_and_a_warning():
         model = KMeans(3, random_state=0).fit(X)
     assert model.inertia_ == pytest.approx(0, abs=1e-24)
     assert np.all(np.isfinite(model.cluster_centers_))
+    assert model.n_iter_ < 5, "nothing can be moved, so nothing is left to do"
 
 
 def test_as_many_clusters_as_rows():

@@ -142,6 +142,26 @@ def test_tampered_files_are_refused(stored, name):
         fastem.load(stored)
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_damaged_bytes_load_as_a_model_or_are_refused(stored, seed):
+    rng = np.random.default_rng(seed)
+    damaged = bytearray(stored.read_bytes())
+    for place in rng.integers(len(damaged), size=8):
+        damaged[place] = rng.integers(256)
+    stored.write_bytes(damaged)
+    try:
+        fastem.load(stored)
+    except ValueError as error:
+        assert "fastem" in str(error) or "format" in str(error)
+        assert "\n" not in str(error)
+
+
+def test_compressed_archives_are_refused(tmp_path):
+    np.savez_compressed(tmp_path / "m.npz", **{"fastem.json": np.zeros(10**6, np.uint8)})
+    with pytest.raises(ValueError, match="compressed"):
+        fastem.load(tmp_path / "m.npz")
+
+
 def test_a_missing_file_is_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         fastem.load(tmp_path / "nothing")

@@ -97,6 +97,9 @@ class GaussianMixture(BaseMixture):
            [10.,  2.]])
     """
 
+    weights_: np.ndarray
+    means_: np.ndarray
+
     _fields: ClassVar = {
         "weights": "weights_",
         "means": "means_",

@@ -116,7 +116,10 @@ class Family(ABC):
         return np.empty(0, dtype=np.int64)
 
     def refill(self, stats: Any, prepared: Any, vacant: np.ndarray, rows: Any) -> Any:
-        """Move the vacant components to `rows` (the worst explained ones); return the changed statistics."""
+        """Move the vacant components to `rows` (the worst explained ones); return changed statistics, or `stats`.
+
+        The very object `stats` says that nothing could be moved.
+        """
         raise NotImplementedError(f"{type(self).__name__} reports vacant components but cannot refill them.")
 
     @abstractmethod

@@ -107,6 +107,8 @@ class KMeansFamily(Family):
     def refill(self, stats: KMeansStats, prepared: KMeansPrepared, vacant: np.ndarray, rows: Any) -> KMeansStats:
         """Give each empty cluster one of the farthest rows, taken from the cluster that held it."""
         donors, sqdist = self.assign(rows.X, prepared, 1)
+        if not np.any((sqdist > 0) & (rows.weights > 0)):
+            return stats
         counts, sums = stats.counts.copy(), stats.sums.copy()
         for component, row, donor in zip(vacant, range(len(donors)), donors, strict=False):
             # A row on its own centre stays: there are fewer distinct rows than clusters.
