@@ -22,6 +22,7 @@ _HOME = {
     "KMeans": "fastem.estimators.kmeans",
     "GaussianMixture": "fastem.estimators.gaussian",
     "IterationInfo": "fastem.monitor",
+    "LowerBound": "fastem.bound",
     "MonotonicityError": "fastem.monitor",
     "build_info": "fastem.build",
     "load": "fastem.persist",
@@ -36,6 +37,7 @@ __all__ = ["__version__", *sorted(_HOME)]
 if TYPE_CHECKING:
     from fastem import backend as backend
     from fastem import plot as plot
+    from fastem.bound import LowerBound as LowerBound
     from fastem.build import build_info as build_info
     from fastem.build import warmup as warmup
     from fastem.estimators.gaussian import GaussianMixture as GaussianMixture

@@ -1,0 +1,201 @@
+r"""The lower bound of the lectures, term by term (lecture rows L8 and L10).
+
+For any distribution q over the hidden components of each row, written as responsibilities q_ik with sum_k q_ik = 1,
+
+    ln p(X; theta) = L(q, theta) + KL(q, p(z given X; theta)),
+
+    L(q, theta) = sum_ik w_i q_ik ln p(x_i, z_i = k; theta)  -  sum_ik w_i q_ik ln q_ik,
+    KL(q, p)    = sum_ik w_i q_ik ln (q_ik / p(z_i = k given x_i; theta))  >=  0.
+
+The first sum of L is the expected complete-data log-likelihood, the second minus the entropy of q.  EM climbs L by
+coordinates: the E-step takes q = p(z given X; theta), which makes KL zero and the bound tight; the M-step raises L over
+theta with q held.  The log-likelihood is at least L, so it never falls.
+
+Here the three quantities are computed apart, each from its own formula, so that the identity is a check and not a
+definition.  Nothing of this is needed for a fit: it holds (n, k) numbers and is meant for looking at models.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastem import threads, validate
+from fastem.families.base import Family
+from fastem.families.kmeans import KMeansFamily
+from fastem.sources.memory import MemorySource
+
+
+class LowerBound:
+    """The log-likelihood of some rows, its lower bound, and the gap between them.
+
+    Parameters
+    ----------
+    model : mixture or Family
+        A mixture of `fastem`, fitted or not, or a family.
+    X : array-like (n, d)
+        The rows.
+    sample_weight : array-like (n,) or None
+        Weights of the rows; every sum over rows is weighted.
+    n_threads : int or None
+        Threads of the passes over the rows.
+
+    Attributes
+    ----------
+    family : Family
+        The model's family.
+    X : ndarray (n, d)
+        The rows as checked.
+
+    Notes
+    -----
+    `theta` is a record of the family's parameters (its ``params`` class), a fitted mixture, or None for those of the
+    fitted mixture that this was made with.  `q` has shape (n, k), is nonnegative and its rows sum to one.  All values
+    are sums over the rows; divided by the sum of the weights they compare with `lower_bound_`.
+
+    References
+    ----------
+    Neal and Hinton, "A view of the EM algorithm that justifies incremental, sparse, and other variants", 1998.
+    Bishop, PRML, section 9.4.
+
+    Examples
+    --------
+    >>> import fastem, numpy as np
+    >>> X = np.random.default_rng(0).normal(size=(200, 2)) + np.repeat([[0.0], [4.0]], 100, axis=0)
+    >>> model = fastem.GaussianMixture(2, random_state=0).fit(X)
+    >>> at = fastem.LowerBound(model, X)
+    >>> q = np.full((200, 2), 0.5)
+    >>> bool(at.bound(q) < at.log_likelihood())
+    True
+    >>> bool(np.isclose(at.bound(q) + at.kl(q), at.log_likelihood()))
+    True
+    >>> abs(at.kl(at.e_step())) < 1e-8
+    True
+    >>> theta = at.m_step(q)
+    >>> bool(at.bound(q, theta) > at.bound(q))
+    True
+    """
+
+    def __init__(self, model: Any, X: Any, sample_weight: Any = None, *, n_threads: int | None = None) -> None:
+        self._model = None if isinstance(model, Family) else model
+        self.family: Family = model if isinstance(model, Family) else _family_of(model)
+        if isinstance(self.family, KMeansFamily):
+            raise ValueError("k-means has no likelihood to bound; it is the limit of a Gaussian mixture.")
+        self.X = self._rows(X)
+        self._source = MemorySource(
+            self.X, validate.weights(sample_weight, len(self.X), self.X.dtype), n_threads=threads.resolve(n_threads)
+        )
+
+    def _rows(self, X: Any) -> np.ndarray:
+        if self._model is not None and hasattr(self._model, "n_features_in_"):
+            return self._model._table(X, reset=False)
+        if not self.family.allow_nan:
+            return validate.rows(X)
+        X = np.asarray(X)
+        return np.ascontiguousarray(X, X.dtype if X.dtype in validate.FLOATS else np.float64)
+
+    def _weigh(self, per_row: np.ndarray) -> float:
+        w = self._source.sample_weight
+        return float(w.astype(np.float64) @ per_row) if w.size else float(per_row.sum())
+
+    def _prepared(self, theta: Any) -> Any:
+        return self.family.prepare(self.parameters(theta), self.X.dtype)
+
+    def parameters(self, theta: Any = None) -> Any:
+        """Return the record of parameters that `theta` stands for.
+
+        Raises
+        ------
+        ValueError
+            If `theta` is None and there is no fitted mixture to take it from.
+        """
+        theta = self._model if theta is None else theta
+        if isinstance(theta, tuple):
+            return theta
+        if theta is None or not hasattr(theta, "n_features_in_"):
+            raise ValueError("theta must be a record of parameters or a fitted mixture; there is none to begin with.")
+        return theta._fitted_params(self.family)
+
+    def log_joint(self, theta: Any = None) -> np.ndarray:
+        """Return ln p(x_i, z_i = k; theta), (n, k)."""
+        return np.asarray(self.family.log_joint(self.X, self._prepared(theta), self._source.n_threads), np.float64)
+
+    def log_likelihood(self, theta: Any = None) -> float:
+        """Return ln p(X; theta) = sum_i w_i ln p(x_i; theta), as the family's own pass over the rows gives it."""
+        return self._weigh(self.family.log_prob(self.X, self._prepared(theta), self._source.n_threads))
+
+    def expected_log_joint(self, q: Any, theta: Any = None) -> float:
+        """Return sum_ik w_i q_ik ln p(x_i, z_i = k; theta): what the M-step maximises."""
+        return self._weigh(_expectation(self._checked(q), self.log_joint(theta)))
+
+    def entropy(self, q: Any) -> float:
+        """Return -sum_ik w_i q_ik ln q_ik."""
+        q = self._checked(q)
+        return -self._weigh(_expectation(q, _log(q)))
+
+    def bound(self, q: Any, theta: Any = None) -> float:
+        """Return L(q, theta): the expected complete-data log-likelihood plus the entropy of q."""
+        return self.expected_log_joint(q, theta) + self.entropy(q)
+
+    def kl(self, q: Any, theta: Any = None) -> float:
+        """Return the Kullback-Leibler divergence of the posterior p(z given X; theta) from q; at least 0."""
+        q, log_joint = self._checked(q), self.log_joint(theta)
+        log_posterior = log_joint - np.logaddexp.reduce(log_joint, axis=1, keepdims=True)
+        return self._weigh(_expectation(q, _log(q) - log_posterior))
+
+    def e_step(self, theta: Any = None) -> np.ndarray:
+        """Return the posterior p(z_i = k given x_i; theta), (n, k): the q that closes the gap."""
+        return self.family.posterior(self.X, self._prepared(theta), self._source.n_threads)[1]
+
+    def m_step(self, q: Any, theta: Any = None) -> Any:
+        """Return the parameters that maximise the bound for this q.
+
+        Parameters
+        ----------
+        q : array-like (n, k)
+            Responsibilities.
+        theta : optional
+            Parameters that the statistics are centred on; they decide nothing but rounding, and what a component
+            without any responsibility keeps.
+
+        Returns
+        -------
+        NamedTuple
+            A record of the family's parameters.
+        """
+        q, params = self._checked(q), self.parameters(theta)
+        prepared, layout = self.family.prepare(params, self.X.dtype), self.family.layout(self.X.shape[1])
+
+        def cell(X: np.ndarray, rows: slice) -> np.ndarray:
+            record = np.zeros(layout.size)
+            self.family.accumulate_given(X, self._source.weights_of(rows), q[rows], prepared, record)
+            return record
+
+        stats = layout.view(self._source.fold(cell, layout.size))
+        return self.family.m_step(stats, self.family.constants(self._source), prepared, params).params
+
+    def _checked(self, q: Any) -> np.ndarray:
+        q = np.asarray(q, np.float64)
+        shape = (len(self.X), self.family.n_components)
+        if q.shape != shape:
+            raise ValueError(f"q has shape {q.shape}, expected {shape}: rows by components.")
+        if not (np.all(q >= 0) and np.allclose(q.sum(axis=1), 1.0, atol=1e-6)):
+            raise ValueError("q must be nonnegative, and each of its rows must sum to one.")
+        return q
+
+
+def _family_of(model: Any) -> Family:
+    if not hasattr(model, "_family") or not hasattr(model, "_fitted_params"):
+        raise TypeError(f"LowerBound needs a mixture of fastem or a family, got {type(model).__name__}.")
+    return model._family()
+
+
+def _log(q: np.ndarray) -> np.ndarray:
+    with np.errstate(divide="ignore"):
+        return np.log(q)
+
+
+def _expectation(q: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return sum_k q_ik values_ik (n,); where q is 0 the value counts as nothing, be it infinite."""
+    return np.where(q > 0, q * np.where(q > 0, values, 0.0), 0.0).sum(axis=1)

@@ -1,0 +1,134 @@
+"""ln p(X) = L(q, theta) + KL(q, posterior), for every registered mixture."""
+
+import numpy as np
+import pytest
+
+import fastem
+from fastem import LowerBound, em, families
+from fastem.draws import Draws
+from fastem.monitor import Settings
+from fastem.sources.memory import MemorySource
+
+NAMES = sorted(name for name in families.FAMILIES if name != "kmeans")
+K, D = 3, 4
+
+
+def problem(name, n=300, seed=0):
+    """A family, parameters that did not make the rows, and the rows."""
+    family = families.make(name, K)
+    if hasattr(family, "reg_covar"):
+        family.reg_covar = 0.0
+    draws = Draws(seed)
+    X, _ = family.sample(family.example_params(D, draws), n, draws)
+    theta = family.blank_params(X[draws.distinct(n, K)], X.var(axis=0))
+    return family, theta, np.ascontiguousarray(X, np.float64)
+
+
+def some_q(n, seed=0, sharp=1.0):
+    """Random responsibilities, some of them exactly 0."""
+    q = Draws(seed, 9).uniform(n * K).reshape(n, K) ** sharp
+    q[::7, 0] = 0.0
+    return q / q.sum(axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("seed", range(3))
+def test_bound_and_divergence_add_up_for_any_q(name, weighted, seed):
+    family, theta, X = problem(name, seed=seed)
+    at = LowerBound(family, X, Draws(seed, 3).uniform(len(X)) if weighted else None)
+    q = some_q(len(X), seed, sharp=1.0 + 3.0 * seed)
+    likelihood, bound, kl = at.log_likelihood(theta), at.bound(q, theta), at.kl(q, theta)
+    assert bound + kl == pytest.approx(likelihood, rel=1e-11)
+    assert kl > 0
+    assert bound < likelihood
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_e_step_closes_the_gap_and_nothing_else_does(name):
+    family, theta, X = problem(name)
+    at = LowerBound(family, X)
+    q = at.e_step(theta)
+    assert at.kl(q, theta) == pytest.approx(0.0, abs=1e-9 * len(X))
+    assert at.bound(q, theta) == pytest.approx(at.log_likelihood(theta), rel=1e-12)
+    for share in (1e-3, 0.1):  # any step away from the posterior opens it
+        assert at.bound((1 - share) * q + share * some_q(len(X)), theta) < at.bound(q, theta)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("seed", range(3))
+def test_the_m_step_raises_the_bound_for_any_q(name, seed):
+    family, theta, X = problem(name, seed=seed)
+    at = LowerBound(family, X)
+    for q in (at.e_step(theta), some_q(len(X), seed)):
+        new = at.m_step(q, theta)
+        assert at.bound(q, new) > at.bound(q, theta)
+        again = at.m_step(q, new)  # the maximum does not depend on where the statistics are centred
+        assert at.bound(q, again) == pytest.approx(at.bound(q, new), rel=1e-10)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_em_by_hand_is_the_engine(name):
+    family, theta, X = problem(name)
+    at = LowerBound(family, X)
+    values = []
+    for _ in range(4):
+        q = at.e_step(theta)
+        values.append(at.bound(q, theta) / len(X))
+        theta = at.m_step(q, theta)
+    source = MemorySource(X)
+    start = problem(name)[1]
+    run = em.run_once(source, family, start, family.constants(source), Settings(max_iter=4, tol=0.0))
+    np.testing.assert_allclose(run.objectives, values[: len(run.objectives)], rtol=1e-9)
+
+
+def test_terms_are_the_formulas_in_plain_numpy():
+    from scipy.stats import multivariate_normal
+
+    family, theta, X = problem("gaussian-full", 50)
+    at, q, w = LowerBound(family, X, np.arange(50) % 3 + 0.5), some_q(50), np.arange(50) % 3 + 0.5
+    parts = zip(theta.weights, theta.means, theta.covariances, strict=True)
+    joint = np.column_stack([np.log(pi) + multivariate_normal(mean, cov).logpdf(X) for pi, mean, cov in parts])
+    log_q = np.log(np.where(q > 0, q, 1.0))
+    assert at.entropy(q) == pytest.approx(-(w @ (q * log_q).sum(axis=1)), rel=1e-12)
+    assert at.expected_log_joint(q, theta) == pytest.approx(w @ (q * joint).sum(axis=1), rel=1e-10)
+    assert at.log_likelihood(theta) == pytest.approx(w @ np.log(np.exp(joint).sum(axis=1)), rel=1e-10)
+
+
+def test_fitted_mixtures_bring_their_parameters():
+    _, _, X = problem("gaussian-full")
+    model = fastem.GaussianMixture(K, random_state=0, reg_covar=0.0).fit(X)
+    other = fastem.GaussianMixture(K, random_state=0, max_iter=1, reg_covar=0.0)
+    with pytest.warns(UserWarning, match="converge"):
+        other.fit(X)
+    at = LowerBound(model, X)
+    assert at.log_likelihood() == pytest.approx(model.score_samples(X).sum(), rel=1e-12)
+    assert at.log_likelihood(other) == pytest.approx(other.score_samples(X).sum(), rel=1e-12)
+    np.testing.assert_array_equal(at.e_step(), model.predict_proba(X))
+
+
+def test_a_dead_component_adds_nothing():
+    family, theta, X = problem("gaussian-full")
+    theta = theta._replace(weights=np.array([0.5, 0.5, 0.0]))
+    at = LowerBound(family, X)
+    q = at.e_step(theta)
+    assert np.all(q[:, 2] == 0)
+    assert at.bound(q, theta) + at.kl(q, theta) == pytest.approx(at.log_likelihood(theta), rel=1e-12)
+    assert at.kl(some_q(len(X)), theta) == np.inf
+
+
+def test_what_is_refused():
+    family, theta, X = problem("gaussian-full", 20)
+    at = LowerBound(family, X)
+    with pytest.raises(ValueError, match=r"shape \(20, 2\), expected \(20, 3\)"):
+        at.bound(np.full((20, 2), 0.5), theta)
+    with pytest.raises(ValueError, match="sum to one"):
+        at.bound(np.full((20, 3), 0.5), theta)
+    with pytest.raises(ValueError, match="sum to one"):
+        at.kl(np.tile([1.5, -0.5, 0.0], (20, 1)), theta)
+    with pytest.raises(ValueError, match="theta must be"):
+        at.log_likelihood()
+    with pytest.raises(ValueError, match="no likelihood"):
+        LowerBound(families.make("kmeans", 2), X)
+    with pytest.raises(TypeError, match="got KMeans"):
+        LowerBound(fastem.KMeans(2), X)
