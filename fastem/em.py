@@ -22,8 +22,11 @@ from fastem.result import FitResult, Run
 # start(source, draws) -> parameters of the family
 Start = Callable[[Any, Draws], Any]
 
-# Restarts run side by side, one thread each, when a restart has too few cells to keep all threads busy.
+# Restarts run side by side, one thread each, when a restart has too few cells to keep all threads busy but enough
+# work (rows times numbers in the record, about one multiply-add each) to outweigh Python's share of an iteration,
+# which holds the GIL for some 50 microseconds.
 CELLS_PER_THREAD = 4
+WORK_FOR_A_THREAD = 2_000_000
 
 
 def run(source: Any, family: Family, start: Start, *, settings: Settings, n_init: int = 1, seed: int = 0) -> FitResult:

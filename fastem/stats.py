@@ -10,6 +10,7 @@ numbers.  Neither depends on the number of threads, nor on how the rows arrive, 
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Generic, NamedTuple, TypeVar
 
@@ -53,17 +54,13 @@ class Layout(Generic[T]):
         assert tuple(shapes) == record._fields, f"{record.__name__} has fields {record._fields}"  # type: ignore[attr-defined]
         self.record = record
         self.shapes = tuple(shapes.values())
-        self.offsets = np.cumsum([0, *(math.prod(shape) for shape in self.shapes)]).tolist()
-
-    @property
-    def size(self) -> int:
-        """Length of the vector that holds one record."""
-        return self.offsets[-1]
+        stops = list(itertools.accumulate(math.prod(shape) for shape in self.shapes))
+        self.size = stops[-1]  # length of the vector that holds one record
+        self.slices = list(zip([0, *stops], stops, self.shapes, strict=False))
 
     def view(self, vector: np.ndarray) -> T:
         """Show a float64 vector (size,) as the record, without a copy."""
-        parts = zip(self.offsets, self.offsets[1:], self.shapes, strict=False)
-        return self.record(*(vector[start:stop].reshape(shape) for start, stop, shape in parts))
+        return self.record(*[vector[start:stop].reshape(shape) for start, stop, shape in self.slices])
 
 
 class Plan(NamedTuple):

@@ -14,6 +14,7 @@ their digits far from zero.  The kernel is Cython: `src/nearest.pyx`.
 
 from __future__ import annotations
 
+import functools
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -47,6 +48,11 @@ class KMeansStats(NamedTuple):
     inertia: np.ndarray  # () sum of w abs(x - c)^2
 
 
+@functools.lru_cache
+def _layout(k: int, d: int) -> Layout[KMeansStats]:
+    return Layout(KMeansStats, counts=(k,), sums=(k, d), inertia=())
+
+
 class KMeansMemo(NamedTuple):
     """What is kept for each row across iterations."""
 
@@ -64,8 +70,7 @@ class KMeansFamily(Family):
         self.n_components = n_components
 
     def layout(self, n_features: int) -> Layout[KMeansStats]:
-        k, d = self.n_components, n_features
-        return Layout(KMeansStats, counts=(k,), sums=(k, d), inertia=())
+        return _layout(self.n_components, n_features)
 
     def prepare(self, params: KMeansParams, dtype: np.dtype, previous: KMeansPrepared | None = None) -> KMeansPrepared:
         # Rounded first: the centres that a user sees in the rows' dtype are the ones that the kernel assigns to.
