@@ -23,8 +23,8 @@ from fastem.jit import kernel
 BLOCK = 256
 # One cache line more than a block, so that the columns of XT do not all fall into the same sets of the cache.
 STRIDE = BLOCK + 16
-# Rows are padded to a multiple of this: two vectors of AVX-512 in float64, one in float32.
-LANES = 16
+# Rows are padded to a multiple of this: four vectors of AVX-512 in float32.
+LANES = 64
 # Bytes that the arrays of one block may take: what stays in a second-level cache of 1 MiB with room for the rest.
 BLOCK_BYTES = 3 * 2**18
 
@@ -97,7 +97,9 @@ def _exponent32(typingcontext, bits):
 
 
 def exp(x):
-    """Exponential of x <= 700 to about one unit in the last place; exactly 0 where the result is below 1e-307 (1e-37).
+    """Exponential of x <= 700 to about one unit in the last place; exactly 0 for x < -650 (-70).
+
+    The margin above the smallest normal number keeps squares of coordinates times shares out of the denormals.
 
     Only for kernels; what it returns for NaN is not specified.
     """
@@ -129,7 +131,7 @@ def _exp64(x):
     p = p * r + 0.5000000000000001
     p = p * (r * r) + r + 1.0
     scaled = _float64(_bits64(p) + (_bits64(shifted) << 52))
-    return 0.0 if x < -707.0 else scaled
+    return 0.0 if x < -650.0 else scaled
 
 
 def _exp32(x):
@@ -145,7 +147,7 @@ def _exp32(x):
     p = p * r + f32(0.5)
     p = p * (r * r) + r + f32(1.0)
     scaled = _float32(_plus32(_bits32(p), _shift32(_bits32(shifted), 23)))
-    return f32(0.0) if x < f32(-87.0) else scaled
+    return f32(0.0) if x < f32(-70.0) else scaled
 
 
 # log(x) = e ln(2) + log(m), m in (sqrt(1/2), sqrt(2)): with s = (m - 1) / (m + 1), log(m) = 2 (s + s^3/3 + ...), in

@@ -7,6 +7,7 @@ tiles of features (16 multiply-adds for 8 loads); up to two features fit in regi
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from fastem.families.gaussian.records import (
     prepared_means,
     shifts,
 )
+from fastem.families.math import STRIDE
+from fastem.families.tiles import add_outer_tile, mahalanobis
 from fastem.jit import kernel
 from fastem.stats import Layout
 
@@ -34,12 +37,11 @@ def _log_joint_block(rows, XT, prepared, work, log_joint, best):
     dp = XT.shape[0]
     half = XT.dtype.type(0.5)
     zero = XT.dtype.type(0)
-    factors = prepared.precisions_cholesky
-    D, Y, q = work[:dp], work[2 * dp : 2 * dp + 4], work[2 * dp + 4]
+    panel = work[dp:]
     for r in range(rows):
         best[r] = -np.inf
     for c in range(k):
-        P = factors[c]
+        P = prepared.precisions_cholesky[c]
         offset = XT.dtype.type(prepared.offsets[c])
         if dp == 2:  # no intermediate array at all
             p00, p01, p11 = P[0, 0], P[0, 1], P[1, 1]
@@ -54,90 +56,30 @@ def _log_joint_block(rows, XT, prepared, work, log_joint, best):
                 log_joint[c, r] = value
                 best[r] = value if value > best[r] else best[r]
             continue
-        for j in range(d):
-            mean = prepared.means[c, j]
-            for r in range(rows):
-                D[j, r] = XT[j, r] - mean
-        for r in range(rows):
-            q[r] = zero
-        for i in range(0, dp, 4):
-            for r in range(rows):
-                Y[0, r] = zero
-                Y[1, r] = zero
-                Y[2, r] = zero
-                Y[3, r] = zero
-            for j in range(0, i, 4):
-                p00, p01, p02, p03 = P[j, i], P[j, i + 1], P[j, i + 2], P[j, i + 3]
-                p10, p11, p12, p13 = P[j + 1, i], P[j + 1, i + 1], P[j + 1, i + 2], P[j + 1, i + 3]
-                p20, p21, p22, p23 = P[j + 2, i], P[j + 2, i + 1], P[j + 2, i + 2], P[j + 2, i + 3]
-                p30, p31, p32, p33 = P[j + 3, i], P[j + 3, i + 1], P[j + 3, i + 2], P[j + 3, i + 3]
-                for r in range(rows):
-                    x0, x1, x2, x3 = D[j, r], D[j + 1, r], D[j + 2, r], D[j + 3, r]
-                    Y[0, r] += p00 * x0 + p10 * x1 + p20 * x2 + p30 * x3
-                    Y[1, r] += p01 * x0 + p11 * x1 + p21 * x2 + p31 * x3
-                    Y[2, r] += p02 * x0 + p12 * x1 + p22 * x2 + p32 * x3
-                    Y[3, r] += p03 * x0 + p13 * x1 + p23 * x2 + p33 * x3
-            p00, p01, p02, p03 = P[i, i], P[i, i + 1], P[i, i + 2], P[i, i + 3]
-            p11, p12, p13 = P[i + 1, i + 1], P[i + 1, i + 2], P[i + 1, i + 3]
-            p22, p23, p33 = P[i + 2, i + 2], P[i + 2, i + 3], P[i + 3, i + 3]
-            for r in range(rows):
-                x0, x1, x2, x3 = D[i, r], D[i + 1, r], D[i + 2, r], D[i + 3, r]
-                y0 = Y[0, r] + p00 * x0
-                y1 = Y[1, r] + p01 * x0 + p11 * x1
-                y2 = Y[2, r] + p02 * x0 + p12 * x1 + p22 * x2
-                y3 = Y[3, r] + p03 * x0 + p13 * x1 + p23 * x2 + p33 * x3
-                q[r] += y0 * y0 + y1 * y1 + y2 * y2 + y3 * y3
-        for r in range(rows):
-            value = offset - half * q[r]
-            log_joint[c, r] = value
-            best[r] = value if value > best[r] else best[r]
+        mahalanobis(rows, d, XT, prepared.means[c], P, offset, panel, log_joint[c], best)
 
 
 @kernel
-def scatter_tiles(
+def add_scatter(
     rows,
     d,
-    D,  # (dp, STRIDE), dp >= d whole tiles
-    W,  # (dp, STRIDE)
-    T,  # (16,) room to work in
-    scatter,  # (d * d,) float64 OUT: the symmetric W D' is added
+    Z,  # (dp, STRIDE), dp >= d whole tiles
+    T,  # (16,) float64 room to work in
+    scatter,  # (d * d,) float64 OUT: Z Z' is added
 ):
-    """Add a sum of outer products over the rows of a block."""
-    zero = D.dtype.type(0)
-    for i in range(0, D.shape[0], 4):
+    """Add the sum of outer products of the rows of a block with themselves."""
+    for i in range(0, Z.shape[0], 4):
         for j in range(0, i + 4, 4):
-            s00 = s01 = s02 = s03 = s10 = s11 = s12 = s13 = zero
-            s20 = s21 = s22 = s23 = s30 = s31 = s32 = s33 = zero
-            for r in range(rows):
-                x0, x1, x2, x3 = D[j, r], D[j + 1, r], D[j + 2, r], D[j + 3, r]
-                w0, w1, w2, w3 = W[i, r], W[i + 1, r], W[i + 2, r], W[i + 3, r]
-                s00 += w0 * x0
-                s01 += w0 * x1
-                s02 += w0 * x2
-                s03 += w0 * x3
-                s10 += w1 * x0
-                s11 += w1 * x1
-                s12 += w1 * x2
-                s13 += w1 * x3
-                s20 += w2 * x0
-                s21 += w2 * x1
-                s22 += w2 * x2
-                s23 += w2 * x3
-                s30 += w3 * x0
-                s31 += w3 * x1
-                s32 += w3 * x2
-                s33 += w3 * x3
-            T[0], T[1], T[2], T[3] = s00, s01, s02, s03
-            T[4], T[5], T[6], T[7] = s10, s11, s12, s13
-            T[8], T[9], T[10], T[11] = s20, s21, s22, s23
-            T[12], T[13], T[14], T[15] = s30, s31, s32, s33
-            for a in range(min(4, d - i)):
-                for b in range(min(4, d - j)):
-                    if j < i:
+            if i + 4 <= d:
+                add_outer_tile(rows, Z, i, j, scatter, d, i * d + j, j * d + i if j < i else -1)
+            else:  # the last tile is not whole
+                T[:] = 0.0
+                add_outer_tile(rows, Z, i, j, T, 4, 0, -1)
+                for a in range(d - i):
+                    for b in range(min(4, d - j)):
                         scatter[(i + a) * d + j + b] += T[4 * a + b]
-                        scatter[(j + b) * d + i + a] += T[4 * a + b]
-                    else:  # w x' is symmetric only to rounding
-                        scatter[(i + a) * d + j + b] += T[4 * max(a, b) + min(a, b)]
+                        if j < i:
+                            scatter[(j + b) * d + i + a] += T[4 * a + b]
 
 
 @kernel
@@ -145,7 +87,11 @@ def _moments_block(rows, XT, prepared, work, share, factor, masses, stats):
     k, d = prepared.means.shape
     dp = XT.shape[0]
     zero = XT.dtype.type(0)
-    D, W, q, T = work[:dp], work[dp : 2 * dp], work[2 * dp + 4], work[2 * dp]
+    Z, root = work[:dp], work[work.shape[0] - 1]
+    T = np.empty(16)
+    index = np.empty(STRIDE, np.intp)
+    # A row costs (d + d^2 / 4) / lanes cycles, and 1.3 d more to gather.
+    few = 1.0 + 1.3 * (64 // XT.itemsize) / (1.0 + 0.25 * d)
     for c in range(k):
         if masses[c] <= prepared.negligible[c]:
             continue
@@ -176,30 +122,53 @@ def _moments_block(rows, XT, prepared, work, share, factor, masses, stats):
                 stats[scatter + 2] += s01
                 stats[scatter + 3] += s11
             continue
-        n = zero
+        threshold = XT.dtype.type(prepared.negligible[c])
+        heavy = 0
         for r in range(rows):
-            resp = share[c, r] * factor[r]
-            q[r] = resp
-            n += resp
+            heavy += 1 if share[c, r] > threshold else 0
+        used = rows
+        n = zero
+        if heavy * few < rows:  # gather the rows that matter
+            heavy = 0
+            for r in range(rows):
+                if share[c, r] > threshold:
+                    index[heavy] = r
+                    heavy += 1
+            used = (heavy + 15) // 16 * 16
+            index[heavy:used] = rows - 1
+            for t in range(heavy):
+                resp = share[c, index[t]] * factor[index[t]]
+                root[t] = math.sqrt(resp)
+                n += resp
+            root[heavy:used] = zero
+        else:
+            for r in range(rows):
+                resp = share[c, r] * factor[r]
+                root[r] = math.sqrt(resp)
+                n += resp
         stats[1 + c] += n
         for j in range(d):
             mean = prepared.means[c, j]
             s = zero
-            for r in range(rows):
-                x = XT[j, r] - mean
-                v = q[r] * x
-                D[j, r] = x
-                W[j, r] = v
-                s += v
+            if used < rows:
+                for t in range(used):
+                    z = root[t] * (XT[j, index[t]] - mean)
+                    Z[j, t] = z
+                    s += root[t] * z
+            else:
+                for r in range(rows):
+                    z = root[r] * (XT[j, r] - mean)
+                    Z[j, r] = z
+                    s += root[r] * z
             stats[sums + j] += s
-        scatter_tiles(rows, d, D, W, T, stats[scatter : scatter + d * d])
+        add_scatter(used, d, Z, T, stats[scatter : scatter + d * d])
 
 
 @kernel
 def _room(prepared):
-    """Rows of XT, and of the work array: rows minus the mean, the same weighted, one tile, distances."""
+    """Rows of XT, and of the work array: weighted rows, the panel of `mahalanobis`, roots of responsibilities."""
     dp = prepared.precisions_cholesky.shape[1]
-    return dp, 2 * dp + 5
+    return dp, dp + (dp + 3) // 4 + 1
 
 
 accumulate = accumulator(_log_joint_block, _moments_block, _room)

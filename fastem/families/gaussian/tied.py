@@ -8,12 +8,13 @@ constant, less that of the means; only the sums cost another 2 d operations a ro
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 
 from fastem.families.cells import accumulator, expectation, only_log_joint
-from fastem.families.gaussian.full import padded_features, precision_cholesky, scatter_tiles
+from fastem.families.gaussian.full import add_scatter, padded_features, precision_cholesky
 from fastem.families.gaussian.records import (
     GaussianParams,
     TiedConstants,
@@ -119,8 +120,7 @@ def total_scatter(
     n, d = X.shape
     dp = (d + 3) // 4 * 4
     XT = np.zeros((dp, STRIDE), X.dtype)
-    W = np.zeros((dp, STRIDE), X.dtype)
-    T = np.empty(16, X.dtype)
+    T = np.empty(16)
     wb = np.empty(STRIDE, X.dtype)
     for first in range(0, n, BLOCK):
         m = min(BLOCK, n - first)
@@ -129,8 +129,8 @@ def total_scatter(
         load_weights(w, first, m, rows, wb)
         for j in range(d):
             for r in range(rows):
-                W[j, r] = wb[r] * XT[j, r]
-        scatter_tiles(rows, d, XT, W, T, scatter)
+                XT[j, r] *= math.sqrt(wb[r])
+        add_scatter(rows, d, XT, T, scatter)
 
 
 # --- algebra
