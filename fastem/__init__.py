@@ -21,6 +21,7 @@ __version__ = "0.1.0"
 _HOME = {
     "KMeans": "fastem.estimators.kmeans",
     "GaussianMixture": "fastem.estimators.gaussian",
+    "AnomalyDetector": "fastem.anomaly",
     "IterationInfo": "fastem.monitor",
     "LowerBound": "fastem.bound",
     "MonotonicityError": "fastem.monitor",
@@ -37,6 +38,7 @@ __all__ = ["__version__", *sorted(_HOME)]
 if TYPE_CHECKING:
     from fastem import backend as backend
     from fastem import plot as plot
+    from fastem.anomaly import AnomalyDetector as AnomalyDetector
     from fastem.bound import LowerBound as LowerBound
     from fastem.build import build_info as build_info
     from fastem.build import warmup as warmup
