@@ -17,6 +17,7 @@ from fastem.draws import Draws
 from fastem.families.base import Family
 from fastem.families.kmeans import KMeansFamily, KMeansParams
 from fastem.monitor import Settings
+from fastem.sharing import finder
 
 Start = em.Start
 CenterStart = Callable[[Any, Draws], np.ndarray]  # (source, draws) -> centres (k, d) float64
@@ -116,6 +117,7 @@ def mixture_start(family: Family, init_params: str, given: dict[str, np.ndarray]
         Fields of the family's parameters that replace those of the start.
     """
     given = given or {}
+    once = finder()  # now: restarts may run in other threads
 
     def start(source: Any, draws: Draws) -> Any:
         if set(given) == set(family.params._fields):  # nothing is left to find out
@@ -123,7 +125,11 @@ def mixture_start(family: Family, init_params: str, given: dict[str, np.ndarray]
         if init_params == "random":
             params = from_random_responsibilities(source, family, draws)
         else:
-            params = from_centers(source, family, _first_centers(source, family.n_components, init_params, draws))
+            k = family.n_components
+            centers = once(
+                (family.name, k, init_params, draws.key), lambda: _first_centers(source, k, init_params, draws)
+            )
+            params = from_centers(source, family, centers)
         return params._replace(**given)
 
     return start
