@@ -28,6 +28,7 @@ _HOME = {
     "build_info": "fastem.build",
     "load": "fastem.persist",
     "save": "fastem.persist",
+    "select": "fastem.selection",
     "warmup": "fastem.build",
     "backend": "fastem.backend",
     "plot": "fastem.plot",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from fastem.monitor import MonotonicityError as MonotonicityError
     from fastem.persist import load as load
     from fastem.persist import save as save
+    from fastem.selection import select as select
 
 
 def __getattr__(name: str) -> Any:

@@ -42,6 +42,11 @@ class Draws:
         self._key = mix64(mix64(words[:1] + GOLDEN) + words[1:] * GOLDEN)
         self._next = 0
 
+    @property
+    def key(self) -> int:
+        """What tells the draws of one seed and restart from all others."""
+        return int(self._key[0])
+
     def bits(self, n: int) -> np.ndarray:
         """Return n random 64-bit words (n,) uint64."""
         number = np.arange(self._next + 1, self._next + n + 1, dtype=np.uint64)
