@@ -18,6 +18,7 @@ from fastem.families.base import Family
 from fastem.families.kmeans import KMeansFamily, KMeansParams
 from fastem.monitor import Settings
 from fastem.sharing import finder
+from fastem.sources.mapped import MappedSource
 
 Start = em.Start
 CenterStart = Callable[[Any, Draws], np.ndarray]  # (source, draws) -> centres (k, d) float64
@@ -127,12 +128,40 @@ def mixture_start(family: Family, init_params: str, given: dict[str, np.ndarray]
         else:
             k = family.n_components
             centers = once(
-                (family.name, k, init_params, draws.key), lambda: _first_centers(source, k, init_params, draws)
+                (family.name, k, init_params, draws.key),
+                lambda: _first_centers(landscape(source, family), k, init_params, draws),
             )
             params = from_centers(source, family, centers)
         return params._replace(**given)
 
     return start
+
+
+def landscape(source: Any, family: Family) -> Any:
+    """Return the rows as starts see them: complete, and with distances that mean something to the family.
+
+    Missing values lie at the mean of their feature.
+    """
+    embed = family.embedding()
+    if embed is not None:
+        return MappedSource(source, embed)
+    if not family.allow_nan or not np.isnan(source.fold(lambda X, rows: X.sum(keepdims=True)[0], 1)[0]):
+        return source
+    middle = _observed_means(source).astype(source.dtype)
+    return MappedSource(source, lambda X: np.where(np.isnan(X), middle, X))
+
+
+def _observed_means(source: Any) -> np.ndarray:
+    """Mean of each feature (d,) over the rows where it is observed; 0 where it never is."""
+    d = source.n_features
+
+    def cell(X: np.ndarray, rows: slice) -> np.ndarray:
+        w, seen = source.weights_of(rows), ~np.isnan(X)
+        w = w.astype(np.float64) if w.size else np.ones(len(X))
+        return np.concatenate([w @ np.where(seen, X, 0.0), w @ seen])
+
+    total = source.fold(cell, 2 * d)
+    return total[:d] / np.where(total[d:] > 0, total[d:], np.inf)
 
 
 def _first_centers(source: Any, k: int, init_params: str, draws: Draws) -> np.ndarray:
@@ -179,7 +208,9 @@ def beside_known(known: np.ndarray, centers: np.ndarray) -> np.ndarray:
 
 
 def from_centers(source: Any, family: Family, centers: np.ndarray) -> Any:
-    """Return the mixture that one M-step makes of the rows' nearest centres (k, d), known labels kept.
+    """Return the mixture that one M-step makes of the rows' nearest centres (k, e), known labels kept.
+
+    Distances are those of the family's `landscape`.
 
     A centre without rows keeps its place, with the variances of the whole data.
     """
@@ -190,19 +221,21 @@ def from_centers(source: Any, family: Family, centers: np.ndarray) -> Any:
     def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
         labels[rows] = kmeans.assign(X, prepared_centers, n_threads)[0]
 
-    source.each_block(block)
+    space = landscape(source, family)
+    space.each_block(block)
     if source.labels.size:
         labels = np.where(source.labels >= 0, source.labels, labels)
     assigned = source.with_labels(labels)
-    blank = family.blank_params(centers, variances(source))
+    blank = family.blank_params(centers, variances(space))
     prepared = family.prepare(blank, source.dtype)
-    return family.m_step(assigned.accumulate(family, prepared), family.constants(source), prepared, blank).params
+    return family.first_step(assigned.accumulate(family, prepared), family.constants(source), prepared, blank)
 
 
 def from_random_responsibilities(source: Any, family: Family, draws: Draws) -> Any:
     """Return the mixture that one M-step makes of responsibilities drawn uniformly and normalised."""
-    middle = source.take(draws.distinct(source.n_rows, 1)).astype(np.float64)
-    blank = family.blank_params(np.repeat(middle, family.n_components, axis=0), variances(source))
+    space = landscape(source, family)
+    middle = space.take(draws.distinct(source.n_rows, 1)).astype(np.float64)
+    blank = family.blank_params(np.repeat(middle, family.n_components, axis=0), variances(space))
     prepared = family.prepare(blank, source.dtype)
     layout = family.layout(source.n_features)
     key = int(draws.bits(1)[0])
@@ -218,7 +251,7 @@ def from_random_responsibilities(source: Any, family: Family, draws: Draws) -> A
         return record
 
     stats = layout.view(source.fold(cell, layout.size))
-    return family.m_step(stats, family.constants(source), prepared, blank).params
+    return family.first_step(stats, family.constants(source), prepared, blank)
 
 
 def variances(source: Any) -> np.ndarray:

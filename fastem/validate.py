@@ -188,8 +188,10 @@ def is_real(value: Any, low: float) -> bool:
     return isinstance(value, int | float | np.number) and not isinstance(value, bool) and bool(low <= value < np.inf)
 
 
-def table(estimator: Any, X: Any, *, reset: bool, accept_sparse: bool = False) -> Any:
+def table(estimator: Any, X: Any, *, reset: bool, accept_sparse: bool = False, allow_nan: bool = False) -> Any:
     """Return an estimator's input as finite C-contiguous float rows (n, d), or CSR, with its features checked.
+
+    With `allow_nan`, NaN stands for a missing value and is let through; infinity is not.
 
     Raises
     ------
@@ -206,6 +208,7 @@ def table(estimator: Any, X: Any, *, reset: bool, accept_sparse: bool = False) -
         accept_large_sparse=False,
         dtype=FLOATS,
         order="C",
+        ensure_all_finite="allow-nan" if allow_nan else True,
     )
 
 

@@ -16,6 +16,9 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gaussian-tied": ("fastem.families.gaussian", "GaussianFamily", {"covariance_type": "tied"}),
     "gaussian-diag": ("fastem.families.gaussian", "GaussianFamily", {"covariance_type": "diag"}),
     "gaussian-spherical": ("fastem.families.gaussian", "GaussianFamily", {"covariance_type": "spherical"}),
+    "bernoulli": ("fastem.families.bernoulli", "BernoulliFamily", {}),
+    "poisson": ("fastem.families.poisson", "PoissonFamily", {}),
+    "categorical": ("fastem.families.categorical", "CategoricalFamily", {"n_categories": 3}),
 }
 
 

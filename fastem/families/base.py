@@ -45,7 +45,8 @@ class Family(ABC):
     name: str
     params: type[Any]  # the NamedTuple class of the parameters
     n_components: int
-    allow_nan = False
+    allow_nan = False  # NaN is a missing value
+    continuous = True  # rows are points of a space that may be shifted and scaled; False for counts and codes
     # True: after the loop the engine makes one more pass, so that the objective and the memo (labels) belong to the
     # final parameters.  False: the objective is that of the last E-step, as scikit-learn's mixtures report it.
     final_pass = False
@@ -103,6 +104,20 @@ class Family(ABC):
 
         `prepared` and `params` are those of the E-step: moments are centred on the means in `prepared`.
         """
+
+    def first_step(self, stats: Any, constants: Any, prepared: Any, params: Any) -> Any:
+        """Return the parameters that a start makes of the statistics of a first assignment: those of an M-step.
+
+        Families whose parameters have a boundary that EM cannot leave keep them off it here.
+        """
+        return self.m_step(stats, constants, prepared, params).params
+
+    def embedding(self) -> Callable[[np.ndarray], np.ndarray] | None:
+        """Return the function from rows (m, d) to rows (m, e) whose distances a start may use, or None for the rows.
+
+        `blank_params` then gets its means in those coordinates (k, e).
+        """
+        return None
 
     def shortfall(self, stats: Any, constants: Any, prepared: Any, old: Any, new: Any) -> float:
         """By how much floors and regularisation let the objective fall from `old` to `new`.

@@ -1,0 +1,342 @@
+r"""What families share whose log-density is linear in the row, given the component.
+
+    log p(x given z = k) = sum_j seen_j (slope_kj (x_j - o_j) + level_kj) + h(x),     seen_j = 0 where x_j is missing,
+
+is an exponential family whose sufficient statistic is the row itself: Bernoulli and Poisson.  The term h(x), the same
+for all components, is left to the family.  For a block of rows both steps are then products of small matrices,
+
+    log_joint = log_weights + slope (X - o)' + level seen',      sums = R (X - o),      observed = R seen,
+
+which the kernels below take in tiles of 4 components by 4 features; a block without missing values needs no `seen`.
+
+Missing values are ignorable (missing at random): they contribute nothing to the density of their row, and a mean is
+taken over the weight that its component has in the rows where the feature is observed.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastem import threads
+from fastem.families.base import Family, State
+from fastem.families.cells import accumulator, expectation, only_log_joint
+from fastem.jit import kernel
+from fastem.stats import Layout
+
+# A component or a feature of it with less weight than this keeps its parameters (10 eps, as for Gaussians).
+DEAD = 10 * np.finfo(np.float64).eps
+# A probability or rate of 0 counts as this in logarithms: finite, so that 0 log 0 = 0, and far below any rounding of a
+# responsibility, but not so far that float32 loses digits to it.
+NEVER = 1e-30
+# Weight of the pooled data in the first M-step of a start, as a share of the mean weight of a component.
+POOLED = 0.01
+
+
+class LinearPrepared(NamedTuple):
+    """Parameters as the kernels want them."""
+
+    origin: np.ndarray  # (d,) in the rows' dtype
+    log_weights: np.ndarray  # (k,) float64
+    offsets: np.ndarray  # (k,) float64, log_weights + the sum of the levels
+    coefficients: np.ndarray  # (k, 2 dp) in the rows' dtype: slopes, then levels, each padded with zeros to dp
+
+
+class LinearStats(NamedTuple):
+    """The additive record."""
+
+    loglik: np.ndarray  # () sum of w (log p(x) - h(x))
+    counts: np.ndarray  # (k,) sum of w r
+    sums: np.ndarray  # (k, d) sum of w r (x - origin) over the observed values
+    observed: np.ndarray  # (k, d) sum of w r over the observed values
+
+
+# --- kernels
+
+
+@kernel
+def add_product(
+    rows,
+    n,  # features, a multiple of 4
+    Z,  # (>= n, STRIDE) rows as columns
+    first,  # column of the coefficients that belongs to Z[0]
+    coefficients,  # (k, >= first + n)
+    out,  # (k, STRIDE) OUT
+):
+    """Add coefficients Z to `out`."""
+    k = out.shape[0]
+    whole = k // 4 * 4
+    A = coefficients
+    for c in range(0, whole, 4):
+        for j in range(0, n, 4):
+            t = first + j
+            a0, a1, a2, a3 = A[c, t], A[c, t + 1], A[c, t + 2], A[c, t + 3]
+            b0, b1, b2, b3 = A[c + 1, t], A[c + 1, t + 1], A[c + 1, t + 2], A[c + 1, t + 3]
+            e0, e1, e2, e3 = A[c + 2, t], A[c + 2, t + 1], A[c + 2, t + 2], A[c + 2, t + 3]
+            f0, f1, f2, f3 = A[c + 3, t], A[c + 3, t + 1], A[c + 3, t + 2], A[c + 3, t + 3]
+            for r in range(rows):
+                x0, x1, x2, x3 = Z[j, r], Z[j + 1, r], Z[j + 2, r], Z[j + 3, r]
+                out[c, r] += a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3
+                out[c + 1, r] += b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3
+                out[c + 2, r] += e0 * x0 + e1 * x1 + e2 * x2 + e3 * x3
+                out[c + 3, r] += f0 * x0 + f1 * x1 + f2 * x2 + f3 * x3
+    for c in range(whole, k):
+        for j in range(0, n, 4):
+            t = first + j
+            a0, a1, a2, a3 = A[c, t], A[c, t + 1], A[c, t + 2], A[c, t + 3]
+            for r in range(rows):
+                out[c, r] += a0 * Z[j, r] + a1 * Z[j + 1, r] + a2 * Z[j + 2, r] + a3 * Z[j + 3, r]
+
+
+@kernel
+def sum_rows(
+    rows,
+    n,  # features, a multiple of 4
+    Z,  # (>= n, STRIDE) rows as columns
+    resp,  # (k, STRIDE)
+    out,  # (k, >= n) float64 OUT
+):
+    """Write the sums over rows of resp times Z; float32 is summed in float32 within the block."""
+    k = resp.shape[0]
+    whole = k // 4 * 4
+    zero = Z.dtype.type(0)
+    for c in range(0, whole, 4):
+        for j in range(0, n, 4):
+            a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = e0 = e1 = e2 = e3 = f0 = f1 = f2 = f3 = zero
+            for r in range(rows):
+                x0, x1, x2, x3 = Z[j, r], Z[j + 1, r], Z[j + 2, r], Z[j + 3, r]
+                a, b, e, f = resp[c, r], resp[c + 1, r], resp[c + 2, r], resp[c + 3, r]
+                a0 += a * x0
+                a1 += a * x1
+                a2 += a * x2
+                a3 += a * x3
+                b0 += b * x0
+                b1 += b * x1
+                b2 += b * x2
+                b3 += b * x3
+                e0 += e * x0
+                e1 += e * x1
+                e2 += e * x2
+                e3 += e * x3
+                f0 += f * x0
+                f1 += f * x1
+                f2 += f * x2
+                f3 += f * x3
+            out[c, j], out[c, j + 1], out[c, j + 2], out[c, j + 3] = a0, a1, a2, a3
+            out[c + 1, j], out[c + 1, j + 1], out[c + 1, j + 2], out[c + 1, j + 3] = b0, b1, b2, b3
+            out[c + 2, j], out[c + 2, j + 1], out[c + 2, j + 2], out[c + 2, j + 3] = e0, e1, e2, e3
+            out[c + 3, j], out[c + 3, j + 1], out[c + 3, j + 2], out[c + 3, j + 3] = f0, f1, f2, f3
+    for c in range(whole, k):
+        for j in range(0, n, 4):
+            a0 = a1 = a2 = a3 = zero
+            for r in range(rows):
+                a = resp[c, r]
+                a0 += a * Z[j, r]
+                a1 += a * Z[j + 1, r]
+                a2 += a * Z[j + 2, r]
+                a3 += a * Z[j + 3, r]
+            out[c, j], out[c, j + 1], out[c, j + 2], out[c, j + 3] = a0, a1, a2, a3
+
+
+@kernel
+def weigh(
+    rows,
+    share,  # (k, STRIDE) INOUT: becomes weighted responsibilities
+    factor,  # (STRIDE,)
+    stats,  # flat record OUT: counts begin at 1
+):
+    """Turn shares into weighted responsibilities and add them to the counts."""
+    zero = share.dtype.type(0)
+    for c in range(share.shape[0]):
+        n = zero
+        for r in range(rows):
+            value = share[c, r] * factor[r]
+            share[c, r] = value
+            n += value
+        stats[1 + c] += n
+
+
+@kernel
+def highest(
+    rows,
+    log_joint,  # (k, STRIDE)
+    best,  # (STRIDE,) OUT
+):
+    """Write the largest log-density of each row."""
+    for r in range(rows):
+        best[r] = log_joint[0, r]
+    for c in range(1, log_joint.shape[0]):
+        for r in range(rows):
+            best[r] = max(best[r], log_joint[c, r])
+
+
+@kernel
+def _log_joint_block(rows, XT, prepared, work, log_joint, best):
+    d, dp = prepared.origin.shape[0], XT.shape[0]
+    zero, one = XT.dtype.type(0), XT.dtype.type(1)
+    missing = 0
+    for j in range(d):
+        for r in range(rows):
+            x = XT[j, r]
+            missing += 1 if x != x else 0
+    work[2 * dp, 0] = missing  # for `_moments_block`
+    constant = prepared.offsets
+    Z, n = XT, dp
+    if missing:
+        for j in range(d):
+            for r in range(rows):
+                x = XT[j, r]
+                work[j, r] = x if x == x else zero
+                work[dp + j, r] = one if x == x else zero
+        Z, n, constant = work, 2 * dp, prepared.log_weights
+    for c in range(log_joint.shape[0]):
+        start = XT.dtype.type(constant[c])
+        for r in range(rows):
+            log_joint[c, r] = start
+    add_product(rows, n, Z, 0, prepared.coefficients, log_joint)
+    highest(rows, log_joint, best)
+
+
+@kernel
+def _moments_block(rows, XT, prepared, work, share, factor, masses, stats):
+    k, d, dp = share.shape[0], prepared.origin.shape[0], XT.shape[0]
+    missing = work[2 * dp, 0] > 0
+    Z, n = (work, 2 * dp) if missing else (XT, dp)
+    before = stats[1 : 1 + k].copy()
+    weigh(rows, share, factor, stats)
+    out = np.empty((k, n))
+    sum_rows(rows, n, Z, share, out)
+    for c in range(k):
+        sums, observed = 1 + k + c * d, 1 + k + k * d + c * d
+        count = stats[1 + c] - before[c]
+        for j in range(d):
+            stats[sums + j] += out[c, j]
+            stats[observed + j] += out[c, dp + j] if missing else count
+
+
+@kernel
+def _room(prepared):
+    """Rows of XT (features in fours), and of the work array: values, `seen`, and the number of missing values."""
+    dp = prepared.coefficients.shape[1] // 2
+    return dp, 2 * dp + 1
+
+
+accumulate = accumulator(_log_joint_block, _moments_block, _room)
+expect = expectation(_log_joint_block, _room)
+log_joint = only_log_joint(expect)
+
+# --- algebra
+
+
+def padded_features(d: int) -> int:
+    """Features after padding to whole tiles."""
+    return -(-d // 4) * 4
+
+
+def log_weights(weights: np.ndarray) -> np.ndarray:
+    """Return the logarithms of mixing proportions, -inf for a component that has died."""
+    with np.errstate(divide="ignore"):
+        return np.log(weights)
+
+
+class DiscreteFamily(Family):
+    """A mixture of discrete distributions: its record holds loglik and counts, its parameters hold weights."""
+
+    allow_nan = True
+    continuous = False
+
+    def objective(self, stats: Any, constants: Any, params: Any) -> float:
+        """Mean log-likelihood of a row."""
+        return float(stats.loglik / stats.counts.sum())
+
+    def progress(self, before: State, after: State) -> float:
+        """Change of the mean log-likelihood since the last iteration."""
+        return abs(after.objective - before.objective)
+
+    def shortfall(self, stats: Any, constants: Any, prepared: Any, old: Any, new: Any) -> float:
+        fall = self.expected_log_likelihood(stats, prepared, old) - self.expected_log_likelihood(stats, prepared, new)
+        return max(0.0, fall / float(stats.counts.sum()))
+
+    @abstractmethod
+    def expected_log_likelihood(self, stats: Any, prepared: Any, params: Any) -> float:
+        """Return Q, the expected complete-data log-likelihood of `params`, up to what no parameter changes."""
+
+    def weights_of(self, stats: Any) -> np.ndarray:
+        """Return the M-step's mixing proportions (k,)."""
+        return stats.counts / stats.counts.sum()
+
+    def weights_term(self, stats: Any, params: Any) -> float:
+        """Return the share of the mixing proportions in Q; 0 log 0 = 0."""
+        return float(stats.counts @ np.log(np.maximum(params.weights, NEVER)))
+
+
+class LinearFamily(DiscreteFamily):
+    """A mixture with a log-density that is linear in the row."""
+
+    @abstractmethod
+    def origin(self, params: Any) -> np.ndarray:
+        """Point (d,) that rows are taken relative to; the same whatever the rows' dtype."""
+
+    @abstractmethod
+    def natural(self, params: Any, origin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return slopes and levels (k, d) float64 of the log-density about the origin."""
+
+    def layout(self, n_features: int) -> Layout[LinearStats]:
+        k, d = self.n_components, n_features
+        return Layout(LinearStats, loglik=(), counts=(k,), sums=(k, d), observed=(k, d))
+
+    def prepare(self, params: Any, dtype: np.dtype, previous: Any = None) -> LinearPrepared:
+        origin = self.origin(params)
+        slope, level = self.natural(params, origin)
+        d, dp = len(origin), padded_features(len(origin))
+        coefficients = np.zeros((len(slope), 2 * dp), dtype)
+        coefficients[:, :d] = slope
+        coefficients[:, dp : dp + d] = level
+        log_pi = log_weights(params.weights)
+        return LinearPrepared(origin.astype(dtype), log_pi, log_pi + level.sum(axis=1), coefficients)
+
+    def accumulate(self, X, w, labels, prepared: LinearPrepared, stats: np.ndarray) -> None:
+        record = np.empty((1, stats.size))
+        accumulate.serial(X, w, labels, prepared, 0, 0, record)
+        stats += record[0]
+
+    def sweep(self, X, w, labels, prepared: LinearPrepared, level, out, n_threads, memo: Any = None) -> None:
+        threads.run_sweep(accumulate, (X, w, labels, prepared), level, out, n_threads)
+
+    def means(self, stats: LinearStats, prepared: LinearPrepared, previous: np.ndarray) -> np.ndarray:
+        """Return the means (k, d) over the observed values; without any, `previous`."""
+        alive = stats.observed > DEAD
+        return np.where(alive, prepared.origin + stats.sums / np.where(alive, stats.observed, np.inf), previous)
+
+    def pooled(self, stats: LinearStats) -> LinearStats:
+        """Return the record of a start with a little of all rows added to each component.
+
+        Clusters of a first hard assignment often hold one value only, and EM cannot leave a probability of 0.
+        """
+        observed = stats.observed.sum(axis=0)
+        share = POOLED / self.n_components * stats.counts.sum() / np.where(observed > 0, observed, np.inf)
+        return stats._replace(
+            sums=stats.sums + share * stats.sums.sum(axis=0), observed=stats.observed + share * observed
+        )
+
+    def first_step(self, stats: LinearStats, constants: Any, prepared: LinearPrepared, params: Any) -> Any:
+        return self.m_step(self.pooled(stats), constants, prepared, params).params
+
+    def expected_log_likelihood(self, stats: LinearStats, prepared: LinearPrepared, params: Any) -> float:
+        slope, level = self.natural(params, prepared.origin.astype(np.float64))
+        return self.weights_term(stats, params) + float(np.sum(stats.sums * slope + stats.observed * level))
+
+    def log_joint(self, X: np.ndarray, prepared: LinearPrepared, n_threads: int) -> np.ndarray:
+        out = np.empty((len(X), self.n_components))
+        threads.run_each(log_joint, X, prepared, out, n_threads)
+        return out
+
+    def accumulate_given(self, X, w, resp: np.ndarray, prepared: LinearPrepared, stats: np.ndarray) -> None:
+        record = self.layout(X.shape[1]).view(stats)
+        weighted = resp * w[:, None] if w.size else resp
+        seen = ~np.isnan(X)
+        record.counts[:] += weighted.sum(axis=0)
+        record.sums[:] += weighted.T @ np.where(seen, X.astype(np.float64) - prepared.origin, 0.0)
+        record.observed[:] += weighted.T @ seen
