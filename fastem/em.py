@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from fastem import accelerate, threads
 from fastem import stats as grid
-from fastem import threads
 from fastem.draws import Draws
 from fastem.families.base import Family, State
 from fastem.monitor import Monitor, Settings
@@ -101,12 +101,20 @@ def run_once(source: Any, family: Family, params: Any, constants: Any, settings:
     memo = family.new_memo(source.n_rows)
     slack = 64 * float(np.finfo(source.dtype).eps)  # rounding of a mean of log-densities
     before = State(params, -np.inf)
-    prepared, stats, stop = None, None, False
+    prepared: Any = None
+    stats: Any = None
+    plain: Any = None  # where EM arrived, while an extrapolation from there is tried
+    stop = False
+    path = accelerate.METHODS[settings.accelerate](family)
     while not stop:
         last_prepared, last_stats = prepared, stats
         prepared = family.prepare(params, source.dtype, prepared)
         stats = source.accumulate(family, prepared, memo)
         objective = family.objective(stats, constants, params)
+        if plain is not None and not path.judge(objective >= before.objective):
+            params, plain, prepared, stats = plain, None, last_prepared, last_stats
+            continue
+        plain = None
         monitor.observe(
             objective,
             slack,
@@ -127,6 +135,12 @@ def run_once(source: Any, family: Family, params: Any, constants: Any, settings:
         change = family.progress(before._replace(params=params), after)
         before, params = State(params, objective), step.params
         stop = monitor.advance(change, params, settled=stats is expected)
+        if stats is not expected:
+            path.forget()
+        elif not stop:
+            leap = path.propose(before.params, params)
+            if leap is not None:
+                params, plain = leap, params
     if family.final_pass:
         stats = source.accumulate(family, family.prepare(params, source.dtype), memo)
         objective = family.objective(stats, constants, params)

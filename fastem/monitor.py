@@ -44,6 +44,8 @@ class Settings:
     callback : callable or None
         Called with an `IterationInfo` after each iteration, from the thread that runs the restart.  Returning True
         ends that restart.
+    accelerate : {None, "squarem"}
+        How to extrapolate the path of EM (`fastem.accelerate`); None is plain EM.
     """
 
     max_iter: int = 100
@@ -51,6 +53,7 @@ class Settings:
     certify: bool = False
     keep_history: bool = False
     callback: Callback | None = None
+    accelerate: str | None = None
 
 
 class Monitor:

@@ -27,6 +27,7 @@ class EMEstimator(BaseEstimator):
     callback: Callable[[IterationInfo], Any] | None
     certify: bool
     keep_history: bool
+    accelerate: str | None = None  # for estimators that offer it
 
     def _check_shared_parameters(self) -> None:
         check = validate.parameter
@@ -44,6 +45,7 @@ class EMEstimator(BaseEstimator):
             certify=self.certify,
             keep_history=self.keep_history,
             callback=self._callback(),
+            accelerate=self.accelerate,
         )
 
     def _callback(self) -> Callable[[IterationInfo], Any] | None:

@@ -56,6 +56,9 @@ class GaussianMixture(BaseMixture):
         Raise `MonotonicityError` should the log-likelihood fall by more than rounding and `reg_covar` explain.
     keep_history : bool, default=False
         Keep the parameters of every iteration of the best restart in `history_` (lecture row L12).
+    accelerate : {"squarem"} or None, default=None
+        Extrapolate the path of EM to need fewer iterations.  The log-likelihood never falls for it, but the run may end
+        in another local maximum than plain EM, and passes that are thrown away are not counted by `n_iter_`.
 
     Attributes
     ----------
@@ -132,6 +135,7 @@ class GaussianMixture(BaseMixture):
         callback: Callable[[IterationInfo], Any] | None = None,
         certify: bool = False,
         keep_history: bool = False,
+        accelerate: str | None = None,
     ) -> None:
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -151,6 +155,7 @@ class GaussianMixture(BaseMixture):
         self.callback = callback
         self.certify = certify
         self.keep_history = keep_history
+        self.accelerate = accelerate
 
     def _family(self) -> GaussianFamily:
         return GaussianFamily(self.n_components, self.covariance_type, self.reg_covar)

@@ -141,6 +141,18 @@ class Family(ABC):
     def progress(self, before: State, after: State) -> float:
         """The number that is compared with tol; `before` holds the last, `after` the new parameters and objective."""
 
+    def pack(self, params: Any, like: Any) -> np.ndarray:
+        """Return unconstrained coordinates (m,) of `params`, relative to `like`: 0 for `like` itself.
+
+        Lengths should be measured by the complete data's information at `like`.  What cannot move (a weight of 0, fixed
+        parameters) gets the coordinate 0.  For acceleration; optional.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no coordinates, so that it cannot be accelerated.")
+
+    def unpack(self, vector: np.ndarray, like: Any) -> Any:
+        """Return the parameters at these coordinates (m,), or None if they lie too far from `like` to be tried."""
+        raise NotImplementedError(f"{type(self).__name__} has no coordinates, so that it cannot be accelerated.")
+
     @abstractmethod
     def log_joint(self, X: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
         """Return log p(x_i, z_i = k), float64 (n, k): the numbers of the E-step, for predict and score."""

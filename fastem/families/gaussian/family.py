@@ -10,13 +10,11 @@ import numpy as np
 from fastem import threads
 from fastem.draws import Draws
 from fastem.families.base import Family, MStep, State
+from fastem.families.gaussian import packing
 from fastem.families.gaussian.records import GaussianParams, updated_means
 from fastem.stats import Layout
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
-
-# A component with less weight than this has died: it keeps its mean and covariance (10 eps, as scikit-learn adds).
-DEAD = 10 * np.finfo(np.float64).eps
 
 
 class GaussianFamily(Family):
@@ -94,6 +92,12 @@ class GaussianFamily(Family):
     def progress(self, before: State, after: State) -> float:
         """Change of the mean log-likelihood since the last iteration."""
         return abs(after.objective - before.objective)
+
+    def pack(self, params: GaussianParams, like: GaussianParams) -> np.ndarray:
+        return packing.pack(params, like, self.covariance_type)
+
+    def unpack(self, vector: np.ndarray, like: GaussianParams) -> GaussianParams | None:
+        return packing.unpack(vector, like, self.covariance_type)
 
     def log_joint(self, X: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
         out = np.empty((len(X), self.n_components))

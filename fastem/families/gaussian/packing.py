@@ -1,0 +1,93 @@
+r"""Unconstrained coordinates of Gaussian mixtures, for acceleration.
+
+Coordinates are relative to reference parameters and measured by the complete data's information there, so that they
+depend neither on the units of the features nor on where the data lie.  With w, m, P those of the reference (precision
+P P', P upper triangular) the coordinates of component k are
+
+    sqrt(w) log(weight / w),   sqrt(w) (mu - m) P,   sqrt(2 w) log T_jj,   sqrt(w) T_ij (i < j),   T = inverse(P) P_k,
+
+in which the information of a complete observation is the identity, and the matrix of EM's linear convergence symmetric.
+A component without weight in the reference stays where it is.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastem.families.gaussian.records import GaussianParams
+
+# No step makes a weight or a standard deviation change by more than this in the logarithm.
+FARTHEST = 20.0
+
+
+def pack(params: GaussianParams, like: GaussianParams, covariance_type: str) -> np.ndarray:
+    """Return the coordinates (m,) of `params` relative to `like`: 0 for `like` itself.
+
+    Not finite if a component has weight in one and none in the other.
+    """
+    weights = _weights(like)
+    root = np.sqrt(weights)
+    with np.errstate(divide="ignore"):
+        log_weights = np.where(like.weights > 0, np.log(params.weights / weights), 0.0)
+    factors = _matrices(like, covariance_type)
+    means = params.means - like.means
+    means = (means[:, None] @ factors)[:, 0] if factors.ndim == 3 else means * factors
+    size = np.sqrt(_information(weights, like, covariance_type))
+    if factors.ndim == 3:
+        ratio = np.linalg.solve(factors, _matrices(params, covariance_type))
+        row, column = np.triu_indices(ratio.shape[1])
+        spread = ratio[:, row, column]
+        diagonal = row == column
+        spread[:, diagonal] = np.sqrt(2) * np.log(spread[:, diagonal])
+    else:
+        spread = np.sqrt(2) * np.log(_matrices(params, covariance_type) / factors)
+    return np.concatenate([root * log_weights, (root[:, None] * means).ravel(), (size[:, None] * spread).ravel()])
+
+
+def unpack(vector: np.ndarray, like: GaussianParams, covariance_type: str) -> GaussianParams | None:
+    """Return the parameters that have these coordinates (m,) relative to `like`, or None if they lie too far off."""
+    weights = _weights(like)
+    k, d = like.means.shape
+    root = np.sqrt(weights)
+    factors = _matrices(like, covariance_type)
+    size = np.sqrt(_information(weights, like, covariance_type))
+    log_weights = vector[:k] / root
+    means = vector[k : k + k * d].reshape(k, d) / root[:, None]
+    spread = vector[k + k * d :].reshape(len(factors), -1) / size[:, None]
+    row, column = np.triu_indices(d) if factors.ndim == 3 else (np.arange(spread.shape[1]),) * 2
+    spread[:, row == column] /= np.sqrt(2)
+    if not np.all(np.isfinite(vector)) or max(np.abs(log_weights).max(), np.abs(spread).max()) > FARTHEST:
+        return None
+    weights = like.weights * np.exp(log_weights)
+    weights *= like.weights.sum() / weights.sum()
+    if factors.ndim == 3:
+        ratio = np.zeros_like(factors)
+        ratio[:, row, column] = np.where(row == column, np.exp(spread), spread)
+        means = np.linalg.solve(np.swapaxes(factors, 1, 2), means[:, :, None])[:, :, 0]
+        factors = np.triu(factors @ ratio)
+        inverse = np.linalg.inv(factors)
+        covariances = np.swapaxes(inverse, 1, 2) @ inverse
+    else:
+        means /= factors
+        factors = factors * np.exp(spread)
+        covariances = factors**-2.0
+    shape = like.covariances.shape
+    return GaussianParams(weights, like.means + means, covariances.reshape(shape), factors.reshape(shape))
+
+
+def _weights(like: GaussianParams) -> np.ndarray:
+    """Return the reference's weights (k,), 1 for a component that has none."""
+    return np.where(like.weights > 0, like.weights, 1.0)
+
+
+def _matrices(params: GaussianParams, covariance_type: str) -> np.ndarray:
+    """Show the precisions' factors as matrices (k, d, d) or (1, d, d), or as rows (k, d) or (k, 1)."""
+    factors = params.precisions_cholesky
+    return factors[None] if covariance_type == "tied" else factors[:, None] if factors.ndim == 1 else factors
+
+
+def _information(weights: np.ndarray, like: GaussianParams, covariance_type: str) -> np.ndarray:
+    """Return how many rows' worth of information each covariance has, (k,) or (1,)."""
+    if covariance_type == "tied":
+        return weights[like.weights > 0].sum(keepdims=True)
+    return weights * like.means.shape[1] if covariance_type == "spherical" else weights
