@@ -1,6 +1,7 @@
 /* Vector operations of the tile for AVX2 with FMA: 32-byte vectors, 3 x 4 accumulators in 16 registers. */
 #define NV 3
 #define NK 4
+#define HAS_GATHER 1
 #define FR 2
 #define FC 4
 #define PAIRS 0
@@ -26,6 +27,10 @@ typedef __m256i NAME(ivec);
 #define KEEP(m, a) _mm256_and_ps(m, a)
 #define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define LOOKUP(table, i) _mm256_permutevar8x32_ps(table, i)
+#define LABELS(p) ILOAD(p)
+#define GATHER(table, i) _mm256_i32gather_ps(table, i, 4)
+#define BITS(m) ((unsigned)_mm256_movemask_ps(m))
+#define ALL_BITS 0xFFu
 #define TQ 4
 #define QUARTER(p) _mm_loadu_ps(p)
 #define GATHERED(r) _mm256_insertf128_ps(_mm256_castps128_ps256(QUARTER(q0 + (r) * stride)), QUARTER(q1 + (r) * stride), 1)
@@ -63,6 +68,10 @@ typedef __m256i NAME(ivec);
 #define MAX(a, b) _mm256_max_pd(a, b)
 #define MIN(a, b) _mm256_min_pd(a, b)
 #define FMA(a, b, c) _mm256_fmadd_pd(a, b, c)
+#define LABELS(p) _mm256_cvtepi32_epi64(_mm_loadu_si128((const __m128i *)(p)))
+#define GATHER(table, i) _mm256_i64gather_pd(table, i, 8)
+#define BITS(m) ((unsigned)_mm256_movemask_pd(m))
+#define ALL_BITS 0xFu
 #define TQ 2
 #define QUARTER(p) _mm_loadu_pd(p)
 #define GATHERED(r) _mm256_insertf128_pd(_mm256_castpd128_pd256(QUARTER(q0 + (r) * stride)), QUARTER(q1 + (r) * stride), 1)

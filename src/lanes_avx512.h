@@ -5,6 +5,7 @@
 #define FC 6
 #define VBYTES 64
 #define HAS_LOOKUP 1
+#define HAS_GATHER 1
 #define PAIRS 1
 #if REAL_BYTES == 4
 #define VL 16
@@ -34,6 +35,10 @@ typedef __m512i NAME(ivec);
         STORE(to, _mm512_permutex2var_ps(low, even, high) - SPLAT((o)[0]));                                 \
         STORE((to) + (ld), _mm512_permutex2var_ps(low, odd, high) - SPLAT((o)[1]));                         \
     } while (0)
+#define LABELS(p) ILOAD(p)
+#define GATHER(table, i) _mm512_i32gather_ps(i, table, 4)
+#define BITS(m) ((unsigned)(m))
+#define ALL_BITS 0xFFFFu
 #define TQ 4
 #define QUARTER(p) _mm_loadu_ps(p)
 #define GATHERED(r)                                                                                         \
@@ -87,6 +92,10 @@ typedef __m512i NAME(ivec);
         STORE(to, _mm512_permutex2var_pd(low, even, high) - SPLAT((o)[0]));                                 \
         STORE((to) + (ld), _mm512_permutex2var_pd(low, odd, high) - SPLAT((o)[1]));                         \
     } while (0)
+#define LABELS(p) _mm512_cvtepi32_epi64(_mm256_loadu_si256((const __m256i *)(p)))
+#define GATHER(table, i) _mm512_i64gather_pd(i, table, 8)
+#define BITS(m) ((unsigned)(m))
+#define ALL_BITS 0xFFu
 #define TQ 2
 #define QUARTER(p) _mm_loadu_pd(p)
 #define GATHERED(r)                                                                                         \

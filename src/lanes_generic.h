@@ -4,6 +4,7 @@
 #define FC 4
 #define PAIRS 0
 #define HAS_LOOKUP 0
+#define HAS_GATHER 0
 #ifdef __GNUC__
 #define NV 2
 #define FR 2

@@ -7,7 +7,7 @@ the interpreter lock.  `n_threads == 1` opens no parallel region.  Results do no
 """
 
 from cython.parallel cimport parallel, prange, threadid
-from libc.stdint cimport int32_t
+from libc.stdint cimport int32_t, uint32_t
 from libc.stddef cimport ptrdiff_t
 
 import numpy as np
@@ -34,28 +34,49 @@ cdef extern from "tile.h" nogil:
         int32_t *labels
         void *sqdist
 
+    ctypedef struct nearest_memo:
+        void *upper
+        void *lower
+        uint32_t *changes
+        const void *moved
+        const void *drop
+        const void *gap
+        double largest_norm
+
+    ctypedef struct nearest_seeding:
+        const void *quarter
+        void *closest
+        int32_t *seeds
+        ptrdiff_t n_seeds
+        int32_t commit
+
     ctypedef struct nearest_kernels:
         size_t (*panel_bytes)(ptrdiff_t, ptrdiff_t) noexcept nogil
         size_t (*scratch_bytes)(ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*pack)(const nearest_job *, void *) noexcept nogil
-        void (*cell)(const nearest_job *, ptrdiff_t, ptrdiff_t, double *, void *) noexcept nogil
-        void (*add)(double *, const double *, ptrdiff_t) noexcept nogil
+        void (*cell)(const nearest_job *, const nearest_memo *, ptrdiff_t, ptrdiff_t, double *, void *) noexcept nogil
+        ptrdiff_t (*bounded_cell)(const nearest_job *, const nearest_memo *, ptrdiff_t, ptrdiff_t, void *) noexcept nogil
+        void (*apply_changes)(const nearest_job *, const nearest_memo *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t,
+                              double *) noexcept nogil
+        size_t (*seed_bytes)(ptrdiff_t) noexcept nogil
+        void (*seed_gaps)(const void *, ptrdiff_t, const void *, ptrdiff_t, ptrdiff_t, void *) noexcept nogil
+        void (*seed_cell)(const nearest_job *, const nearest_seeding *, ptrdiff_t, ptrdiff_t, double *, void *) noexcept nogil
 
     int ISA_COUNT
     const char *const *isa_names
     int isa_available(int)
     const nearest_kernels *kernels_for(int, int)
     const char *compiler_name()
-    void run_task(const nearest_job *, const nearest_kernels *, ptrdiff_t, ptrdiff_t, int, ptrdiff_t, double *,
+    void run_task(const nearest_job *, const nearest_memo *, const nearest_kernels *, ptrdiff_t, int, ptrdiff_t, double *,
                   double *, void *)
+    const ptrdiff_t CELL_ROWS
+    const double EPSILON_32, EPSILON_64
 
 ctypedef fused real:
     float
     double
 
-# Rows of a cell of the fixed grid: `fastem.stats.CELL`.  A test compares the two.
-cdef ptrdiff_t CELL_ROWS = 2048
-CELL = CELL_ROWS
+CELL = CELL_ROWS  # `fastem.stats.CELL`; a test compares the two
 
 cdef int isa = max(i for i in range(ISA_COUNT) if isa_available(i))
 
@@ -95,6 +116,21 @@ def _aligned(size_t n_bytes):
     return memory[skip : skip + n_bytes]
 
 
+cdef nearest_job job_of(const real[:, ::1] X, const real[::1] w, const real[::1] origin, const real[:, ::1] centers,
+                        const real[::1] half_norms) noexcept:
+    cdef nearest_job job
+    job.n, job.d, job.k = X.shape[0], X.shape[1], centers.shape[0]
+    job.x, job.w, job.origin = <const void *>&X[0, 0], start_of[real](w), <const void *>&origin[0]
+    job.centers, job.half_norms = <const void *>&centers[0, 0], start_of[real](half_norms)
+    job.packed, job.labels, job.sqdist = NULL, NULL, NULL
+    return job
+
+
+cdef ptrdiff_t in_lines(size_t n_bytes) noexcept nogil:
+    """Room for `n_bytes` and a cache line between it and the next thread's."""
+    return <ptrdiff_t>((n_bytes + 127) // 64 * 64)
+
+
 def assign(
     const real[:, ::1] X,
     const real[::1] origin,
@@ -123,28 +159,25 @@ def assign(
     n_threads : int
         Threads to use.
     """
-    cdef nearest_job job
-    cdef const nearest_kernels *kernels = kernels_for(isa, real is double)
-    cdef ptrdiff_t n_tasks = (X.shape[0] + CELL_ROWS - 1) // CELL_ROWS, t, start, stop
     if X.shape[0] == 0:
         return
-    job.n, job.d, job.k = X.shape[0], X.shape[1], centers.shape[0]
-    job.x, job.w, job.origin = <const void *>&X[0, 0], NULL, <const void *>&origin[0]
-    job.centers, job.half_norms = <const void *>&centers[0, 0], <const void *>&half_norms[0]
-    job.labels = &labels[0]
-    job.sqdist = <void *>start_of[real](sqdist)
+    cdef const nearest_kernels *kernels = kernels_for(isa, real is double)
+    cdef nearest_job job = job_of[real](X, sqdist[:0], origin, centers, half_norms)
+    cdef ptrdiff_t n_tasks = (job.n + CELL_ROWS - 1) // CELL_ROWS, t
     cdef int threads = <int>max(1, min(n_threads, n_tasks))
-    cdef ptrdiff_t each = (kernels.scratch_bytes(job.k, job.d) + 127) // 64 * 64
+    cdef ptrdiff_t each = in_lines(kernels.scratch_bytes(job.k, job.d))
     cdef unsigned char[::1] packed = _aligned(kernels.panel_bytes(job.k, job.d))
     cdef unsigned char[::1] scratch = _aligned(threads * each)
+    job.labels = &labels[0]
+    job.sqdist = <void *>start_of[real](sqdist)
     with nogil:
         kernels.pack(&job, &packed[0])
         job.packed = &packed[0]
         if threads == 1:
-            kernels.cell(&job, 0, job.n, NULL, &scratch[0])
+            kernels.cell(&job, NULL, 0, job.n, NULL, &scratch[0])
         else:
             for t in prange(n_tasks, schedule="dynamic", chunksize=1, num_threads=threads):
-                kernels.cell(&job, t * CELL_ROWS, min((t + 1) * CELL_ROWS, job.n), NULL,
+                kernels.cell(&job, NULL, t * CELL_ROWS, min((t + 1) * CELL_ROWS, job.n), NULL,
                              &scratch[threadid() * each])
 
 
@@ -158,6 +191,8 @@ def accumulate(
     double[:, ::1] out,
     int32_t[::1] labels,
     int n_threads,
+    real[::1] upper=None,
+    real[::1] lower=None,
 ):
     """Assign every row and write the record of each task: counts (k,), sums (k, d) of w (x - origin), inertia ().
 
@@ -175,32 +210,245 @@ def accumulate(
         OUT. Index of the nearest centroid; not stored when empty.
     n_threads : int
         Threads to use.
+    upper, lower : array (n,), optional
+        OUT. Bounds of the distance to the nearest and to every other centroid, for `accumulate_bounded`.
     """
-    cdef nearest_job job
-    cdef const nearest_kernels *kernels = kernels_for(isa, real is double)
-    cdef ptrdiff_t n_tasks = out.shape[0], size = out.shape[1], t
     if X.shape[0] == 0:
         return
-    job.n, job.d, job.k = X.shape[0], X.shape[1], centers.shape[0]
-    job.x, job.w, job.origin = <const void *>&X[0, 0], start_of[real](w), <const void *>&origin[0]
-    job.centers, job.half_norms = <const void *>&centers[0, 0], <const void *>&half_norms[0]
-    job.labels = &labels[0] if labels.shape[0] else NULL
-    job.sqdist = NULL
+    cdef const nearest_kernels *kernels = kernels_for(isa, real is double)
+    cdef nearest_job job = job_of[real](X, w, origin, centers, half_norms)
+    cdef nearest_memo memo
+    cdef nearest_memo *kept = NULL
+    cdef ptrdiff_t n_tasks = out.shape[0], size = out.shape[1], t
     if size != job.k + job.k * job.d + 1 or n_tasks != (job.n + (CELL_ROWS << level) - 1) // (CELL_ROWS << level):
         raise ValueError(f"out has shape {(n_tasks, size)}, which does not fit {job.n} rows at level {level}")
     cdef int threads = <int>max(1, min(n_threads, n_tasks))
-    cdef ptrdiff_t stack = (level * size * 8 + 127) // 64 * 64
-    cdef ptrdiff_t each = (kernels.scratch_bytes(job.k, job.d) + 127) // 64 * 64 + stack
+    cdef ptrdiff_t stack = in_lines(level * size * 8)
+    cdef ptrdiff_t each = in_lines(kernels.scratch_bytes(job.k, job.d)) + stack
     cdef unsigned char[::1] packed = _aligned(kernels.panel_bytes(job.k, job.d))
     cdef unsigned char[::1] scratch = _aligned(threads * each)
+    job.labels = &labels[0] if labels.shape[0] else NULL
+    if upper is not None:
+        memo.upper, memo.lower = &upper[0], &lower[0]
+        memo.largest_norm = largest_norm_of[real](half_norms)
+        kept = &memo
     with nogil:
         kernels.pack(&job, &packed[0])
         job.packed = &packed[0]
         if threads == 1:
             for t in range(n_tasks):
-                run_task(&job, kernels, CELL_ROWS, t, level, size, &out[t, 0], <double *>&scratch[0],
-                         &scratch[stack])
+                run_task(&job, kept, kernels, t, level, size, &out[t, 0], <double *>&scratch[0], &scratch[stack])
         else:
             for t in prange(n_tasks, schedule="dynamic", chunksize=1, num_threads=threads):
-                run_task(&job, kernels, CELL_ROWS, t, level, size, &out[t, 0],
+                run_task(&job, kept, kernels, t, level, size, &out[t, 0],
                          <double *>&scratch[threadid() * each], &scratch[threadid() * each + stack])
+
+
+cdef double largest_norm_of(const real[::1] half_norms) noexcept:
+    cdef double largest = 0
+    cdef ptrdiff_t c
+    for c in range(half_norms.shape[0]):
+        largest = max(largest, 2.0 * half_norms[c])
+    return largest
+
+
+def accumulate_bounded(
+    const real[:, ::1] X,
+    const real[::1] w,
+    const real[::1] origin,
+    const real[:, ::1] centers,
+    const real[::1] half_norms,
+    const double[::1] moved,
+    const double[::1] half_gaps,
+    int32_t[::1] labels,
+    real[::1] upper,
+    real[::1] lower,
+    uint32_t[::1] changes,
+    double[::1] delta,
+    int n_threads,
+):
+    """Bring labels and bounds up to date with moved centroids, reading only the rows whose bounds cross.
+
+    The labels are those of `assign`, but for rows tied within rounding.  The memo (labels, upper, lower) comes from
+    `accumulate` with bounds, or from the last call; the origin must not have changed since.
+
+    Parameters
+    ----------
+    X, w, origin, centers, half_norms
+        As in `accumulate`.
+    moved : float64 array (k,)
+        How far each centroid moved since the memo was made.
+    half_gaps : float64 array (k,)
+        Half the distance of each centroid to the nearest other, or less.
+    labels, upper, lower : arrays (n,)
+        IN / OUT. The memo.
+    changes : uint32 array (n,)
+        Work space; one array may serve all calls.
+    delta : float64 array (k + k d + 1,)
+        OUT. What to add to the last total of counts and sums; the last number is 0.
+    n_threads : int
+        Threads to use.
+
+    Returns
+    -------
+    int
+        How many rows changed their label.
+    """
+    delta[:] = 0
+    if X.shape[0] == 0:
+        return 0
+    cdef const nearest_kernels *kernels = kernels_for(isa, real is double)
+    cdef nearest_job job = job_of[real](X, w, origin, centers, half_norms)
+    cdef nearest_memo memo
+    cdef ptrdiff_t n_tasks = (job.n + CELL_ROWS - 1) // CELL_ROWS, t, c, total = 0, strips, j0, j1
+    if job.k > 1 << 20:
+        raise ValueError(f"bounded iterations take at most {1 << 20} centroids, not {job.k}")
+    if delta.shape[0] != job.k + job.k * job.d + 1:
+        raise ValueError(f"delta has length {delta.shape[0]}, not k + k d + 1 = {job.k + job.k * job.d + 1}")
+    cdef int threads = <int>max(1, min(n_threads, n_tasks))
+    cdef ptrdiff_t each = in_lines(kernels.scratch_bytes(job.k, job.d))
+    cdef unsigned char[::1] packed = _aligned(kernels.panel_bytes(job.k, job.d))
+    cdef unsigned char[::1] scratch = _aligned(threads * each)
+    cdef double eps = EPSILON_64 if real is double else EPSILON_32
+    cdef double shrink = max(0.0, 1 - 2 * (job.d + 8) * eps), most = -1, next_most = 0
+    # By centroid: movement, largest movement of the others, half gap; widened by more than their rounding to the rows'
+    # type, the gaps also by that of the distances compared with them.
+    cdef real[:, ::1] tables = np.zeros((3, max(16, job.k)), dtype=np.float64 if real is double else np.float32)
+    for c in range(job.k):
+        if moved[c] > most:
+            most, next_most = moved[c], max(most, 0)
+        else:
+            next_most = max(next_most, moved[c])
+    for c in range(job.k):
+        tables[0, c] = <real>(moved[c] * (1 + 2 * eps))
+        tables[1, c] = <real>((next_most if moved[c] == most else most) * (1 + 2 * eps))
+        tables[2, c] = <real>(half_gaps[c] * shrink)
+    cdef int32_t[::1] changed = np.empty(n_tasks, dtype=np.int32)
+    memo.upper, memo.lower, memo.changes = &upper[0], &lower[0], &changes[0]
+    memo.moved, memo.drop, memo.gap = &tables[0, 0], &tables[1, 0], &tables[2, 0]
+    memo.largest_norm = largest_norm_of[real](half_norms)
+    job.labels = &labels[0]
+    with nogil:
+        kernels.pack(&job, &packed[0])
+        job.packed = &packed[0]
+        if threads == 1:
+            for t in range(n_tasks):
+                changed[t] = <int32_t>kernels.bounded_cell(&job, &memo, t * CELL_ROWS, min((t + 1) * CELL_ROWS, job.n),
+                                                           &scratch[0])
+        else:
+            for t in prange(n_tasks, schedule="dynamic", chunksize=1, num_threads=threads):
+                changed[t] = <int32_t>kernels.bounded_cell(&job, &memo, t * CELL_ROWS, min((t + 1) * CELL_ROWS, job.n),
+                                                           &scratch[threadid() * each])
+        for t in range(n_tasks):
+            total += changed[t]
+        # Changes are applied in the order of the rows, each thread to its own features: the same bits for any number
+        # of threads, and no record per task where a few rows changed.
+        strips = min(threads, job.d // 16) if total * job.d > 20000 else 1
+        if strips <= 1:
+            apply_strip(&job, &memo, kernels, &changed[0], n_tasks, 0, job.d, &delta[0])
+        else:
+            for t in prange(strips, schedule="static", num_threads=strips):
+                apply_strip(&job, &memo, kernels, &changed[0], n_tasks, t * job.d // strips, (t + 1) * job.d // strips,
+                            &delta[0])
+    return total
+
+
+cdef void apply_strip(const nearest_job *job, const nearest_memo *memo, const nearest_kernels *kernels,
+                      const int32_t *changed, ptrdiff_t n_cells, ptrdiff_t j0, ptrdiff_t j1, double *delta) noexcept nogil:
+    cdef ptrdiff_t t
+    for t in range(n_cells):
+        if changed[t]:
+            kernels.apply_changes(job, memo, t * CELL_ROWS, changed[t], j0, j1, delta)
+
+
+def score_seeds(
+    const real[:, ::1] X,
+    const real[::1] w,
+    const real[::1] origin,
+    const real[:, ::1] candidates,
+    const real[:, ::1] chosen,
+    real[::1] closest,
+    int32_t[::1] owner,
+    int commit,
+    double[:, ::1] out,
+    int n_threads,
+):
+    """A step of greedy k-means++: by how much each candidate seed would lower the potential sum w closest.
+
+    Rows that the triangle inequality excludes are not read; the answer is that of all rows.
+
+    Parameters
+    ----------
+    X, w, origin
+        As in `accumulate`.
+    candidates : array (m, d)
+        Candidate seeds minus the origin.
+    chosen : array (s, d)
+        Seeds chosen so far, minus the origin.
+    closest : array (n,)
+        IN, and OUT after a commit. Squared distance of each row to its nearest seed; infinite before the first seed.
+    owner : int32 array (n,)
+        IN, and OUT after a commit. Index in `chosen` of that seed; 0 before the first seed.
+    commit : int
+        -1 to score only; else the index that ``candidates[0]`` (then the only candidate) takes among the seeds:
+        `closest` and `owner` are brought up to date.
+    out : float64 array (n_cells, m + 1)
+        OUT. For each cell of the row grid: the reduction by each candidate, then sum w closest (after a commit).
+    n_threads : int
+        Threads to use.
+    """
+    if X.shape[0] == 0:
+        return
+    cdef const nearest_kernels *kernels = kernels_for(isa, real is double)
+    cdef nearest_job job = job_of[real](X, w, origin, candidates, closest[:0])
+    cdef nearest_seeding seeding
+    cdef ptrdiff_t n_tasks = (job.n + CELL_ROWS - 1) // CELL_ROWS, t
+    if out.shape[0] != n_tasks or out.shape[1] != job.k + 1:
+        raise ValueError(f"out has shape {(out.shape[0], out.shape[1])}, not {(n_tasks, job.k + 1)}")
+    if commit >= 0 and job.k != 1:
+        raise ValueError(f"one candidate can be committed at a time, not {job.k}")
+    cdef int threads = <int>max(1, min(n_threads, n_tasks))
+    cdef ptrdiff_t each = in_lines(kernels.seed_bytes(job.d))
+    cdef unsigned char[::1] scratch = _aligned(threads * each)
+    cdef real[:, ::1] quarter = np.zeros((job.k, max(1, chosen.shape[0])), np.float64 if real is double else np.float32)
+    seeding.quarter, seeding.closest, seeding.seeds = &quarter[0, 0], &closest[0], &owner[0]
+    seeding.n_seeds, seeding.commit = quarter.shape[1], commit
+    with nogil:
+        if chosen.shape[0]:
+            kernels.seed_gaps(job.centers, job.k, &chosen[0, 0], chosen.shape[0], job.d, &quarter[0, 0])
+        if threads == 1:
+            for t in range(n_tasks):
+                kernels.seed_cell(&job, &seeding, t * CELL_ROWS, min((t + 1) * CELL_ROWS, job.n), &out[t, 0],
+                                  &scratch[0])
+        else:
+            for t in prange(n_tasks, schedule="dynamic", chunksize=1, num_threads=threads):
+                kernels.seed_cell(&job, &seeding, t * CELL_ROWS, min((t + 1) * CELL_ROWS, job.n), &out[t, 0],
+                                  &scratch[threadid() * each])
+
+
+def merge_tree(double[:, ::1] records, int n_threads):
+    """`fastem.stats.merge_tree` on several threads, each on its own columns: the same bits.  The sum ends in row 0."""
+    cdef ptrdiff_t m = records.shape[0], size = records.shape[1], t, parts
+    if m == 0 or size == 0:
+        return
+    parts = max(1, min(n_threads, m * size // 65536))
+    with nogil:
+        if parts == 1:
+            merge_columns(&records[0, 0], m, size, 0, size)
+        else:
+            for t in prange(parts, schedule="static", num_threads=parts):
+                merge_columns(&records[0, 0], m, size, t * size // parts, (t + 1) * size // parts)
+
+
+cdef void merge_columns(double *records, ptrdiff_t m, ptrdiff_t size, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+    cdef ptrdiff_t span = 1, i, j
+    cdef double *left
+    cdef const double *right
+    while span < m:
+        i = 0
+        while i + span < m:
+            left, right = records + i * size, records + (i + span) * size
+            for j in range(first, last):
+                left[j] += right[j]
+            i += 2 * span
+        span *= 2

@@ -37,9 +37,16 @@
 #define UNROLL
 #endif
 
+#define EPSILON_32 1.1920929e-7f
+#define EPSILON_64 2.220446049250313e-16
+
+#define CELL_BITS 11 /* rows of a cell of the fixed grid: fastem.stats.CELL */
+#define CELL_ROWS (1 << CELL_BITS)
+
 #define CHUNK_BYTES 36864  /* a transposed block of a chunk of features: with its panel it stays in a 48 KiB L1 */
 #define GROUP_BYTES 131072 /* the blocks that share a panel stay in the second-level cache */
 #define FEW_SUMS 64
+#define SEED_BYTES 32768
 #define AHEAD (VL * d) /* rows fetched while earlier ones are multiplied */
 
 
@@ -64,12 +71,39 @@ typedef struct {
     void *sqdist;           /* OUT (n,) or NULL */
 } nearest_job;
 
+/* What bounded iterations keep for each row, and how the centroids moved since.  moved and gap are in the rows' type,
+   rounded so that bounds stay bounds. */
+typedef struct {
+    void *upper, *lower;  /* (n,) IN / OUT */
+    uint32_t *changes;    /* (n,) OUT: see bounds_body.h */
+    /* Tables by centroid, padded to at least 16 numbers: how far it moved, the farthest that any other moved, and half
+       the distance to the nearest other. */
+    const void *moved, *drop, *gap;
+    double largest_norm;  /* largest |c|^2 */
+} nearest_memo;
+
+/* A step of greedy k-means++: candidates (job->centers, k of them) against the seeds chosen so far. */
+typedef struct {
+    const void *quarter;  /* (candidates, seeds): a quarter of the squared distance between them, rounded down */
+    void *closest;        /* (n,) IN / OUT: squared distance of each row to its nearest seed */
+    int32_t *seeds;       /* (n,) IN / OUT: which seed that is */
+    ptrdiff_t n_seeds;
+    int32_t commit;       /* index that the first candidate gets as a seed, or -1: only score the candidates */
+} nearest_seeding;
+
 typedef struct {
     size_t (*panel_bytes)(ptrdiff_t k, ptrdiff_t d);
     size_t (*scratch_bytes)(ptrdiff_t k, ptrdiff_t d);
     void (*pack)(const nearest_job *, void *);
-    void (*cell)(const nearest_job *, ptrdiff_t start, ptrdiff_t stop, double *stats, void *scratch);
+    void (*cell)(const nearest_job *, const nearest_memo *, ptrdiff_t start, ptrdiff_t stop, double *stats, void *scratch);
     void (*add)(double *to, const double *from, ptrdiff_t size);
+    ptrdiff_t (*bounded_cell)(const nearest_job *, const nearest_memo *, ptrdiff_t start, ptrdiff_t stop, void *scratch);
+    void (*apply_changes)(const nearest_job *, const nearest_memo *, ptrdiff_t start, ptrdiff_t n_changed, ptrdiff_t j0,
+                          ptrdiff_t j1, double *delta);
+    size_t (*seed_bytes)(ptrdiff_t d);
+    void (*seed_gaps)(const void *candidates, ptrdiff_t k, const void *seeds, ptrdiff_t n_seeds, ptrdiff_t d, void *quarter);
+    void (*seed_cell)(const nearest_job *, const nearest_seeding *, ptrdiff_t start, ptrdiff_t stop, double *out,
+                      void *scratch);
 } nearest_kernels;
 
 /* Features per chunk: all of them when they fit, else equal parts, in whole transposition steps. */
@@ -83,21 +117,25 @@ static ptrdiff_t chunk_of(ptrdiff_t d, ptrdiff_t most) {
 
 /* ---- instantiations: isa x type ---- */
 #define REAL float
+#define EPSILON EPSILON_32
 #define INT int32_t
 #define REAL_BYTES 4
 #define TYPE f32
 #include "tile_isa.h"
 #undef REAL
+#undef EPSILON
 #undef INT
 #undef REAL_BYTES
 #undef TYPE
 
 #define REAL double
+#define EPSILON EPSILON_64
 #define INT int64_t
 #define REAL_BYTES 8
 #define TYPE f64
 #include "tile_isa.h"
 #undef REAL
+#undef EPSILON
 #undef INT
 #undef REAL_BYTES
 #undef TYPE
@@ -145,14 +183,14 @@ static const char *compiler_name(void) {
 /* The record of task t: its 2**level cells merged by the fixed binary tree.  Cell records wait on a stack of
    `level + 1`; after cell number c (counted from one) as many pairs are merged as c has factors of two.  The bottom of
    the stack is the task's own row of the output. */
-static void run_task(const nearest_job *job, const nearest_kernels *kernels, ptrdiff_t cell_rows, ptrdiff_t t, int level,
-                     ptrdiff_t size, double *record, double *stack, void *scratch) {
-    const ptrdiff_t cells = (job->n + cell_rows - 1) / cell_rows, first = t << level;
+static void run_task(const nearest_job *job, const nearest_memo *memo, const nearest_kernels *kernels, ptrdiff_t t,
+                     int level, ptrdiff_t size, double *record, double *stack, void *scratch) {
+    const ptrdiff_t cells = (job->n + CELL_ROWS - 1) / CELL_ROWS, first = t << level;
     const ptrdiff_t last = first + ((ptrdiff_t)1 << level) < cells ? first + ((ptrdiff_t)1 << level) : cells;
     int top = 0; /* records on the stack */
     for (ptrdiff_t cell = first; cell < last; cell++) {
-        const ptrdiff_t start = cell * cell_rows, stop = start + cell_rows < job->n ? start + cell_rows : job->n;
-        kernels->cell(job, start, stop, top ? stack + (top - 1) * size : record, scratch);
+        const ptrdiff_t start = cell * CELL_ROWS, stop = start + CELL_ROWS < job->n ? start + CELL_ROWS : job->n;
+        kernels->cell(job, memo, start, stop, top ? stack + (top - 1) * size : record, scratch);
         top++;
         for (ptrdiff_t done = cell - first + 1; top > 1 && (done % 2 == 0 || cell + 1 == last); done /= 2) {
             top--;

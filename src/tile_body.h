@@ -33,6 +33,7 @@ typedef struct {
     REAL *partial;  /* scores summed over the features so far; only when features come in several chunks */
     REAL *masked;   /* few centroids: [centroid][1 + feature][lane] and the inertia, sums of one group */
     double *wide;   /* the same summed over the cell */
+    REAL *packed;   /* room for the rows of a group */
 } NAME(scratch);
 
 static ptrdiff_t NAME(chunk)(ptrdiff_t d) { return chunk_of(d, CHUNK_BYTES / BLOCK / REAL_BYTES); }
@@ -63,12 +64,13 @@ static size_t NAME(carve)(NAME(scratch) * s, char *memory, ptrdiff_t k, ptrdiff_
     const size_t rows = (size_t)NAME(rows)(k, d), dc = (size_t)NAME(chunk)(d);
     const size_t few = NAME(few)(k, d) ? (size_t)((k * (d + 1) + 1) * VL) : 0;
     const size_t split = dc < (size_t)d && !flat ? rows * (size_t)k : 0;
-    const size_t bytes[7] = {(flat ? (FC + 2) * VL * VL : rows * dc) * REAL_BYTES, rows * REAL_BYTES, rows * REAL_BYTES, rows * REAL_BYTES,
-                             split * REAL_BYTES, few * REAL_BYTES, few * 8};
-    void **const field[7] = {(void **)&s->xt, (void **)&s->best, (void **)&s->second, (void **)&s->nearest,
-                             (void **)&s->partial, (void **)&s->masked, (void **)&s->wide};
+    const size_t bytes[8] = {(flat ? (FC + 2) * VL * VL : rows * dc) * REAL_BYTES, rows * REAL_BYTES, rows * REAL_BYTES, rows * REAL_BYTES,
+                             split * REAL_BYTES, few * REAL_BYTES, few * 8, rows * (size_t)d * REAL_BYTES};
+    void **const field[8] = {(void **)&s->xt, (void **)&s->best, (void **)&s->second, (void **)&s->nearest,
+                             (void **)&s->partial, (void **)&s->masked, (void **)&s->wide,
+                             (void **)&s->packed};
     size_t at = 0;
-    for (int i = 0; i < 7; i++) {
+    for (int i = 0; i < 8; i++) {
         *field[i] = (void *)(memory + at);
         at += (bytes[i] + 127) / 64 * 64; /* never two arrays in one cache line */
     }
@@ -359,9 +361,10 @@ TARGET static void NAME(search)(const nearest_job *job, const REAL *x, ptrdiff_t
 /* ---- what is done with the winner ---- */
 
 INLINE TARGET double NAME(sum_lanes)(NAME(dvec) v) {
-    double total = 0;
-    for (int i = 0; i < HL; i++) total += LANE(v, i);
-    return total;
+    double lane[HL];
+    for (int i = 0; i < HL; i++) lane[i] = LANE(v, i);
+    UNROLL for (int half = HL / 2; half > 0; half /= 2) UNROLL for (int i = 0; i < half; i++) lane[i] += lane[i + half];
+    return lane[0];
 }
 
 /* Distances from (x - c) of rows start .. start + m, and their counts, sums and inertia; row-wise. */
@@ -553,54 +556,3 @@ static void NAME(few_finish)(const nearest_job *job, const NAME(scratch) * s, do
     }
 }
 #endif
-
-/* One grid cell (or, without `stats`, any run of rows): labels, distances, and the record of the cell in `stats`. */
-TARGET static void NAME(cell)(const nearest_job *job, ptrdiff_t start, ptrdiff_t stop, double *stats, void *memory) {
-    const ptrdiff_t d = job->d, k = job->k, rows = NAME(rows)(k, d);
-    const int few = stats && NAME(few)(k, d);
-    const int sorted = stats && d >= VL && k <= SORTED_CENTROIDS && rows >= 4 * k;
-    NAME(scratch) s;
-    NAME(dvec) inertia = {0};
-    double inertia_tail = 0;
-    NAME(carve)(&s, (char *)memory, k, d);
-    if (stats && !few) memset(stats, 0, (size_t)(k + k * d) * sizeof(double));
-    if (few) {
-        memset(s.masked, 0, (size_t)((k * (d + 1) + 1) * VL) * REAL_BYTES);
-        memset(s.wide, 0, (size_t)((k * (d + 1) + 1) * VL) * sizeof(double));
-    }
-    for (ptrdiff_t g = start; g < stop; g += rows) {
-        const ptrdiff_t m = stop - g < rows ? stop - g : rows;
-        NAME(search)(job, (const REAL *)job->x + g * d, m, &s, 0);
-        if (job->labels)
-            for (ptrdiff_t i = 0; i < m; i++) job->labels[g + i] = (int32_t)s.nearest[i];
-#if HAS_LOOKUP
-        if (few) {
-            NAME(few_group)(job, g, m, &s);
-            continue;
-        }
-#endif
-        if (sorted && job->w)
-            NAME(settle_sorted)(job, g, m, &s, stats, &inertia, 1);
-        else if (sorted)
-            NAME(settle_sorted)(job, g, m, &s, stats, &inertia, 0);
-        else if (stats && job->w)
-            NAME(settle)(job, g, m, &s, stats, &inertia, &inertia_tail, 1, 1, 0);
-        else if (stats)
-            NAME(settle)(job, g, m, &s, stats, &inertia, &inertia_tail, 1, 0, 0);
-        else if (job->sqdist)
-            NAME(settle)(job, g, m, &s, NULL, &inertia, &inertia_tail, 0, 0, 1);
-    }
-#if HAS_LOOKUP
-    if (few) {
-        NAME(few_finish)(job, &s, stats);
-        return;
-    }
-#endif
-    if (stats) stats[k + k * d] = NAME(sum_lanes)(inertia) + inertia_tail;
-}
-
-TARGET static void NAME(add)(double *RESTRICT to, const double *RESTRICT from, ptrdiff_t size) {
-    for (ptrdiff_t i = 0; i < size; i++) to[i] += from[i];
-}
-
-static const nearest_kernels NAME(kernels) = {NAME(panel_bytes), NAME(scratch_bytes), NAME(pack), NAME(cell), NAME(add)};

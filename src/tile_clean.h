@@ -38,3 +38,8 @@
 #undef GV
 #undef FR
 #undef FC
+#undef HAS_GATHER
+#undef LABELS
+#undef GATHER
+#undef BITS
+#undef ALL_BITS

@@ -6,12 +6,18 @@
 #define TARGET __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")))
 #include "lanes_avx512.h"
 #include "tile_body.h"
+#include "bounds_body.h"
+#include "seeding_body.h"
+#include "cell_body.h"
 #include CLEAN
 
 #define NAME(x) JOIN(x, avx2, TYPE)
 #define TARGET __attribute__((target("avx2,fma")))
 #include "lanes_avx2.h"
 #include "tile_body.h"
+#include "bounds_body.h"
+#include "seeding_body.h"
+#include "cell_body.h"
 #include CLEAN
 #endif
 
@@ -19,5 +25,8 @@
 #define TARGET
 #include "lanes_generic.h"
 #include "tile_body.h"
+#include "bounds_body.h"
+#include "seeding_body.h"
+#include "cell_body.h"
 #include CLEAN
 #undef CLEAN

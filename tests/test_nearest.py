@@ -127,7 +127,7 @@ def test_offset_is_harmless(shape, dtype):
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_ties_go_to_the_lowest_index(shape, dtype, isa):
-    n, d, k = shape
+    k = shape[2]
     nearest.force_isa(isa)
     X, _, origin, centers = problem(*shape, dtype)
     labels, _ = assign(X, origin, centers)

@@ -34,4 +34,34 @@ def accumulate(
     out: NDArray[np.float64],  # OUT (n_tasks, k + k d + 1)
     labels: NDArray[np.int32],  # OUT (n,) or (0,)
     n_threads: int,
+    upper: NDArray[Real] | None = None,  # OUT (n,) bounds that start a memo
+    lower: NDArray[Real] | None = None,  # OUT (n,)
 ) -> None: ...
+def accumulate_bounded(
+    X: NDArray[Real],  # (n, d)
+    w: NDArray[Real],  # (n,) or (0,)
+    origin: NDArray[Real],  # (d,) as when the memo was made
+    centers: NDArray[Real],  # (k, d) relative to the origin
+    half_norms: NDArray[Real],  # (k,)
+    moved: NDArray[np.float64],  # (k,) how far each centroid moved since the memo was made
+    half_gaps: NDArray[np.float64],  # (k,) half the distance to the nearest other centroid, or less
+    labels: NDArray[np.int32],  # IN / OUT (n,)
+    upper: NDArray[Real],  # IN / OUT (n,)
+    lower: NDArray[Real],  # IN / OUT (n,)
+    changes: NDArray[np.uint32],  # work space (n,)
+    delta: NDArray[np.float64],  # OUT (k + k d + 1,): changes of counts and sums, and 0
+    n_threads: int,
+) -> int: ...  # rows that changed their label
+def score_seeds(
+    X: NDArray[Real],  # (n, d)
+    w: NDArray[Real],  # (n,) or (0,)
+    origin: NDArray[Real],  # (d,)
+    candidates: NDArray[Real],  # (m, d) relative to the origin
+    chosen: NDArray[Real],  # (s, d) relative to the origin
+    closest: NDArray[Real],  # IN, and OUT after a commit (n,)
+    owner: NDArray[np.int32],  # IN, and OUT after a commit (n,)
+    commit: int,  # -1, or the index that the only candidate takes among the seeds
+    out: NDArray[np.float64],  # OUT (n_cells, m + 1)
+    n_threads: int,
+) -> None: ...
+def merge_tree(records: NDArray[np.float64], n_threads: int) -> None: ...  # in place; the sum ends in row 0

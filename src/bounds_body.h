@@ -1,0 +1,172 @@
+/* Exact bounded iterations (Hamerly 2010) on top of the tile, for one number type and one instruction set.
+
+   Each row keeps an upper bound u of the distance to its centroid and a lower bound l of the distance to every other.
+   When centroids move, u grows by the movement of its own and l shrinks by the largest movement among the others; while
+   u < l, or u < half the distance from its centroid to the next one, the row can't change and X is not even read.
+   Rows that fail are tightened by their true distance, and those that still fail are packed into dense groups for the
+   tile (best and second best).
+
+   Rounding.  With e = machine epsilon of REAL, direct distances are off by less than (d + 8) e relative, squared
+   distances from scores by less than E = (d + 8) e (|r|^2 + max |c|^2) absolute.  u is widened by the first, l by
+   2 E: once for its own error, once more so that rows whose scores the tile itself can't tell apart are left to it. */
+
+INLINE TARGET REAL NAME(direct)(const REAL *RESTRICT x, const REAL *RESTRICT o, const REAL *RESTRICT mu, ptrdiff_t d,
+                                double *norm) {
+    NAME(hvec) q = {0}, r = {0};
+    REAL q_tail = 0, r_tail = 0;
+    ptrdiff_t j = 0;
+    for (; j + HL <= d; j += HL) {
+        const NAME(hvec) row = HLOAD(x + j) - HLOAD(o + j), e = row - HLOAD(mu + j);
+        q += e * e;
+        r += row * row;
+    }
+    for (; j < d; j++) {
+        const REAL row = x[j] - o[j], e = row - mu[j];
+        q_tail += e * e;
+        r_tail += row * row;
+    }
+    *norm = NAME(sum_lanes)(WIDEN(r)) + r_tail;
+    return (REAL)(NAME(sum_lanes)(WIDEN(q)) + q_tail);
+}
+
+INLINE TARGET REAL NAME(upper_bound)(REAL sqdist, ptrdiff_t d) {
+    return (REAL)(sqrt((double)sqdist) * (1 + (double)(d + 8) * EPSILON));
+}
+
+INLINE TARGET REAL NAME(lower_bound)(REAL second, double norm, const nearest_memo *memo, ptrdiff_t d) {
+    const double error = 2 * (double)(d + 8) * EPSILON * (norm + memo->largest_norm);
+    const double square = norm - 2 * (double)second - error;
+    return (REAL)(square > 0 ? sqrt(square) * (1 - 2 * (double)EPSILON) : 0);
+}
+
+/* Bounds of a group right after `search` with second best, every row of it: the full pass that starts a memo. */
+TARGET static void NAME(start_bounds)(const nearest_job *job, const nearest_memo *memo, ptrdiff_t start, ptrdiff_t m,
+                                      const NAME(scratch) * s) {
+    const ptrdiff_t d = job->d;
+    for (ptrdiff_t i = 0; i < m; i++) {
+        double norm;
+        const REAL sqdist = NAME(direct)((const REAL *)job->x + (start + i) * d, (const REAL *)job->origin,
+                                         (const REAL *)job->centers + (ptrdiff_t)s->nearest[i] * d, d, &norm);
+        ((REAL *)memo->upper)[start + i] = NAME(upper_bound)(sqdist, d);
+        ((REAL *)memo->lower)[start + i] = NAME(lower_bound)(s->second[i], norm, memo, d);
+    }
+}
+
+/* Bounds after the centroids moved, and which rows they no longer protect; returns how many. */
+TARGET static ptrdiff_t NAME(move_bounds)(const nearest_memo *memo, ptrdiff_t m, ptrdiff_t k, const int32_t *RESTRICT labels,
+                                          REAL *RESTRICT upper, REAL *RESTRICT lower, uint16_t *RESTRICT failed) {
+    const REAL *RESTRICT moved = (const REAL *)memo->moved, *RESTRICT drop = (const REAL *)memo->drop;
+    const REAL *RESTRICT gap = (const REAL *)memo->gap;
+    const REAL up = 1 + EPSILON, down = 1 - EPSILON;
+    ptrdiff_t n_failed = 0, i = 0;
+#if HAS_GATHER
+#if HAS_LOOKUP
+    if (k <= VL) { /* the tables fit a register each; the caller padded them */
+        const NAME(vec) moves = LOAD(moved), drops = LOAD(drop), gaps = LOAD(gap);
+        for (; i + VL <= m; i += VL) {
+            const NAME(ivec) c = LABELS(labels + i);
+            const NAME(vec) u = (LOAD(upper + i) + LOOKUP(moves, c)) * SPLAT(up);
+            const NAME(vec) l = (LOAD(lower + i) - LOOKUP(drops, c)) * SPLAT(down);
+            unsigned open = BITS(GREATER(MAX(l, LOOKUP(gaps, c)), u)) ^ ALL_BITS;
+            STORE(upper + i, u);
+            STORE(lower + i, l);
+            for (; open; open &= open - 1) failed[n_failed++] = (uint16_t)(i + __builtin_ctz(open));
+        }
+    }
+#endif
+    for (; i + VL <= m; i += VL) {
+        const NAME(ivec) c = LABELS(labels + i);
+        const NAME(vec) u = (LOAD(upper + i) + GATHER(moved, c)) * SPLAT(up);
+        const NAME(vec) l = (LOAD(lower + i) - GATHER(drop, c)) * SPLAT(down);
+        unsigned open = BITS(GREATER(MAX(l, GATHER(gap, c)), u)) ^ ALL_BITS;
+        STORE(upper + i, u);
+        STORE(lower + i, l);
+        for (; open; open &= open - 1) failed[n_failed++] = (uint16_t)(i + __builtin_ctz(open));
+    }
+#endif
+    (void)k;
+    for (; i < m; i++) {
+        const int32_t c = labels[i];
+        const REAL u = (upper[i] + moved[c]) * up, l = (lower[i] - drop[c]) * down;
+        upper[i] = u;
+        lower[i] = l;
+        failed[n_failed] = (uint16_t)i;
+        n_failed += !((u < l) | (u < gap[c]));
+    }
+    return n_failed;
+}
+
+/* Rows of one grid cell: bounds, labels, and the list of rows that changed, as (old label << 11 | row in the cell) from
+   memo->changes[start] on.  Returns their number. */
+TARGET static ptrdiff_t NAME(bounded_cell)(const nearest_job *job, const nearest_memo *memo, ptrdiff_t start,
+                                           ptrdiff_t stop, void *memory) {
+    const ptrdiff_t d = job->d, k = job->k, m = stop - start, rows = NAME(rows)(k, d);
+    const REAL *X = (const REAL *)job->x + start * d, *o = (const REAL *)job->origin;
+    const REAL *centers = (const REAL *)job->centers;
+    const REAL *RESTRICT gap = (const REAL *)memo->gap;
+    REAL *RESTRICT upper = (REAL *)memo->upper + start, *RESTRICT lower = (REAL *)memo->lower + start;
+    int32_t *RESTRICT labels = job->labels + start;
+    uint16_t failed[CELL_ROWS];
+    double norms[CELL_ROWS]; /* of the rows in `failed` */
+    ptrdiff_t n_failed = 0, n_left = 0, n_changed = 0;
+    NAME(scratch) s;
+    NAME(carve)(&s, (char *)memory, k, d);
+
+    n_failed = NAME(move_bounds)(memo, m, k, labels, upper, lower, failed);
+    for (ptrdiff_t f = 0; f < n_failed; f++) {
+        const ptrdiff_t i = failed[f];
+        const int32_t c = labels[i];
+        double norm;
+        PREFETCH(X + failed[f + 12 < n_failed ? f + 12 : f] * d); /* failed rows lie too far apart for the hardware */
+        const REAL u = NAME(upper_bound)(NAME(direct)(X + i * d, o, centers + c * d, d, &norm), d);
+        upper[i] = u;
+        failed[n_left] = (uint16_t)i;
+        norms[n_left] = norm;
+        n_left += !(u < lower[i] || u < gap[c]);
+    }
+    for (ptrdiff_t g = 0; g < n_left; g += rows) {
+        const ptrdiff_t group = n_left - g < rows ? n_left - g : rows;
+        const REAL *x = X + failed[g] * d;
+        if (failed[g + group - 1] - failed[g] + 1 != group) { /* not neighbours */
+            for (ptrdiff_t i = 0; i < group; i++)
+                memcpy(s.packed + i * d, X + failed[g + i] * d, (size_t)d * REAL_BYTES);
+            x = s.packed;
+        }
+        NAME(search)(job, x, group, &s, 1);
+        for (ptrdiff_t f = 0; f < group; f++) {
+            const ptrdiff_t i = failed[g + f];
+            const int32_t before = labels[i], now = (int32_t)s.nearest[f];
+            lower[i] = NAME(lower_bound)(s.second[f], norms[g + f], memo, d);
+            if (now == before) continue;
+            double norm;
+            upper[i] = NAME(upper_bound)(NAME(direct)(x + f * d, o, centers + now * d, d, &norm), d);
+            labels[i] = now;
+            memo->changes[start + n_changed++] = (uint32_t)before << CELL_BITS | (uint32_t)i;
+        }
+    }
+    return n_changed;
+}
+
+/* What the changed rows of one cell do to counts and to the sums of features j0 .. j1. */
+TARGET static void NAME(apply_changes)(const nearest_job *job, const nearest_memo *memo, ptrdiff_t start,
+                                       ptrdiff_t n_changed, ptrdiff_t j0, ptrdiff_t j1, double *delta) {
+    const ptrdiff_t d = job->d, k = job->k;
+    const REAL *RESTRICT o = (const REAL *)job->origin;
+    for (ptrdiff_t f = 0; f < n_changed; f++) {
+        const uint32_t change = memo->changes[start + f];
+        const ptrdiff_t i = start + (ptrdiff_t)(change & (CELL_ROWS - 1)), before = (ptrdiff_t)(change >> CELL_BITS);
+        const ptrdiff_t now = job->labels[i];
+        const double w = job->w ? ((const REAL *)job->w)[i] : 1.0;
+        const REAL *RESTRICT x = (const REAL *)job->x + i * d;
+        double *RESTRICT from = delta + k + before * d, *RESTRICT to = delta + k + now * d;
+        if (j0 == 0) {
+            delta[before] -= w;
+            delta[now] += w;
+        }
+        for (ptrdiff_t j = j0; j < j1; j++) {
+            const double r = w * (double)(REAL)(x[j] - o[j]);
+            from[j] -= r;
+            to[j] += r;
+        }
+    }
+}

@@ -1,0 +1,57 @@
+/* A grid cell from search to record, and the table of kernels of one number type and one instruction set. */
+
+/* One grid cell (or, without `stats`, any run of rows): labels, distances, the record of the cell in `stats`, and, with
+   a memo, every row's bounds. */
+TARGET static void NAME(cell)(const nearest_job *job, const nearest_memo *memo, ptrdiff_t start, ptrdiff_t stop,
+                              double *stats, void *memory) {
+    const ptrdiff_t d = job->d, k = job->k, rows = NAME(rows)(k, d);
+    const int few = stats && NAME(few)(k, d);
+    const int sorted = stats && d >= VL && k <= SORTED_CENTROIDS && rows >= 4 * k;
+    NAME(scratch) s;
+    NAME(dvec) inertia = {0};
+    double inertia_tail = 0;
+    NAME(carve)(&s, (char *)memory, k, d);
+    if (stats && !few) memset(stats, 0, (size_t)(k + k * d) * sizeof(double));
+    if (few) {
+        memset(s.masked, 0, (size_t)((k * (d + 1) + 1) * VL) * REAL_BYTES);
+        memset(s.wide, 0, (size_t)((k * (d + 1) + 1) * VL) * sizeof(double));
+    }
+    for (ptrdiff_t g = start; g < stop; g += rows) {
+        const ptrdiff_t m = stop - g < rows ? stop - g : rows;
+        NAME(search)(job, (const REAL *)job->x + g * d, m, &s, memo != NULL);
+        if (memo) NAME(start_bounds)(job, memo, g, m, &s);
+        if (job->labels)
+            for (ptrdiff_t i = 0; i < m; i++) job->labels[g + i] = (int32_t)s.nearest[i];
+#if HAS_LOOKUP
+        if (few) {
+            NAME(few_group)(job, g, m, &s);
+            continue;
+        }
+#endif
+        if (sorted && job->w)
+            NAME(settle_sorted)(job, g, m, &s, stats, &inertia, 1);
+        else if (sorted)
+            NAME(settle_sorted)(job, g, m, &s, stats, &inertia, 0);
+        else if (stats && job->w)
+            NAME(settle)(job, g, m, &s, stats, &inertia, &inertia_tail, 1, 1, 0);
+        else if (stats)
+            NAME(settle)(job, g, m, &s, stats, &inertia, &inertia_tail, 1, 0, 0);
+        else if (job->sqdist)
+            NAME(settle)(job, g, m, &s, NULL, &inertia, &inertia_tail, 0, 0, 1);
+    }
+#if HAS_LOOKUP
+    if (few) {
+        NAME(few_finish)(job, &s, stats);
+        return;
+    }
+#endif
+    if (stats) stats[k + k * d] = NAME(sum_lanes)(inertia) + inertia_tail;
+}
+
+TARGET static void NAME(add)(double *RESTRICT to, const double *RESTRICT from, ptrdiff_t size) {
+    for (ptrdiff_t i = 0; i < size; i++) to[i] += from[i];
+}
+
+static const nearest_kernels NAME(kernels) = {NAME(panel_bytes), NAME(scratch_bytes), NAME(pack), NAME(cell), NAME(add),
+                                              NAME(bounded_cell), NAME(apply_changes), NAME(seed_bytes), NAME(seed_gaps),
+                                              NAME(seed_cell)};
