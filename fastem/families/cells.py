@@ -60,15 +60,11 @@ def accumulator(log_joint_block: Any, moments_block: Any, room: Any) -> Sweep:
     def accumulate(X, w, labels, prepared, start, stop, stats):
         k = prepared.log_weights.shape[0]
         features, work_rows = room(prepared)
-        XT = np.zeros((features, STRIDE), X.dtype)
-        work = np.zeros((work_rows, STRIDE), X.dtype)
-        share = np.empty((k, STRIDE), X.dtype)
-        best = np.empty(STRIDE, X.dtype)
-        total = np.empty(STRIDE, X.dtype)
-        wb = np.empty(STRIDE, X.dtype)
-        masses = np.empty(k)
-        state = np.zeros(STRIDE, np.int8)
-        size = block_rows(k, features, X.itemsize)
+        space = np.zeros((features + work_rows + k + 4, STRIDE), X.dtype)  # one allocation compiles faster than eight
+        XT, work, share = space[:features], space[features : features + work_rows], space[features + work_rows : -4]
+        best, total, wb, state = space[-4], space[-3], space[-2], space[-1]
+        masses = np.zeros(k)
+        size = block_rows(space.shape[0], X.itemsize)
         for first in range(start, stop, size):
             m = min(size, stop - first)
             rows = padded(m)
@@ -96,15 +92,12 @@ def expectation(log_joint_block: Any, room: Any) -> Sweep:
     def expect(X, prepared, start, stop, out):
         k = prepared.log_weights.shape[0]
         features, work_rows = room(prepared)
-        XT = np.zeros((features, STRIDE), X.dtype)
-        work = np.zeros((work_rows, STRIDE), X.dtype)
-        share = np.empty((k, STRIDE), X.dtype)
-        best = np.empty(STRIDE, X.dtype)
-        total = np.empty(STRIDE, X.dtype)
-        masses = np.empty(k)
-        state = np.zeros(STRIDE, np.int8)
+        space = np.zeros((features + work_rows + k + 3, STRIDE), X.dtype)
+        XT, work, share = space[:features], space[features : features + work_rows], space[features + work_rows : -3]
+        best, total, state = space[-3], space[-2], space[-1]
+        masses = np.zeros(k)
         nothing = np.empty(0, np.int32)
-        size = block_rows(k, features, X.itemsize)
+        size = block_rows(space.shape[0], X.itemsize)
         for first in range(start, stop, size):
             m = min(size, stop - first)
             rows = padded(m)

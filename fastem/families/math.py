@@ -198,9 +198,8 @@ def _typed_log(x):
 
 
 @kernel
-def block_rows(n_components, n_features, itemsize):
-    """Rows of a block: `BLOCK`, or fewer where the work arrays would outgrow the cache."""
-    columns = n_components + 3 * n_features
+def block_rows(columns, itemsize):
+    """Rows of a block: `BLOCK`, or fewer where its arrays of so many columns would outgrow the cache."""
     rows = BLOCK
     while rows > 64 and rows * columns * itemsize > BLOCK_BYTES:
         rows //= 2
@@ -310,7 +309,7 @@ def settle(
     best,  # (STRIDE,) INOUT
     total,  # (STRIDE,) INOUT
     masses,  # (k,) INOUT
-    state,  # (STRIDE,) int8 INOUT
+    state,  # (STRIDE,) INOUT: 1 far, 2 overflowed
 ):
     """Give the far rows of a block one-hot responsibilities; return whether the block must be evaluated again.
 
@@ -355,6 +354,44 @@ def settle(
             if state[r] == 2:
                 best[r] = -np.inf
     return False
+
+
+@kernel
+def heavy_rows(
+    rows,
+    XT,  # (d, STRIDE)
+    share,  # (STRIDE,) of one component
+    factor,  # (STRIDE,)
+    negligible,  # shares up to this do not matter
+    few,  # gather if fewer than 1 / few of the rows matter
+    gathered,  # (d, STRIDE) OUT
+    resp,  # (STRIDE,) OUT: responsibilities of the rows returned
+    index,  # (STRIDE,) intp OUT: their places in the block
+):
+    """Gather the rows that matter to a component; return their number in whole vectors, or `rows` for XT as it is."""
+    threshold = share.dtype.type(negligible)
+    zero = share.dtype.type(0)
+    heavy = 0
+    for r in range(rows):
+        heavy += 1 if share[r] > threshold else 0
+    if heavy * few >= rows:
+        for r in range(rows):
+            resp[r] = share[r] * factor[r]
+        return rows
+    heavy = 0
+    for r in range(rows):
+        if share[r] > threshold:
+            index[heavy] = r
+            resp[heavy] = share[r] * factor[r]
+            heavy += 1
+    used = (heavy + 15) // 16 * 16
+    for t in range(heavy, used):
+        index[t] = 0
+        resp[t] = zero
+    for j in range(XT.shape[0]):
+        for t in range(used):
+            gathered[j, t] = XT[j, index[t]]
+    return used
 
 
 @kernel

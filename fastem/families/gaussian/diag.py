@@ -21,6 +21,7 @@ from fastem.families.gaussian.records import (
     prepared_means,
     shifts,
 )
+from fastem.families.math import STRIDE, heavy_rows
 from fastem.jit import kernel
 from fastem.stats import Layout
 
@@ -58,15 +59,18 @@ def _log_joint_block(rows, XT, prepared, work, log_joint, best):
 def _moments_block(rows, XT, prepared, work, share, factor, masses, stats):
     k, d = prepared.means.shape
     zero = XT.dtype.type(0)
-    resp = work[0]
+    dp = XT.shape[0]
+    gathered, resp = work[1 : 1 + dp], work[0]
+    index = np.empty(STRIDE, np.intp)
+    few = 1.0 + 0.65 * (64 // XT.itemsize)  # a row costs 2 d / lanes cycles, and 1.3 d more to gather
     for c in range(k):
         if masses[c] <= prepared.negligible[c]:
             continue
+        used = heavy_rows(rows, XT, share[c], factor, prepared.negligible[c], few, gathered, resp, index)
+        source = gathered if used < rows else XT
         n = zero
-        for r in range(rows):
-            value = share[c, r] * factor[r]
-            resp[r] = value
-            n += value
+        for r in range(used):
+            n += resp[r]
         stats[1 + c] += n
         sums = 1 + k + c * d
         scatter = 1 + k + k * d + c * d
@@ -75,9 +79,9 @@ def _moments_block(rows, XT, prepared, work, share, factor, masses, stats):
             m0 = prepared.means[c, j]
             m1 = zero if odd else prepared.means[c, j + 1]
             s0 = s1 = s00 = s11 = zero
-            for r in range(rows):
-                x0 = XT[j, r] - m0
-                x1 = XT[j + 1, r] - m1
+            for r in range(used):
+                x0 = source[j, r] - m0
+                x1 = source[j + 1, r] - m1
                 w0 = resp[r] * x0
                 w1 = resp[r] * x1
                 s0 += w0
@@ -93,8 +97,9 @@ def _moments_block(rows, XT, prepared, work, share, factor, masses, stats):
 
 @kernel
 def _room(prepared):
-    """Rows of XT (features in pairs), and of the work array."""
-    return (prepared.means.shape[1] + 1) // 2 * 2, 1
+    """Rows of XT (features in pairs), and of the work array: distances or responsibilities, gathered rows."""
+    dp = (prepared.means.shape[1] + 1) // 2 * 2
+    return dp, 1 + dp
 
 
 accumulate = accumulator(_log_joint_block, _moments_block, _room)

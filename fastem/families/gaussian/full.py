@@ -23,7 +23,7 @@ from fastem.families.gaussian.records import (
     prepared_means,
     shifts,
 )
-from fastem.families.math import STRIDE
+from fastem.families.math import STRIDE, heavy_rows
 from fastem.families.tiles import add_outer_tile, mahalanobis
 from fastem.jit import kernel
 from fastem.stats import Layout
@@ -73,7 +73,8 @@ def add_scatter(
             if i + 4 <= d:
                 add_outer_tile(rows, Z, i, j, scatter, d, i * d + j, j * d + i if j < i else -1)
             else:  # the last tile is not whole
-                T[:] = 0.0
+                for t in range(16):
+                    T[t] = 0.0
                 add_outer_tile(rows, Z, i, j, T, 4, 0, -1)
                 for a in range(d - i):
                     for b in range(min(4, d - j)):
@@ -122,44 +123,20 @@ def _moments_block(rows, XT, prepared, work, share, factor, masses, stats):
                 stats[scatter + 2] += s01
                 stats[scatter + 3] += s11
             continue
-        threshold = XT.dtype.type(prepared.negligible[c])
-        heavy = 0
-        for r in range(rows):
-            heavy += 1 if share[c, r] > threshold else 0
-        used = rows
+        used = heavy_rows(rows, XT, share[c], factor, prepared.negligible[c], few, Z, root, index)
+        source = Z if used < rows else XT  # a gathered feature is replaced in place
         n = zero
-        if heavy * few < rows:  # gather the rows that matter
-            heavy = 0
-            for r in range(rows):
-                if share[c, r] > threshold:
-                    index[heavy] = r
-                    heavy += 1
-            used = (heavy + 15) // 16 * 16
-            index[heavy:used] = rows - 1
-            for t in range(heavy):
-                resp = share[c, index[t]] * factor[index[t]]
-                root[t] = math.sqrt(resp)
-                n += resp
-            root[heavy:used] = zero
-        else:
-            for r in range(rows):
-                resp = share[c, r] * factor[r]
-                root[r] = math.sqrt(resp)
-                n += resp
+        for r in range(used):
+            n += root[r]
+            root[r] = math.sqrt(root[r])
         stats[1 + c] += n
         for j in range(d):
             mean = prepared.means[c, j]
             s = zero
-            if used < rows:
-                for t in range(used):
-                    z = root[t] * (XT[j, index[t]] - mean)
-                    Z[j, t] = z
-                    s += root[t] * z
-            else:
-                for r in range(rows):
-                    z = root[r] * (XT[j, r] - mean)
-                    Z[j, r] = z
-                    s += root[r] * z
+            for r in range(used):
+                z = root[r] * (source[j, r] - mean)
+                Z[j, r] = z
+                s += root[r] * z
             stats[sums + j] += s
         add_scatter(used, d, Z, T, stats[scatter : scatter + d * d])
 

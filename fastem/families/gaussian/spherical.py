@@ -23,6 +23,7 @@ from fastem.families.gaussian.records import (
     prepared_means,
     shifts,
 )
+from fastem.families.math import STRIDE, heavy_rows
 from fastem.jit import kernel
 from fastem.stats import Layout
 
@@ -61,17 +62,25 @@ def _log_joint_block(rows, XT, prepared, work, log_joint, best):
 def _moments_block(rows, XT, prepared, work, share, factor, masses, stats):
     k, d = prepared.means.shape
     zero = XT.dtype.type(0)
-    resp = work[k]
+    dp = XT.shape[0]
+    gathered, resp = work[k + 1 : k + 1 + dp], work[k]
+    index = np.empty(STRIDE, np.intp)
+    few = 1.0 + 1.3 * (64 // XT.itemsize)  # a row costs d / lanes cycles, and 1.3 d more to gather
     for c in range(k):
         if masses[c] <= prepared.negligible[c]:
             continue
+        used = heavy_rows(rows, XT, share[c], factor, prepared.negligible[c], few, gathered, resp, index)
+        source = gathered if used < rows else XT
         q = work[c]
         n = s = zero
-        for r in range(rows):
-            value = share[c, r] * factor[r]
-            resp[r] = value
-            n += value
-            s += value * q[r]
+        for r in range(used):
+            n += resp[r]
+        if used < rows:
+            for r in range(used):
+                s += resp[r] * q[index[r]]
+        else:
+            for r in range(used):
+                s += resp[r] * q[r]
         stats[1 + c] += n
         stats[1 + k + k * d + c] += s
         sums = 1 + k + c * d
@@ -79,9 +88,9 @@ def _moments_block(rows, XT, prepared, work, share, factor, masses, stats):
             m0 = prepared.means[c, j]
             m1 = zero if j + 1 == d else prepared.means[c, j + 1]
             s0 = s1 = zero
-            for r in range(rows):
-                s0 += resp[r] * (XT[j, r] - m0)
-                s1 += resp[r] * (XT[j + 1, r] - m1)
+            for r in range(used):
+                s0 += resp[r] * (source[j, r] - m0)
+                s1 += resp[r] * (source[j + 1, r] - m1)
             stats[sums + j] += s0
             if j + 1 < d:
                 stats[sums + j + 1] += s1
@@ -89,8 +98,9 @@ def _moments_block(rows, XT, prepared, work, share, factor, masses, stats):
 
 @kernel
 def _room(prepared):
-    """Rows of XT (features in pairs), and of the work array: the distances to each component, responsibilities."""
-    return (prepared.means.shape[1] + 1) // 2 * 2, prepared.means.shape[0] + 1
+    """Rows of XT (features in pairs), and of the work array: distances to components, responsibilities, gathered."""
+    dp = (prepared.means.shape[1] + 1) // 2 * 2
+    return dp, prepared.means.shape[0] + 1 + dp
 
 
 accumulate = accumulator(_log_joint_block, _moments_block, _room)

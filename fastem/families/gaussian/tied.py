@@ -26,7 +26,7 @@ from fastem.families.gaussian.records import (
     prepared_means,
     updated_means,
 )
-from fastem.families.math import BLOCK, STRIDE, load_weights, padded, transpose_block
+from fastem.families.math import BLOCK, STRIDE, heavy_rows, load_weights, padded, transpose_block
 from fastem.jit import kernel
 from fastem.stats import Layout
 
@@ -74,24 +74,27 @@ def _log_joint_block(rows, XT, prepared, work, log_joint, best):
 def _moments_block(rows, XT, prepared, work, share, factor, masses, stats):
     k, d = prepared.means.shape
     zero = XT.dtype.type(0)
-    resp = work[0]
+    dp = XT.shape[0]
+    gathered, resp = work[:dp], work[dp]  # the whitened rows are not needed any more
+    index = np.empty(STRIDE, np.intp)
+    few = 1.0 + 1.3 * (64 // XT.itemsize)  # a row costs d / lanes cycles, and 1.3 d more to gather
     for c in range(k):
         if masses[c] <= prepared.negligible[c]:
             continue
+        used = heavy_rows(rows, XT, share[c], factor, prepared.negligible[c], few, gathered, resp, index)
+        source = gathered if used < rows else XT
         n = zero
-        for r in range(rows):
-            value = share[c, r] * factor[r]
-            resp[r] = value
-            n += value
+        for r in range(used):
+            n += resp[r]
         stats[1 + c] += n
         sums = 1 + k + c * d
         for j in range(0, d, 2):
             m0 = prepared.means[c, j]
             m1 = zero if j + 1 == d else prepared.means[c, j + 1]
             s0 = s1 = zero
-            for r in range(rows):
-                s0 += resp[r] * (XT[j, r] - m0)
-                s1 += resp[r] * (XT[j + 1, r] - m1)
+            for r in range(used):
+                s0 += resp[r] * (source[j, r] - m0)
+                s1 += resp[r] * (source[j + 1, r] - m1)
             stats[sums + j] += s0
             if j + 1 < d:
                 stats[sums + j + 1] += s1
