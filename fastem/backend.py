@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from fastem import threads, validate
-from fastem.families.kmeans import KMeansFamily, KMeansParams
+from fastem.families.kmeans import KMeansFamily, KMeansMemo, KMeansParams
 from fastem.sources.memory import MemorySource
 
 if TYPE_CHECKING:
@@ -143,7 +143,7 @@ def kmeans_step(
     prepared = family.prepare(KMeansParams(centers), X.dtype)
     memo = None
     if out_labels is not None:
-        memo = family.new_memo(len(X))._replace(labels=validate.output(out_labels, (len(X),), np.int32, "out_labels"))
+        memo = KMeansMemo(validate.output(out_labels, (len(X),), np.int32, "out_labels"))
     stats = source.accumulate(family, prepared, memo)
     sums = stats.sums + stats.counts[:, None] * prepared.origin
     return KMeansStep(stats.counts.copy(), sums, float(stats.inertia))

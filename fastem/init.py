@@ -17,74 +17,12 @@ from fastem.draws import Draws
 from fastem.families.base import Family
 from fastem.families.kmeans import KMeansFamily, KMeansParams
 from fastem.monitor import Settings
+from fastem.seeding import kmeans_plus_plus, random_rows
 from fastem.sharing import finder
 from fastem.sources.mapped import MappedSource
 
 Start = em.Start
 CenterStart = Callable[[Any, Draws], np.ndarray]  # (source, draws) -> centres (k, d) float64
-
-
-def kmeans_plus_plus(source: Any, n_clusters: int, draws: Draws, n_local_trials: int | None = None) -> np.ndarray:
-    """Choose centres among the rows by greedy k-means++.
-
-    Each centre is drawn with probability proportional to weight times squared distance to the nearest centre so far;
-    of `n_local_trials` candidates the one that lowers the potential most is taken.
-
-    Parameters
-    ----------
-    source : source
-        Rows and weights.
-    n_clusters : int
-        Number of centres k, at most the number of rows.
-    draws : Draws
-        Random numbers.
-    n_local_trials : int or None
-        Candidates per centre; None means 2 + log(k), as in scikit-learn.
-
-    Returns
-    -------
-    ndarray (k, d) float64
-        The centres, in the order of choice.
-
-    References
-    ----------
-    Arthur and Vassilvitskii, "k-means++: the advantages of careful seeding", SODA 2007.
-    """
-    trials = n_local_trials or 2 + int(np.log(n_clusters))
-    weights = source.sample_weight.astype(np.float64) if source.sample_weight.size else None
-    uniform = np.ones(source.n_rows) if weights is None else weights
-    first = source.take(draws.weighted(uniform, 1))
-    centers = [first[0].astype(np.float64)]
-    closest = _sqdist_to(source, first)[:, 0]
-    for _ in range(1, n_clusters):
-        mass = closest if weights is None else closest * weights
-        # All rows coincide with a centre: any row is as good as another.
-        chosen = draws.weighted(mass if mass.any() else uniform, trials)
-        candidates = source.take(chosen)
-        closer = np.minimum(_sqdist_to(source, candidates), closest[:, None])
-        potential = closer.sum(axis=0) if weights is None else weights @ closer
-        best = int(np.argmin(potential))
-        closest = np.ascontiguousarray(closer[:, best])
-        centers.append(candidates[best].astype(np.float64))
-    return np.array(centers)
-
-
-def _sqdist_to(source: Any, points: np.ndarray) -> np.ndarray:
-    """Squared distances (n, m) float64 of all rows to a few points (m, d), by differences."""
-    out = np.empty((source.n_rows, len(points)))
-
-    def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
-        for column, point in enumerate(points):
-            difference = X - point
-            out[rows, column] = np.einsum("ij,ij->i", difference, difference, dtype=np.float64)
-
-    source.each_block(block)
-    return out
-
-
-def random_rows(source: Any, n_clusters: int, draws: Draws) -> np.ndarray:
-    """Choose k distinct rows at random, in proportion to their weights; float64 (k, d)."""
-    return source.sample_rows(n_clusters, draws).astype(np.float64)
 
 
 CENTERS: dict[str, Callable[[Any, int, Draws], np.ndarray]] = {"k-means++": kmeans_plus_plus, "random": random_rows}

@@ -4,12 +4,13 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import sparse
 from scipy import stats as scipy_stats
 
-from fastem import init, stats
+from fastem import init, seeding, stats
 from fastem.draws import Draws
 from fastem.monitor import Monitor, MonotonicityError, Settings
-from fastem.sources.memory import MemorySource
+from fastem.sources.memory import MemorySource, SparseSource
 
 
 @given(st.integers(1, 10**9), st.integers(1, 10**7))
@@ -104,7 +105,7 @@ def test_kmeans_plus_plus_spreads_over_the_clusters(weighted, dtype):
     w = np.ones(3000, dtype)
     w[7] = 0.0 if weighted else 1.0
     for seed in range(10):
-        found = init.kmeans_plus_plus(MemorySource(X, w if weighted else None), 4, Draws(seed))
+        found = seeding.kmeans_plus_plus(MemorySource(X, w if weighted else None), 4, Draws(seed))
         nearest = {int(np.square(centers - row).sum(axis=1).argmin()) for row in found}
         assert (4 in nearest) is not weighted, "a row of weight 0 is never chosen, a far one always"
         if weighted:
@@ -118,3 +119,50 @@ def test_variances_are_numpys():
     want = np.average(np.square(X - mean), axis=0, weights=w)
     np.testing.assert_allclose(init.variances(MemorySource(X, w)), want, rtol=1e-9, atol=1e-12)
     np.testing.assert_allclose(init.variances(MemorySource(X)), X.var(axis=0), rtol=1e-9, atol=1e-12)
+
+
+def naive_potential(X, w, seeds):
+    return w * np.square(X[:, None] - seeds).sum(axis=2).min(axis=1)
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_pruned_seeding_keeps_the_exact_distances_and_takes_the_best_candidate(dtype, weighted):
+    X = (Draws(4).normal(30_000).reshape(-1, 5) * 3 + 100).astype(dtype)
+    w = Draws(5).uniform(6000).astype(dtype)
+    source = MemorySource(X, w if weighted else None)
+    mass = w if weighted else np.ones(6000)
+    search = seeding._Search(source, 20)
+    search.take_seed(11)
+    draws = Draws(6)
+    for count in range(1, 20):
+        X64, seeds = X.astype(np.float64), search.seeds[:count]
+        want = naive_potential(X64, np.ones(6000), seeds)
+        np.testing.assert_allclose(search.closest, want, rtol=1e-3 if dtype == np.float32 else 1e-9, atol=1e-4)
+        np.testing.assert_allclose(search.potential.sum(), mass @ want, rtol=1e-5)
+        candidates = search.draw(draws, 4)
+        best = search.best(candidates)
+        potentials = [naive_potential(X64, mass, np.vstack([seeds, X64[c]])).sum() for c in candidates]
+        assert potentials[best] <= min(potentials) * (1 + 1e-6)
+        search.take_seed(candidates[best])
+
+
+def test_seeds_are_the_same_for_any_number_of_threads_and_for_sparse_rows():
+    X = np.maximum(Draws(4).normal(60_000).reshape(-1, 6), 0)
+    sources = [
+        MemorySource(X, n_threads=1),
+        MemorySource(X, n_threads=2),
+        SparseSource(sparse.csr_matrix(X), n_threads=2),
+    ]
+    seeds = [seeding.kmeans_plus_plus(source, 15, Draws(3)) for source in sources]
+    np.testing.assert_array_equal(seeds[0], seeds[1])
+    np.testing.assert_array_equal(seeds[0], seeds[2])
+
+
+def test_rows_are_drawn_in_proportion_to_their_squared_distance():
+    X = np.array([[0.0], [1.0], [3.0], [0.0]]).repeat(1500, axis=0)
+    search = seeding._Search(MemorySource(X), 2)
+    search.take_seed(0)
+    values = X[search.draw(Draws(0), 40_000), 0]
+    assert set(values) == {1.0, 3.0}
+    assert np.mean(values == 3.0) == pytest.approx(0.9, abs=0.01)

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import sklearn.cluster
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.datasets import load_digits, load_iris, make_blobs
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
@@ -50,6 +52,34 @@ def test_agrees_with_scikit_learn_from_the_same_start(name, dtype, weighted):
     assert ours.score(probe, sample_weight=w) == pytest.approx(theirs.score(probe, sample_weight=w), rel=1e-4)
 
 
+@given(
+    n=st.integers(20, 5000), d=st.integers(1, 40), k=st.integers(1, 20), seed=st.integers(0, 10**6),
+    weighted=st.booleans(), duplicates=st.booleans(), offset=st.sampled_from([0.0, 100.0]), single=st.booleans(),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_bounds_give_lloyds_labels_and_centres_at_every_iteration(n, d, k, seed, weighted, duplicates, offset, single):
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(n, d)) + 3 * rng.normal(size=(k, d))[rng.integers(k, size=n)] + offset
+    if duplicates:
+        X = X[rng.integers(max(2, n // 5), size=n)]
+    X = X.astype(np.float32 if single else np.float64)
+    w = rng.uniform(0, 2, n) if weighted else None
+    init = X[rng.choice(n, k, replace=False)] + 1e-3 * rng.normal(size=(k, d)).astype(X.dtype)
+    lloyd, bounded = (
+        KMeans(k, init=init, algorithm=algorithm, max_iter=40, tol=0, keep_history=True).fit(X, sample_weight=w)
+        for algorithm in ("lloyd", "elkan")
+    )
+    eps = np.finfo(X.dtype).eps
+    scale = np.abs(X - X.mean(axis=0)).max() + offset
+    for step, (a, b) in enumerate(zip(lloyd.history_, bounded.history_, strict=False)):
+        if np.abs(a.centers - b.centers).max() > 2000 * eps * scale:
+            gap = np.sort(np.square(X[:, None] - lloyd.history_[step - 1].centers).sum(axis=2), axis=1)
+            assert np.min(gap[:, 1] - gap[:, 0]) < 64 * eps * gap.max(), "they differ, and no row was tied"
+            return
+    np.testing.assert_array_equal(bounded.labels_, bounded.predict(X))
+    assert bounded.inertia_ == pytest.approx(lloyd.inertia_, rel=1e-4, abs=1e-6)
+
+
 @pytest.mark.parametrize("tol", [1e-4, 1e-2])
 def test_stops_at_the_same_iteration_as_scikit_learn(tol):
     X, k = starts()["blobs"]
@@ -67,7 +97,7 @@ def test_csr_gives_the_dense_result(dtype):
     X = np.vstack([X, X[::-1]])  # more than one grid cell
     w = np.random.default_rng(0).uniform(0.1, 2, len(X))
     for weights in (None, w):
-        dense = KMeans(10, random_state=0).fit(X, sample_weight=weights)
+        dense = KMeans(10, random_state=0, algorithm="lloyd").fit(X, sample_weight=weights)
         csr = KMeans(10, random_state=0).fit(sparse.csr_matrix(X), sample_weight=weights)
         np.testing.assert_array_equal(dense.labels_, csr.labels_)
         np.testing.assert_array_equal(dense.cluster_centers_, csr.cluster_centers_)

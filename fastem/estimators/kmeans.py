@@ -18,7 +18,11 @@ from fastem.families.kmeans import KMeansFamily, KMeansParams
 from fastem.monitor import IterationInfo
 from fastem.sources.memory import MemorySource, SparseSource
 
-ALGORITHMS = ("auto", "lloyd", "elkan")
+ALGORITHMS = ("auto", "lloyd", "hamerly", "elkan")
+
+# Multiply-adds of a row from which bounds are faster over a whole fit: 1.3 to 3.8 times on shapes from (2 features, 32
+# clusters) to (128, 1000), but 0.4 times with (2, 8).
+BOUNDS_PAY_OFF = 32
 
 
 class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, EMEstimator):
@@ -46,8 +50,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, EM
         Seed of the starts.
     copy_x : bool, default=True
         Without effect: X is never written to.
-    algorithm : {"auto", "lloyd", "elkan"}, default="auto"
-        All give Lloyd's labels at every iteration.
+    algorithm : {"auto", "lloyd", "hamerly", "elkan"}, default="auto"
+        All give Lloyd's labels and, up to rounding, centres at every iteration.  "lloyd" compares every row with every
+        centre; "hamerly" keeps two distance bounds per row and only looks at rows for which another centre may have
+        come nearer ("elkan" is accepted as another name for it); "auto" chooses by the number of clusters and features.
     n_threads : int or None, default=None
         Threads to use; None means all that the process may use, negative counts from the end (-1 all, -2 all but one).
     callback : callable or None, default=None
@@ -158,7 +164,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, EM
         start, n_init = self._start(X)
         result = em.run(
             source,
-            KMeansFamily(self.n_clusters),
+            KMeansFamily(self.n_clusters, self._algorithm(X.shape[1])),
             start,
             settings=self._settings(init.kmeans_tol(source, self.tol)),
             n_init=n_init,
@@ -186,6 +192,12 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, EM
     def _source(self, X: Any, sample_weight: Any) -> MemorySource:
         kind = MemorySource if isinstance(X, np.ndarray) else SparseSource
         return kind(X, self._weights(sample_weight, X), n_threads=self._threads())
+
+    def _algorithm(self, n_features: int) -> str:
+        """Return the family's algorithm: bounds pay off once a row costs more than to read and test its bounds."""
+        if self.algorithm == "auto":
+            return "bounded" if self.n_clusters > 1 and self.n_clusters * n_features >= BOUNDS_PAY_OFF else "lloyd"
+        return "lloyd" if self.algorithm == "lloyd" else "bounded"
 
     def _start(self, X: Any) -> tuple[em.Start, int]:
         """Return the start and the number of restarts."""

@@ -46,10 +46,15 @@ class Family(ABC):
     params: type[Any]  # the NamedTuple class of the parameters
     n_components: int
     allow_nan = False  # NaN is a missing value
+    positive_only = False  # rows must not be negative
     continuous = True  # rows are points of a space that may be shifted and scaled; False for counts and codes
     # True: after the loop the engine makes one more pass, so that the objective and the memo (labels) belong to the
     # final parameters.  False: the objective is that of the last E-step, as scikit-learn's mixtures report it.
     final_pass = False
+
+    def check(self, X: np.ndarray) -> None:
+        """Refuse rows with values that the family cannot have, by a ValueError of one sentence."""
+        return None
 
     @abstractmethod
     def layout(self, n_features: int) -> grid.Layout:
@@ -90,8 +95,19 @@ class Family(ABC):
 
         threads.map_tasks(task, len(out), n_threads)
 
+    def total(self, X, w, labels, prepared: Any, n_threads: int, memo: Any = None) -> np.ndarray:
+        """Return the record (size,) of a whole array; with a memo, possibly by what changed since the last pass."""
+        layout = self.layout(X.shape[1])
+        level, n_tasks = grid.plan(len(X), layout.size)
+        records = np.empty((n_tasks, layout.size))
+        self.sweep(X, w, labels, prepared, level, records, n_threads, memo)
+        return grid.merge_tree(records)
+
     def new_memo(self, n_rows: int) -> Any:
-        """Per-row state that lives across iterations and is filled by `sweep`, or None."""
+        """Return per-row state that lives across the iterations of a run, or None.
+
+        It is filled by `sweep` and `total`, and offers ``rows(slice)``, the same state for a run of rows.
+        """
         return None
 
     @abstractmethod

@@ -23,7 +23,10 @@ from fastem import threads
 from fastem._native import nearest
 from fastem.draws import Draws
 from fastem.families.base import Family, MStep, State
-from fastem.stats import Layout
+from fastem.stats import Layout, plan
+
+# Bounded iterations between two counts from zero, so that rounding in the sums cannot pile up.
+RECOUNT = 16
 
 
 class KMeansParams(NamedTuple):
@@ -33,11 +36,12 @@ class KMeansParams(NamedTuple):
 
 
 class KMeansPrepared(NamedTuple):
-    """Centres as the kernel wants them, all in the rows' dtype."""
+    """Centres as the kernel wants them, in the rows' dtype, and how they moved since the last iteration."""
 
     origin: np.ndarray  # (d,)
     centers: np.ndarray  # (k, d), relative to the origin
     half_norms: np.ndarray  # (k,), abs(center)^2 / 2
+    moved: np.ndarray  # (k,) float64, distance moved since the last iteration; empty in the first
 
 
 class KMeansStats(NamedTuple):
@@ -53,21 +57,48 @@ def _layout(k: int, d: int) -> Layout[KMeansStats]:
     return Layout(KMeansStats, counts=(k,), sums=(k, d), inertia=())
 
 
-class KMeansMemo(NamedTuple):
-    """What is kept for each row across iterations."""
+class Bounds(NamedTuple):
+    """What the bounded algorithm keeps across iterations."""
 
-    labels: np.ndarray  # (n,) int32, nearest centre at the last pass
+    upper: np.ndarray  # (n,) at least the distance to the own centre
+    lower: np.ndarray  # (n,) at most the distance to every other centre
+    changes: np.ndarray  # (n,) uint32, work space
+    total: np.ndarray  # (size,) the current record
+    square: float  # sum of w abs(x - o)^2
+
+
+class KMeansMemo:
+    """What is kept of a run for each row: the labels, and bounds once the bounded algorithm has made them."""
+
+    def __init__(self, labels: np.ndarray) -> None:
+        self.labels = labels  # (n,) int32, nearest centre at the last pass
+        self.bounds: Bounds | None = None
+        self.passes = 0  # since the last count from zero
+
+    def rows(self, rows: slice) -> KMeansMemo:
+        """Return the memo of a run of rows, without bounds."""
+        return KMeansMemo(self.labels[rows])
 
 
 class KMeansFamily(Family):
-    """Hard assignment to the nearest of `n_components` centres."""
+    """Hard assignment to the nearest of `n_components` centres.
+
+    Parameters
+    ----------
+    n_components : int
+        Number of centres k.
+    algorithm : {"lloyd", "bounded"}
+        Compare every row with every centre at every iteration; or only the rows whose distance bounds (Hamerly, SDM
+        2010) allow another centre to have come nearer, and update the sums by the rows that changed.
+    """
 
     name = "kmeans"
     params = KMeansParams
     final_pass = True
 
-    def __init__(self, n_components: int) -> None:
+    def __init__(self, n_components: int, algorithm: str = "lloyd") -> None:
         self.n_components = n_components
+        self.algorithm = algorithm
 
     def layout(self, n_features: int) -> Layout[KMeansStats]:
         return _layout(self.n_components, n_features)
@@ -79,10 +110,70 @@ class KMeansFamily(Family):
         origin = rounded.mean(axis=0).astype(dtype) if previous is None else previous.origin
         relative = rounded - origin.astype(np.float64)
         half_norms = 0.5 * np.einsum("kj,kj->k", relative, relative)
-        return KMeansPrepared(origin, np.ascontiguousarray(relative.astype(dtype)), half_norms.astype(dtype))
+        centers = np.ascontiguousarray(relative.astype(dtype))
+        moved = np.empty(0)
+        if previous is not None:
+            moved = np.sqrt(np.square(centers.astype(np.float64) - previous.centers).sum(axis=1))
+        return KMeansPrepared(origin, centers, half_norms.astype(dtype), moved)
 
     def new_memo(self, n_rows: int) -> KMeansMemo:
         return KMeansMemo(np.empty(n_rows, np.int32))
+
+    def total(
+        self, X, w, labels, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo | None = None
+    ) -> np.ndarray:
+        if memo is None or self.algorithm == "lloyd":
+            return self._count(X, w, prepared, n_threads, memo)
+        if memo.bounds is None or not prepared.moved.size or memo.passes == RECOUNT:
+            return self._recount(X, w, prepared, n_threads, memo)
+        memo.passes += 1
+        delta = np.empty_like(memo.bounds.total)
+        nearest.accumulate_bounded(
+            X, w, *prepared[:3], prepared.moved, self._half_gaps(prepared), memo.labels, *memo.bounds[:3], delta,
+            threads.native_threads(n_threads),
+        )  # fmt: skip
+        memo.bounds.total[:-1] += delta[:-1]
+        memo.bounds.total[-1] = memo.bounds.square - self._gain(memo.bounds.total, prepared)
+        return memo.bounds.total.copy()
+
+    def _count(self, X, w, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo | None, *bounds: np.ndarray):
+        """Compare every row with every centre; write its bounds if asked."""
+        size = _layout(self.n_components, X.shape[1]).size
+        level, n_tasks = plan(len(X), size)
+        records = np.empty((n_tasks, size))
+        labels = np.empty(0, np.int32) if memo is None else memo.labels
+        n_threads = threads.native_threads(n_threads)
+        nearest.accumulate(X, w, *prepared[:3], level, records, labels, n_threads, *bounds)
+        nearest.merge_tree(records, n_threads)
+        return records[0].copy()
+
+    def _recount(self, X, w, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo) -> np.ndarray:
+        """Start the bounds, and the sums that are kept up to date, anew."""
+        n = len(X)
+        kept = memo.bounds
+        upper = kept.upper if kept else np.empty(n, X.dtype)
+        lower = kept.lower if kept else np.empty(n, X.dtype)
+        changes = kept.changes if kept else np.empty(n, np.uint32)
+        total = self._count(X, w, prepared, n_threads, memo, upper, lower)
+        memo.bounds = Bounds(upper, lower, changes, total, float(total[-1]) + self._gain(total, prepared))
+        memo.passes = 0
+        return total.copy()
+
+    def _gain(self, total: np.ndarray, prepared: KMeansPrepared) -> float:
+        """Return 2 sum c.S - sum N abs(c)^2: by how much the centres lower sum w abs(x - o)^2 to J."""
+        centers = prepared.centers.astype(np.float64)
+        record = _layout(*centers.shape).view(total)
+        norms = np.einsum("kj,kj->k", centers, centers)
+        return float(2.0 * np.einsum("kj,kj->", centers, record.sums) - record.counts @ norms)
+
+    def _half_gaps(self, prepared: KMeansPrepared) -> np.ndarray:
+        """Return half the distance (k,) of each centre to the nearest other."""
+        centers = prepared.centers.astype(np.float64)
+        norms = np.einsum("kj,kj->k", centers, centers)
+        sqdist = norms[:, None] + norms - 2.0 * (centers @ centers.T)
+        np.fill_diagonal(sqdist, np.inf)
+        rounding = 8 * centers.shape[1] * np.finfo(np.float64).eps * norms.max()
+        return 0.5 * np.sqrt(np.maximum(sqdist.min(axis=1, initial=np.inf) - rounding, 0.0))
 
     def accumulate(self, X, w, labels, prepared: KMeansPrepared, stats: np.ndarray) -> None:
         record = np.zeros((1, stats.size))
@@ -93,7 +184,7 @@ class KMeansFamily(Family):
         self, X, w, labels, prepared: KMeansPrepared, level, out, n_threads, memo: KMeansMemo | None = None
     ) -> None:
         nearest.accumulate(
-            X, w, *prepared, level, out, np.empty(0, np.int32) if memo is None else memo.labels,
+            X, w, *prepared[:3], level, out, np.empty(0, np.int32) if memo is None else memo.labels,
             threads.native_threads(n_threads),
         )  # fmt: skip
 
@@ -137,7 +228,7 @@ class KMeansFamily(Family):
 
     def assign_into(self, X, prepared: KMeansPrepared, labels: np.ndarray, sqdist: np.ndarray, n_threads: int) -> None:
         """Write the nearest centre (n,) int32 of each row and the squared distance to it (n,)."""
-        nearest.assign(X, *prepared, labels, sqdist, threads.native_threads(n_threads))
+        nearest.assign(X, *prepared[:3], labels, sqdist, threads.native_threads(n_threads))
 
     def log_joint(self, X: np.ndarray, prepared: KMeansPrepared, n_threads: int) -> np.ndarray:
         """Return 0 for the nearest centre and -inf for the others: the posterior of the hard assignment."""

@@ -76,14 +76,10 @@ class MemorySource:
 
     def accumulate(self, family: Any, prepared: Any, memo: Any = None) -> Any:
         """Return the family's statistics over all rows: the E-step of one iteration."""
-        layout = family.layout(self.n_features)
-        level, n_tasks = grid.plan(self.n_rows, layout.size)
-        records = np.empty((n_tasks, layout.size))
-        self._sweep(family, prepared, level, records, memo)
-        return layout.view(grid.merge_tree(records))
+        return family.layout(self.n_features).view(self._total(family, prepared, memo))
 
-    def _sweep(self, family: Any, prepared: Any, level: int, records: np.ndarray, memo: Any) -> None:
-        family.sweep(self.X, self.sample_weight, self.labels, prepared, level, records, self.n_threads, memo)
+    def _total(self, family: Any, prepared: Any, memo: Any) -> np.ndarray:
+        return family.total(self.X, self.sample_weight, self.labels, prepared, self.n_threads, memo)
 
     def each_block(self, function: Callable[[np.ndarray, slice, int], None]) -> None:
         """Call ``function(X_block, rows, n_threads)`` so that the blocks cover all rows; blocks begin on the grid."""
@@ -144,19 +140,16 @@ class SparseSource(MemorySource):
     def _cell(self, cell: int) -> np.ndarray:
         return self.X[self._rows_of(cell)].toarray()
 
-    def _sweep(self, family: Any, prepared: Any, level: int, records: np.ndarray, memo: Any) -> None:
-        def task(number: int) -> None:
-            cells = range(number << level, min((number + 1) << level, grid.n_cells(self.n_rows)))
-            parts = np.zeros((len(cells), records.shape[1]))
-            for part, cell in zip(parts, cells, strict=True):
-                rows = self._rows_of(cell)
-                here = None if memo is None else type(memo)(*(field[rows] for field in memo))
-                family.sweep(
-                    self._cell(cell), self.sample_weight[rows], self.labels[rows], prepared, 0, part[None], 1, here
-                )
-            records[number] = grid.merge_tree(parts)
+    def _total(self, family: Any, prepared: Any, memo: Any) -> np.ndarray:
+        size = family.layout(self.n_features).size
 
-        threads.map_tasks(task, len(records), self.n_threads)
+        def cell(X: np.ndarray, rows: slice) -> np.ndarray:
+            record = np.empty((1, size))
+            here = None if memo is None else memo.rows(rows)
+            family.sweep(X, self.sample_weight[rows], self.labels[rows], prepared, 0, record, 1, here)
+            return record[0]
+
+        return self.fold(cell, size)
 
     def each_block(self, function: Callable[[np.ndarray, slice, int], None]) -> None:
         """Call ``function(X_cell, rows, 1)`` for every grid cell, made dense."""
