@@ -1,17 +1,14 @@
-"""Pictures of a fit: clusters with ellipses in two dimensions, and the objective of every restart.
-
-The functions draw on matplotlib `Axes` and return them; without `ax` they make a `Figure` of their own, which needs
-neither pyplot nor a display (``plot.clusters(model, X).figure.savefig("fit.png")``).  Matplotlib is an optional extra
-and is imported when the first picture is drawn.
-"""
+"""Clusters with ellipses in two dimensions, and the objective of every restart."""
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+
+from fastem.plot.style import COLOURS, DARK_GREY, INK, new_axes, new_figure
+from fastem.plot.style import colours as palette
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -20,11 +17,6 @@ if TYPE_CHECKING:
 MAX_POINTS = 20_000
 MAX_NUMBERED = 30  # clusters whose numbers are written into the picture
 DEAD = 1e-12  # components of no more weight than this are not drawn
-# Okabe and Ito's colours, told apart by colour-blind readers too.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8C6D31", "#666666")
-GREY = "#9AA0A6"
-DARK_GREY = "#5F6368"
-INK = "#222222"
 
 
 class _View(NamedTuple):
@@ -90,10 +82,9 @@ def clusters(
         raise ValueError(f'axes must be "features" or "principal", got {axes!r}.')
     if columns is not None and axes == "principal":
         raise ValueError("columns choose features; they do not go with principal axes.")
-    colours = _colours(len(_means(model)))
+    colours = palette(len(_means(model)))
     row_colours = _row_colours(model, rows, colours, colour_by)
-    ax = _new_axes() if ax is None else ax
-    _tidy(ax)
+    ax = new_axes(ax)
     if rows.shape[1] == 1:
         return _draw_histogram(ax, model, rows, colours, names[0])
     rows = rows.astype(np.float64)
@@ -128,8 +119,7 @@ def objective(model: Any, ax: Axes | None = None) -> Axes:
 
     if not hasattr(model, "histories_"):
         raise ValueError(f"This {type(model).__name__} instance is not fitted yet.")
-    ax = _new_axes() if ax is None else ax
-    _tidy(ax)
+    ax = new_axes(ax)
     falls = hasattr(model, "inertia_")
     curves = [-history if falls else np.asarray(history) for history in model.histories_]
     best = int(np.argmax(model.restarts_))
@@ -161,10 +151,8 @@ def summary(model: Any, X: Any, *, names: Sequence[str] | None = None) -> Figure
     -------
     matplotlib.figure.Figure
     """
-    from matplotlib.figure import Figure
-
     n, d = np.shape(X)
-    figure = Figure(figsize=(11.0, 4.8), layout="constrained")
+    figure = new_figure(11.0, 4.8)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
     clusters(model, X, axes="features" if d <= 2 else "principal", names=names, ax=left)
     objective(model, ax=right)
@@ -259,29 +247,6 @@ def _plane_covariances(model: Any, basis: np.ndarray) -> np.ndarray:
 
 
 # ---------------------------------------------------------------------------------------------------------- drawing
-
-
-def _new_axes() -> Axes:
-    from matplotlib.figure import Figure
-
-    return Figure(figsize=(6.4, 4.8), layout="constrained").add_subplot()
-
-
-def _tidy(ax: Axes) -> None:
-    ax.spines[["top", "right"]].set_visible(False)
-    ax.spines[["left", "bottom"]].set_color(GREY)
-    ax.tick_params(color=GREY)
-    ax.grid(color="#E6E8EB", linewidth=0.8)
-    ax.set_axisbelow(True)
-
-
-def _colours(k: int) -> np.ndarray:
-    """Colours (k, 3): the palette while it lasts, then hues a golden angle apart in three lightnesses."""
-    from matplotlib.colors import to_rgb
-
-    if k <= len(COLOURS):
-        return np.array([to_rgb(colour) for colour in COLOURS[:k]])
-    return np.array([colorsys.hls_to_rgb(0.58 + c * 0.618034, (0.42, 0.55, 0.34)[c % 3], 0.62) for c in range(k)])
 
 
 def _row_colours(model: Any, rows: np.ndarray, colours: np.ndarray, colour_by: str | None) -> np.ndarray:
