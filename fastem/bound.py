@@ -142,7 +142,8 @@ class LowerBound:
         """Return the Kullback-Leibler divergence of the posterior p(z given X; theta) from q; at least 0."""
         q, log_joint = self._checked(q), self.log_joint(theta)
         log_posterior = log_joint - np.logaddexp.reduce(log_joint, axis=1, keepdims=True)
-        return self._weigh(_expectation(q, _log(q)) - _expectation(q, log_posterior))
+        # No row's divergence is negative but by rounding.
+        return self._weigh(np.maximum(_expectation(q, _log(q)) - _expectation(q, log_posterior), 0.0))
 
     def e_step(self, theta: Any = None) -> np.ndarray:
         """Return the posterior p(z_i = k given x_i; theta), (n, k): the q that closes the gap."""
