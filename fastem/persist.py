@@ -19,6 +19,10 @@ _HEADER = "fastem.json"
 _CLASSES = {
     "KMeans": "fastem.estimators.kmeans",
     "GaussianMixture": "fastem.estimators.gaussian",
+    "BernoulliMixture": "fastem.estimators.discrete",
+    "CategoricalMixture": "fastem.estimators.categorical",
+    "Mixture": "fastem.estimators.generic",
+    "PoissonMixture": "fastem.estimators.discrete",
 }
 
 
@@ -75,7 +79,7 @@ def save(model: Any, path: str | os.PathLike[str], *, extra: dict[str, Any] | No
 
 
 def _savable(params: dict[str, Any]) -> dict[str, Any]:
-    plain = (str, int, float, bool, np.integer, np.floating, np.ndarray, list, type(None))
+    plain = (str, int, float, bool, np.integer, np.floating, np.ndarray, list, tuple, type(None))
     return {key: value for key, value in params.items() if isinstance(value, plain)}
 
 

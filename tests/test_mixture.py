@@ -48,7 +48,9 @@ def test_agrees_with_scikit_learn_iteration_by_iteration(covariance_type, max_it
     options = {"covariance_type": covariance_type, "max_iter": max_iter, "tol": 0.0, **start(X, 4, covariance_type)}
     ours = GaussianMixture(4, **options).fit(X)
     theirs = sklearn.mixture.GaussianMixture(4, **options).fit(X)
-    np.testing.assert_allclose(ours.lower_bounds_, theirs.lower_bounds_, rtol=1e-8)
+    both = min(ours.n_iter_, theirs.n_iter_)  # a change of exactly 0 may come some iterations apart
+    assert both >= min(max_iter, 20)
+    np.testing.assert_allclose(ours.lower_bounds_[:both], theirs.lower_bounds_[:both], rtol=1e-8)
     for name in ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_"):
         np.testing.assert_allclose(getattr(ours, name), getattr(theirs, name), rtol=1e-6, atol=1e-7, err_msg=name)
     np.testing.assert_allclose(ours.score_samples(X), theirs.score_samples(X), rtol=1e-8)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,6 +10,7 @@ import numpy as np
 from fastem import validate
 from fastem.estimators.mixture import BaseMixture
 from fastem.families.gaussian import COVARIANCE_TYPES, GaussianFamily
+from fastem.families.gaussian.family import FIXABLE
 from fastem.families.gaussian.records import GaussianParams
 from fastem.monitor import IterationInfo
 
@@ -59,6 +60,11 @@ class GaussianMixture(BaseMixture):
     accelerate : {"squarem"} or None, default=None
         Extrapolate the path of EM to need fewer iterations.  The log-likelihood never falls for it, but the run may end
         in another local maximum than plain EM, and passes that are thrown away are not counted by `n_iter_`.
+    fixed : collection of {"weights", "means", "covariances"}, default=()
+        What keeps the values of `weights_init`, `means_init`, `precisions_init`; the rest is estimated.
+    assignment : {"soft", "hard"}, default="soft"
+        "hard": each row counts for its most probable component alone (classification EM), and `lower_bound_` is the
+        mean of log p(x, z) at that component.  With equal fixed weights and one fixed sigma^2 I it is k-means.
 
     Attributes
     ----------
@@ -136,6 +142,8 @@ class GaussianMixture(BaseMixture):
         certify: bool = False,
         keep_history: bool = False,
         accelerate: str | None = None,
+        fixed: Collection[str] = (),
+        assignment: str = "soft",
     ) -> None:
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -156,14 +164,25 @@ class GaussianMixture(BaseMixture):
         self.certify = certify
         self.keep_history = keep_history
         self.accelerate = accelerate
+        self.fixed = fixed
+        self.assignment = assignment
 
     def _family(self) -> GaussianFamily:
-        return GaussianFamily(self.n_components, self.covariance_type, self.reg_covar)
+        return GaussianFamily(self.n_components, self.covariance_type, self.reg_covar, self.fixed, self.assignment)
 
     def _check_parameters(self) -> None:
         check = validate.parameter
         check(self, "covariance_type", f"a str among {set(COVARIANCE_TYPES)}", self.covariance_type in COVARIANCE_TYPES)
         check(self, "reg_covar", "a float in the range [0.0, inf)", validate.is_real(self.reg_covar, 0))
+        check(self, "assignment", "a str among {'hard', 'soft'}", self.assignment in ("soft", "hard"))
+        listed = isinstance(self.fixed, list | tuple | set | frozenset) and set(self.fixed) <= set(FIXABLE)
+        check(self, "fixed", f"a collection of {', '.join(map(repr, FIXABLE))}", listed)
+        starts = {"weights": "weights_init", "means": "means_init", "covariances": "precisions_init"}
+        for name, start in starts.items():
+            if name in self.fixed and getattr(self, start) is None:
+                raise ValueError(f"With {name!r} in 'fixed', {start!r} must say at which values.")
+        if self.accelerate is not None and self.assignment == "hard":
+            raise ValueError("'accelerate' needs assignment='soft': hard assignment ends after finitely many steps.")
         super()._check_parameters()
 
     def _given(self, family: Any, n_features: int) -> dict[str, np.ndarray]:

@@ -166,7 +166,7 @@ class BaseMixture(DensityMixin, EMEstimator):
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable component of each row (n_samples,)."""
         X, family, prepared = self._prepared(X)
-        return family.most_probable(X, prepared, self._threads())
+        return family.most_probable(X, prepared, self._threads()).astype(np.int64, copy=False)
 
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the responsibilities p(z = k given x) of each row (n_samples, n_components) (lecture row L7)."""

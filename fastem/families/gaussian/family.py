@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -10,11 +11,13 @@ import numpy as np
 from fastem import threads
 from fastem.draws import Draws
 from fastem.families.base import Family, MStep, State
+from fastem.families.cells import Expected
 from fastem.families.gaussian import packing
 from fastem.families.gaussian.records import GaussianParams, updated_means
 from fastem.stats import Layout
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
+FIXABLE = ("weights", "means", "covariances")
 
 
 class GaussianFamily(Family):
@@ -28,15 +31,33 @@ class GaussianFamily(Family):
         Each its own matrix, one shared matrix, each its own variances, each one variance.
     reg_covar : float
         Added to the variances in the M-step.
+    fixed : collection of {"weights", "means", "covariances"}
+        What keeps the values that a run begins with; the M-step maximises over the rest.
+    assignment : {"soft", "hard"}
+        Responsibilities, or all of a row to its most probable component (classification EM): the objective is then the
+        mean of max_k log p(x, z = k).  Equal fixed weights and one fixed sigma^2 I make it k-means (lecture row L11).
+
+    References
+    ----------
+    Celeux and Govaert, "A classification EM algorithm for clustering and two stochastic versions", CSDA 14, 1992.
     """
 
     name = "gaussian"
     params = GaussianParams
 
-    def __init__(self, n_components: int, covariance_type: str = "full", reg_covar: float = 1e-6) -> None:
+    def __init__(
+        self,
+        n_components: int,
+        covariance_type: str = "full",
+        reg_covar: float = 1e-6,
+        fixed: Collection[str] = (),
+        assignment: str = "soft",
+    ) -> None:
         self.n_components = n_components
         self.covariance_type = covariance_type
         self.reg_covar = reg_covar
+        self.fixed = frozenset(fixed)
+        self.assignment = assignment
         self.type: Any = importlib.import_module(f"fastem.families.gaussian.{covariance_type}")
 
     def layout(self, n_features: int) -> Layout:
@@ -50,10 +71,13 @@ class GaussianFamily(Family):
 
     def accumulate(self, X, w, labels, prepared, stats: np.ndarray) -> None:
         record = np.empty((1, stats.size))
-        self.type.accumulate.serial(X, w, labels, prepared, 0, 0, record)
+        self.sweep(X, w, labels, prepared, 0, record, 1)
         stats += record[0]
 
     def sweep(self, X, w, labels, prepared, level, out, n_threads, memo: Any = None) -> None:
+        if self.assignment == "hard":  # known labels make a row's responsibilities one-hot
+            chosen = self.most_probable(X, prepared, n_threads)
+            labels = np.where(labels >= 0, labels, chosen) if labels.size else chosen
         threads.run_sweep(self.type.accumulate, (X, w, labels, prepared), level, out, n_threads)
 
     def objective(self, stats: Any, constants: Any, params: GaussianParams) -> float:
@@ -61,10 +85,25 @@ class GaussianFamily(Family):
         return float(stats.loglik / stats.counts.sum())
 
     def m_step(self, stats: Any, constants: Any, prepared: Any, params: GaussianParams) -> MStep:
-        weights = stats.counts / stats.counts.sum()
+        weights = params.weights if "weights" in self.fixed else stats.counts / stats.counts.sum()
         means = updated_means(stats, prepared, params.means)
+        if "covariances" in self.fixed:
+            means = params.means if "means" in self.fixed else means
+            return MStep(params._replace(weights=weights, means=means))
         covariances = self.type.covariances_from_stats(stats, constants, prepared, params.covariances)
+        if "means" in self.fixed:
+            covariances = covariances + self._spread(stats.counts, means - params.means)
+            means = params.means
         return self.with_covariances(weights, means, self.type.add_to_diagonal(covariances, self.reg_covar))
+
+    def _spread(self, counts: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        """Return what second moments about points that lie off the means by `shift` (k, d) exceed the covariances."""
+        if self.covariance_type == "full":
+            return shift[:, :, None] * shift[:, None, :]
+        if self.covariance_type == "tied":
+            return (shift.T * (counts / counts.sum())) @ shift
+        squares = np.square(shift)
+        return squares.mean(axis=1) if self.covariance_type == "spherical" else squares
 
     def with_covariances(self, weights: np.ndarray, means: np.ndarray, covariances: np.ndarray) -> MStep:
         """Complete the parameters by the precisions' Cholesky factors; a singular covariance is made regular.
@@ -97,7 +136,13 @@ class GaussianFamily(Family):
         return packing.pack(params, like, self.covariance_type)
 
     def unpack(self, vector: np.ndarray, like: GaussianParams) -> GaussianParams | None:
-        return packing.unpack(vector, like, self.covariance_type)
+        params = packing.unpack(vector, like, self.covariance_type)
+        if params is None or not self.fixed:
+            return params
+        kept = {name: getattr(like, name) for name in self.fixed}
+        if "covariances" in self.fixed:
+            kept["precisions_cholesky"] = like.precisions_cholesky
+        return params._replace(**kept)  # to the bit
 
     def log_joint(self, X: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
         out = np.empty((len(X), self.n_components))
@@ -107,6 +152,23 @@ class GaussianFamily(Family):
     def log_joint_into(self, X: np.ndarray, prepared: Any, out: np.ndarray, n_threads: int) -> None:
         """Write log p(x_i, z_i = k) into `out` float64 (n, k)."""
         threads.run_each(self.type.log_joint, X, prepared, out, n_threads)
+
+    def posterior(self, X: np.ndarray, prepared: Any, n_threads: int) -> tuple[np.ndarray, np.ndarray]:
+        out = self._expect(X, prepared, n_threads, loglik=np.empty(len(X)), resp=np.empty((len(X), self.n_components)))
+        return out.loglik, out.resp
+
+    def log_prob(self, X: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
+        return self._expect(X, prepared, n_threads, loglik=np.empty(len(X))).loglik
+
+    def most_probable(self, X: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
+        return self._expect(X, prepared, n_threads, labels=np.empty(len(X), np.int32)).labels
+
+    def _expect(self, X: np.ndarray, prepared: Any, n_threads: int, **outputs: np.ndarray) -> Expected:
+        """Fill the outputs that are asked for by the E-step's own numbers."""
+        nothing, k = np.empty(0), self.n_components
+        out = Expected(np.empty((0, k)), nothing, np.empty(0, np.int32), np.empty((0, k)))._replace(**outputs)
+        threads.run_each(self.type.expect, X, prepared, out, n_threads)
+        return out
 
     def accumulate_given(self, X, w, resp: np.ndarray, prepared: Any, stats: np.ndarray) -> None:
         """Add one cell's statistics for given responsibilities (m, k): the M-step's input for any q."""
@@ -165,4 +227,5 @@ class GaussianFamily(Family):
 
     def n_free_params(self, n_features: int) -> int:
         k, d = self.n_components, n_features
-        return int(self.type.n_covariance_params(k, d) + k * d + k - 1)
+        free = {"weights": k - 1, "means": k * d, "covariances": int(self.type.n_covariance_params(k, d))}
+        return sum(count for name, count in free.items() if name not in self.fixed)
