@@ -22,6 +22,10 @@ _HOME = {
     "KMeans": "fastem.estimators.kmeans",
     "GaussianMixture": "fastem.estimators.gaussian",
     "AnomalyDetector": "fastem.anomaly",
+    "BernoulliMixture": "fastem.estimators.discrete",
+    "CategoricalMixture": "fastem.estimators.categorical",
+    "Mixture": "fastem.estimators.generic",
+    "PoissonMixture": "fastem.estimators.discrete",
     "IterationInfo": "fastem.monitor",
     "LowerBound": "fastem.bound",
     "MonotonicityError": "fastem.monitor",
@@ -43,7 +47,11 @@ if TYPE_CHECKING:
     from fastem.bound import LowerBound as LowerBound
     from fastem.build import build_info as build_info
     from fastem.build import warmup as warmup
+    from fastem.estimators.categorical import CategoricalMixture as CategoricalMixture
+    from fastem.estimators.discrete import BernoulliMixture as BernoulliMixture
+    from fastem.estimators.discrete import PoissonMixture as PoissonMixture
     from fastem.estimators.gaussian import GaussianMixture as GaussianMixture
+    from fastem.estimators.generic import Mixture as Mixture
     from fastem.estimators.kmeans import KMeans as KMeans
     from fastem.monitor import IterationInfo as IterationInfo
     from fastem.monitor import MonotonicityError as MonotonicityError

@@ -212,6 +212,52 @@ def table(estimator: Any, X: Any, *, reset: bool, accept_sparse: bool = False, a
     )
 
 
+def _refuse(X: np.ndarray, bad: np.ndarray, complaint: str) -> None:
+    """Refuse rows if any value is bad, naming the first."""
+    if np.any(bad):
+        row, column = np.argwhere(bad)[0].tolist()
+        raise ValueError(f"{complaint}: {X[row, column]} at row {row}, column {column}.")
+
+
+def zeros_and_ones(X: np.ndarray, whom: str) -> None:
+    """Refuse all but 0, 1 and NaN.
+
+    Raises
+    ------
+    ValueError
+        With the first other value.
+    """
+    _refuse(X, ~((X == 0) | (X == 1) | np.isnan(X)), f"{whom} takes zeros and ones")
+
+
+def nonnegative(X: np.ndarray, whom: str) -> None:
+    """Refuse negative values, in scikit-learn's words; NaN passes.
+
+    Raises
+    ------
+    ValueError
+        With the first negative value.
+    """
+    if np.fmin.reduce(X, axis=None) < 0:
+        _refuse(X, X < 0, f"Negative values in data passed to {whom} (input X)")
+
+
+def codes(X: np.ndarray, n_categories: np.ndarray | None, whom: str) -> None:
+    """Refuse all but the codes 0 .. n_categories[j] - 1 in column j, and NaN; None sets no upper limit.
+
+    Raises
+    ------
+    ValueError
+        With the first value that is negative, no integer, or too large.
+    """
+    nonnegative(X, whom)
+    _refuse(X, (np.trunc(X) != X) & ~np.isnan(X), f"{whom} takes integer codes")
+    if n_categories is not None:
+        _refuse(
+            X, n_categories <= X, f"{whom} knows the categories 0 to n_categories - 1 of each feature, not this code"
+        )
+
+
 def shaped(value: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
     """Return a given parameter as finite float64 of `shape`.
 
@@ -235,14 +281,26 @@ def proportions(value: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
     ValueError
         If they do not.
     """
+    value = probabilities(value, shape, name)
+    if not np.isclose(value.sum(), 1.0, rtol=0, atol=1e-6):
+        raise ValueError(f"The parameter '{name}' should be normalized, but got sum({name}) = {value.sum():.5f}")
+    return value
+
+
+def probabilities(value: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
+    """Return given probabilities: in [0, 1].
+
+    Raises
+    ------
+    ValueError
+        If the shape differs or one is outside.
+    """
     value = shaped(value, shape, name)
     if np.any(value < 0) or np.any(value > 1):
         raise ValueError(
             f"The parameter '{name}' should be in the range [0, 1], but got max value {value.max():.5f}, "
             f"min value {value.min():.5f}"
         )
-    if not np.isclose(value.sum(), 1.0, rtol=0, atol=1e-6):
-        raise ValueError(f"The parameter '{name}' should be normalized, but got sum({name}) = {value.sum():.5f}")
     return value
 
 

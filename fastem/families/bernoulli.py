@@ -8,7 +8,8 @@ which is linear in x, with slope log(mu / (1 - mu)) and level log(1 - mu) (see `
 
     counts_k = sum_i w_i r_ik,      sums_kj = sum w_i r_ik x_ij,      observed_kj = sum w_i r_ik,
 
-the last two over the rows where x_ij is observed, and the M-step sets pi_k = counts_k / sum(counts) and mu_kj = sums_kj / observed_kj.
+the last two over the rows where x_ij is observed, and the M-step sets pi_k = counts_k / sum(counts) and
+mu_kj = sums_kj / observed_kj.
 
 A probability of exactly 0 or 1 forbids a value for ever.  With a floor the probabilities are kept within
 [floor, 1 - floor]; because the expected log-likelihood is concave in mu, clipping is the exact maximum under that
@@ -21,6 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastem import validate
 from fastem.draws import Draws
 from fastem.families.base import MStep
 from fastem.families.linear import NEVER, LinearFamily, LinearPrepared, LinearStats
@@ -50,6 +52,9 @@ class BernoulliFamily(LinearFamily):
     def __init__(self, n_components: int, floor: float = 0.0) -> None:
         self.n_components = n_components
         self.floor = floor
+
+    def check(self, X: np.ndarray) -> None:
+        validate.zeros_and_ones(X, "A Bernoulli mixture")
 
     def origin(self, params: BernoulliParams) -> np.ndarray:
         return np.zeros(params.means.shape[1])

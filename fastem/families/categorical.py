@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastem import threads
+from fastem import threads, validate
 from fastem.draws import Draws
 from fastem.families.base import MStep
 from fastem.families.cells import accumulator, expectation, only_log_joint
@@ -176,11 +176,15 @@ class CategoricalFamily(DiscreteFamily):
 
     name = "categorical"
     params = CategoricalParams
+    positive_only = True
 
     def __init__(self, n_components: int, n_categories: int | Sequence[int] = 2, floor: float = 0.0) -> None:
         self.n_components = n_components
         self.n_categories = n_categories
         self.floor = floor
+
+    def check(self, X: np.ndarray) -> None:
+        validate.codes(X, np.broadcast_to(self.n_categories, X.shape[1]), "CategoricalMixture")
 
     def starts(self, n_features: int) -> np.ndarray:
         """First column of each feature, and the number M of columns (d + 1,)."""

@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import gammaln
 
+from fastem import validate
 from fastem.draws import Draws
 from fastem.families.base import MStep
 from fastem.families.linear import NEVER, LinearFamily, LinearPrepared, LinearStats
@@ -75,10 +76,14 @@ class PoissonFamily(LinearFamily):
 
     name = "poisson"
     params = PoissonParams
+    positive_only = True
 
     def __init__(self, n_components: int, floor: float = 0.0) -> None:
         self.n_components = n_components
         self.floor = floor
+
+    def check(self, X: np.ndarray) -> None:
+        validate.nonnegative(X, "PoissonMixture")
 
     def constants(self, source: Any) -> PoissonConstants:
         d = source.n_features

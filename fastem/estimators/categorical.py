@@ -1,0 +1,215 @@
+"""Mixtures of categorical distributions (latent class analysis) for scikit-learn users."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.utils import Tags
+
+from fastem import validate
+from fastem.draws import Draws
+from fastem.estimators.discrete import DiscreteMixture
+from fastem.families.base import Family
+from fastem.families.categorical import CategoricalFamily
+from fastem.monitor import IterationInfo
+
+
+class CategoricalMixture(DiscreteMixture):
+    """Mixture of categorical distributions (latent class analysis), fitted by expectation-maximization.
+
+    Feature j holds integer codes 0 .. n_categories_[j] - 1, as `sklearn.preprocessing.OrdinalEncoder` makes them;
+    their order means nothing.  Within a component (a class) the features are independent.  NaN is a missing value,
+    taken as missing at random: it adds nothing to the likelihood of its row.
+
+    Parameters
+    ----------
+    n_components : int, default=1
+        Number of components k.
+    n_categories : int, array-like of int (n_features,) or None, default=None
+        Categories of each feature, or of all; None counts from the largest code of each in `fit`.
+    min_prob : float, default=1e-10
+        Least probability of a category, at most 1 / n_categories_[j] in feature j.  0 is plain maximum likelihood,
+        under which a category that a component has not seen counts as all but impossible (1e-30).
+    tol : float, default=1e-6
+        Stop when the mean log-likelihood of a row changes by at most this.
+    max_iter : int, default=500
+        Most iterations of one restart.
+    n_init : int, default=1
+        Number of restarts; the one with the highest log-likelihood is kept.
+    init_params : {"kmeans", "k-means++", "random", "random_from_data"}, default="kmeans"
+        First assignment: clusters of one k-means run; the nearest of k rows chosen by k-means++ or at random; or
+        random responsibilities.  Distances are
+        those of indicators: two rows are as far apart as the number of features in which they differ.
+    weights_init, probabilities_init : array-like or None, default=None
+        Parameters to start with; with all given, `init_params` is not used.
+    random_state : int, RandomState, Generator or None, default=None
+        Seed of the starts and of `sample`.
+    warm_start : bool, default=False
+        Begin the next fit with the last one's parameters.
+    verbose : int, default=0
+        Print every `verbose_interval`-th iteration.
+    verbose_interval : int, default=10
+        See `verbose`.
+    n_threads : int or None, default=None
+        Threads to use; None means all that the process may use, negative counts from the end (-1 all, -2 all but one).
+    callback : callable or None, default=None
+        Called after each iteration with an `IterationInfo`; returning True stops that restart.
+    certify : bool, default=False
+        Raise `MonotonicityError` should the log-likelihood fall by more than rounding.
+    keep_history : bool, default=False
+        Keep the parameters of every iteration of the best restart in `history_` (lecture row L12).
+
+    Attributes
+    ----------
+    weights_ : ndarray (n_components,)
+        Mixing proportions.
+    probabilities_ : ndarray (n_components, sum of n_categories_)
+        Probabilities of all categories, feature after feature.
+    feature_probabilities_ : list of ndarray (n_components, n_categories_[j])
+        The same, one array for each feature.
+    n_categories_ : ndarray (n_features,)
+        Categories of each feature.
+    converged_ : bool
+        Whether the best restart converged.
+    n_iter_ : int
+        Its iterations.
+    lower_bound_ : float
+        Mean log-likelihood of a row at its last E-step.
+    lower_bounds_ : list of float
+        The same at each of its iterations; it never falls.
+    restarts_ : ndarray (n_init,)
+        Mean log-likelihood that each restart reached.
+    notes_ : list of str
+        What the fit had to do beyond plain EM.
+
+    References
+    ----------
+    Lazarsfeld and Henry, "Latent structure analysis", 1968.  Lecture row L9.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastem import CategoricalMixture
+    >>> X = np.repeat([[0, 2, 1], [1, 0, 0]], [20, 60], axis=0)
+    >>> X[::10, 1] = 1
+    >>> model = CategoricalMixture(2, random_state=0).fit(X)
+    >>> model.n_categories_
+    array([2, 3, 2])
+    >>> model.predict([[0, 2, 1], [np.nan, 0, 0]]) == model.predict([[0, 1, 1], [1, 0, 0]])
+    array([ True,  True])
+    """
+
+    _fields: ClassVar = {"weights": "weights_", "probabilities": "probabilities_"}
+    _saved: ClassVar = (*DiscreteMixture._saved, "probabilities_", "n_categories_")
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        n_categories: Any = None,
+        min_prob: float = 1e-10,
+        tol: float = 1e-6,
+        max_iter: int = 500,
+        n_init: int = 1,
+        init_params: str = "kmeans",
+        weights_init: Any = None,
+        probabilities_init: Any = None,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+        n_threads: int | None = None,
+        callback: Callable[[IterationInfo], Any] | None = None,
+        certify: bool = False,
+        keep_history: bool = False,
+    ) -> None:
+        super().__init__(
+            n_components=n_components,
+            tol=tol,
+            max_iter=max_iter,
+            n_init=n_init,
+            init_params=init_params,
+            weights_init=weights_init,
+            random_state=random_state,
+            warm_start=warm_start,
+            verbose=verbose,
+            verbose_interval=verbose_interval,
+            n_threads=n_threads,
+            callback=callback,
+            certify=certify,
+            keep_history=keep_history,
+        )
+        self.n_categories = n_categories
+        self.min_prob = min_prob
+        self.probabilities_init = probabilities_init
+
+    def _family(self) -> CategoricalFamily:
+        known = getattr(self, "n_categories_", self.n_categories)
+        if known is None:
+            raise ValueError("n_categories is not known before `fit`; give it to the constructor.")
+        return CategoricalFamily(self.n_components, known, self.min_prob)
+
+    def __sklearn_tags__(self) -> Tags:
+        """Return scikit-learn's tags: codes of categories."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.categorical = True
+        tags.input_tags.positive_only = True
+        return tags
+
+    def _table(self, X: Any, *, reset: bool) -> np.ndarray:
+        if not reset:
+            return super()._table(X, reset=False)
+        X = validate.table(self, X, reset=True, allow_nan=True)
+        self.n_categories_ = self._count_categories(X)
+        return X
+
+    def _count_categories(self, X: np.ndarray) -> np.ndarray:
+        """Return the given or the seen number of categories (d,) of checked codes."""
+        if self.n_categories is None:
+            validate.codes(X, None, type(self).__name__)
+            return np.fmax(np.fmax.reduce(X, axis=0), 0).astype(np.int64) + 1
+        given = np.asarray(self.n_categories)
+        if given.dtype.kind not in "iu" or given.shape not in {(), (X.shape[1],)} or np.any(given < 1):
+            raise ValueError(
+                f"n_categories must be a positive int, or one for each of {X.shape[1]} features, "
+                f"got {self.n_categories!r}."
+            )
+        known = np.broadcast_to(given, X.shape[1]).astype(np.int64)
+        validate.codes(X, known, type(self).__name__)
+        return known
+
+    def _last_params(self, source: Any, draws: Draws) -> Any:
+        if self.probabilities_.shape[1] != self.n_categories_.sum():
+            raise ValueError("warm_start needs the categories of the last fit; give n_categories to the constructor.")
+        return super()._last_params(source, draws)
+
+    def _check_parameters(self) -> None:
+        self._check_floor("min_prob", 0.5)
+        super()._check_parameters()
+
+    def _given(self, family: Family, n_features: int) -> dict[str, np.ndarray]:
+        given = self._weights_given()
+        if self.probabilities_init is not None:
+            given["probabilities"] = self._checked("probabilities", self.probabilities_init, "probabilities")
+        return given
+
+    def _checked(self, name: str, value: Any, called: str) -> np.ndarray:
+        shape = (self.n_components, int(self.n_categories_.sum()))
+        value = validate.probabilities(value, shape, called)
+        for part in np.split(value, np.cumsum(self.n_categories_)[:-1], axis=1):
+            if not np.allclose(part.sum(axis=1), 1.0, rtol=0, atol=1e-6):
+                raise ValueError(f"The parameter '{called}' should sum to 1 over the categories of each feature.")
+        return value
+
+    def _check_loaded(self) -> None:
+        self.n_categories_ = np.asarray(self.n_categories_, np.int64)
+        if self.n_categories_.shape != (self.n_features_in_,) or np.any(self.n_categories_ < 1):
+            raise ValueError("n_categories_ does not fit the number of features")
+        super()._check_loaded()
+
+    @property
+    def feature_probabilities_(self) -> list[np.ndarray]:
+        """Probabilities (n_components, n_categories_[j]) of each feature's categories."""
+        return np.split(self.probabilities_, np.cumsum(self.n_categories_)[:-1], axis=1)

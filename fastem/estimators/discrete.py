@@ -1,0 +1,388 @@
+"""Mixtures of Bernoulli and of Poisson distributions for scikit-learn users; what mixtures of discrete data share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.utils import Tags
+
+from fastem import validate
+from fastem.estimators.mixture import BaseMixture
+from fastem.families.base import Family
+from fastem.families.bernoulli import BernoulliFamily
+from fastem.families.poisson import PoissonFamily
+from fastem.monitor import IterationInfo
+
+
+class DiscreteMixture(BaseMixture):
+    """What the three classes share: missing values, the family's own check of its input, given parameters."""
+
+    _saved: ClassVar[tuple[str, ...]] = (
+        "weights_",
+        "converged_",
+        "n_iter_",
+        "lower_bound_",
+        "lower_bounds_",
+        "restarts_",
+    )
+
+    def __init__(
+        self,
+        *,
+        n_components: int,
+        tol: float,
+        max_iter: int,
+        n_init: int,
+        init_params: str,
+        weights_init: Any,
+        random_state: Any,
+        warm_start: bool,
+        verbose: int,
+        verbose_interval: int,
+        n_threads: int | None,
+        callback: Callable[[IterationInfo], Any] | None,
+        certify: bool,
+        keep_history: bool,
+    ) -> None:
+        self.n_components = n_components
+        self.tol = tol
+        self.max_iter = max_iter
+        self.n_init = n_init
+        self.init_params = init_params
+        self.weights_init = weights_init
+        self.random_state = random_state
+        self.warm_start = warm_start
+        self.verbose = verbose
+        self.verbose_interval = verbose_interval
+        self.n_threads = n_threads
+        self.callback = callback
+        self.certify = certify
+        self.keep_history = keep_history
+
+    def _table(self, X: Any, *, reset: bool) -> np.ndarray:
+        X = validate.table(self, X, reset=reset, allow_nan=True)
+        self._family().check(X)
+        return X
+
+    def __sklearn_tags__(self) -> Tags:
+        """Return scikit-learn's tags: NaN is a missing value."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
+
+    def _check_floor(self, name: str, high: float) -> None:
+        value = getattr(self, name)
+        accepted = validate.is_real(value, 0) and value <= high
+        validate.parameter(self, name, f"a float in the range [0.0, {high}]", accepted)
+
+    def _weights_given(self) -> dict[str, np.ndarray]:
+        if self.weights_init is None:
+            return {}
+        return {"weights": validate.proportions(self.weights_init, (self.n_components,), "weights")}
+
+    def _check_loaded(self) -> None:
+        """Check attributes that came from a file."""
+        k = self.n_components
+        self.weights_ = validate.proportions(self.weights_, (k,), "weights_")
+        given = {name: getattr(self, attribute) for name, attribute in self._fields.items() if name != "weights"}
+        for name, value in given.items():
+            setattr(self, self._fields[name], self._checked(name, value, self._fields[name]))
+
+    def _checked(self, name: str, value: Any, called: str) -> np.ndarray:
+        """Return given parameters (k, d) of the family, checked; refusals call them `called`."""
+        raise NotImplementedError
+
+
+class BernoulliMixture(DiscreteMixture):
+    """Mixture of Bernoulli distributions, for rows of zeros and ones, fitted by expectation-maximization.
+
+    Within a component the features are independent.  NaN is a missing value, taken as missing at random: it adds
+    nothing to the likelihood of its row.
+
+    Parameters
+    ----------
+    n_components : int, default=1
+        Number of components k.
+    binarize : float or None, default=0.0
+        Values above this are ones, the others zeros, as in `sklearn.naive_bayes.BernoulliNB`; None takes only rows of
+        zeros and ones.
+    min_prob : float, default=1e-10
+        Least probability of either value.  0 is plain maximum likelihood, under which a value that a component has
+        not seen counts as all but impossible (1e-30).
+    tol : float, default=1e-6
+        Stop when the mean log-likelihood of a row changes by at most this.
+    max_iter : int, default=500
+        Most iterations of one restart.
+    n_init : int, default=1
+        Number of restarts; the one with the highest log-likelihood is kept.
+    init_params : {"kmeans", "k-means++", "random", "random_from_data"}, default="kmeans"
+        First assignment: clusters of one k-means run; the nearest of k rows chosen by k-means++ or at random; or
+        random responsibilities.
+    weights_init, means_init : array-like or None, default=None
+        Parameters to start with; with all given, `init_params` is not used.
+    random_state : int, RandomState, Generator or None, default=None
+        Seed of the starts and of `sample`.
+    warm_start : bool, default=False
+        Begin the next fit with the last one's parameters.
+    verbose : int, default=0
+        Print every `verbose_interval`-th iteration.
+    verbose_interval : int, default=10
+        See `verbose`.
+    n_threads : int or None, default=None
+        Threads to use; None means all that the process may use, negative counts from the end (-1 all, -2 all but one).
+    callback : callable or None, default=None
+        Called after each iteration with an `IterationInfo`; returning True stops that restart.
+    certify : bool, default=False
+        Raise `MonotonicityError` should the log-likelihood fall by more than rounding.
+    keep_history : bool, default=False
+        Keep the parameters of every iteration of the best restart in `history_` (lecture row L12).
+
+    Attributes
+    ----------
+    weights_ : ndarray (n_components,)
+        Mixing proportions.
+    means_ : ndarray (n_components, n_features)
+        Probability of a one.
+    converged_ : bool
+        Whether the best restart converged.
+    n_iter_ : int
+        Its iterations.
+    lower_bound_ : float
+        Mean log-likelihood of a row at its last E-step.
+    lower_bounds_ : list of float
+        The same at each of its iterations; it never falls.
+    restarts_ : ndarray (n_init,)
+        Mean log-likelihood that each restart reached.
+    notes_ : list of str
+        What the fit had to do beyond plain EM.
+
+    References
+    ----------
+    Bishop, PRML, section 9.3.3.  Lecture row L9.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastem import BernoulliMixture
+    >>> X = np.repeat([[1, 1, 0], [0, 0, 1]], [20, 60], axis=0)
+    >>> X[::10] = 1 - X[::10]
+    >>> model = BernoulliMixture(2, random_state=0).fit(X)
+    >>> model.predict([[1, 1, 0]]) == model.predict([[1, np.nan, 0]])
+    array([ True])
+    >>> model.weights_.sort()
+    >>> model.weights_.round(2)
+    array([0.3, 0.7])
+    """
+
+    _fields: ClassVar = {"weights": "weights_", "means": "means_"}
+    _saved: ClassVar = (*DiscreteMixture._saved, "means_")
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        binarize: float | None = 0.0,
+        min_prob: float = 1e-10,
+        tol: float = 1e-6,
+        max_iter: int = 500,
+        n_init: int = 1,
+        init_params: str = "kmeans",
+        weights_init: Any = None,
+        means_init: Any = None,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+        n_threads: int | None = None,
+        callback: Callable[[IterationInfo], Any] | None = None,
+        certify: bool = False,
+        keep_history: bool = False,
+    ) -> None:
+        super().__init__(
+            n_components=n_components,
+            tol=tol,
+            max_iter=max_iter,
+            n_init=n_init,
+            init_params=init_params,
+            weights_init=weights_init,
+            random_state=random_state,
+            warm_start=warm_start,
+            verbose=verbose,
+            verbose_interval=verbose_interval,
+            n_threads=n_threads,
+            callback=callback,
+            certify=certify,
+            keep_history=keep_history,
+        )
+        self.binarize = binarize
+        self.min_prob = min_prob
+        self.means_init = means_init
+
+    def _family(self) -> BernoulliFamily:
+        return BernoulliFamily(self.n_components, self.min_prob)
+
+    def _table(self, X: Any, *, reset: bool) -> np.ndarray:
+        if self.binarize is None:
+            return super()._table(X, reset=reset)
+        X = validate.table(self, X, reset=reset, allow_nan=True)
+        ones = (self.binarize < X).astype(X.dtype)
+        missing = np.isnan(X)
+        if missing.any():
+            ones[missing] = np.nan
+        return ones
+
+    def _check_parameters(self) -> None:
+        real = self.binarize is None or validate.is_real(self.binarize, -np.inf)
+        validate.parameter(self, "binarize", "a float or None", real)
+        self._check_floor("min_prob", 0.5)
+        super()._check_parameters()
+
+    def _given(self, family: Family, n_features: int) -> dict[str, np.ndarray]:
+        given = self._weights_given()
+        if self.means_init is not None:
+            given["means"] = self._checked("means", self.means_init, "means")
+        return given
+
+    def _checked(self, name: str, value: Any, called: str) -> np.ndarray:
+        return validate.probabilities(value, (self.n_components, self.n_features_in_), called)
+
+
+class PoissonMixture(DiscreteMixture):
+    """Mixture of Poisson distributions, for rows of counts, fitted by expectation-maximization.
+
+    Within a component the features are independent.  NaN is a missing value, taken as missing at random: it adds
+    nothing to the likelihood of its row.  Values must not be negative; like scikit-learn's PoissonRegressor this takes
+    fractions too (rates, tf-idf), for which x! is Gamma(x + 1) and the likelihood is no density.
+
+    Parameters
+    ----------
+    n_components : int, default=1
+        Number of components k.
+    min_rate : float, default=1e-10
+        Least rate.  0 is plain maximum likelihood, under which a count in a feature that was always 0 in a component
+        is all but impossible there (a rate of 1e-30).
+    tol : float, default=1e-6
+        Stop when the mean log-likelihood of a row changes by at most this.
+    max_iter : int, default=500
+        Most iterations of one restart.
+    n_init : int, default=1
+        Number of restarts; the one with the highest log-likelihood is kept.
+    init_params : {"kmeans", "k-means++", "random", "random_from_data"}, default="kmeans"
+        First assignment: clusters of one k-means run; the nearest of k rows chosen by k-means++ or at random; or
+        random responsibilities.
+    weights_init, rates_init : array-like or None, default=None
+        Parameters to start with; with all given, `init_params` is not used.
+    random_state : int, RandomState, Generator or None, default=None
+        Seed of the starts and of `sample`.
+    warm_start : bool, default=False
+        Begin the next fit with the last one's parameters.
+    verbose : int, default=0
+        Print every `verbose_interval`-th iteration.
+    verbose_interval : int, default=10
+        See `verbose`.
+    n_threads : int or None, default=None
+        Threads to use; None means all that the process may use, negative counts from the end (-1 all, -2 all but one).
+    callback : callable or None, default=None
+        Called after each iteration with an `IterationInfo`; returning True stops that restart.
+    certify : bool, default=False
+        Raise `MonotonicityError` should the log-likelihood fall by more than rounding.
+    keep_history : bool, default=False
+        Keep the parameters of every iteration of the best restart in `history_` (lecture row L12).
+
+    Attributes
+    ----------
+    weights_ : ndarray (n_components,)
+        Mixing proportions.
+    rates_ : ndarray (n_components, n_features)
+        Rates, the mean counts.
+    converged_ : bool
+        Whether the best restart converged.
+    n_iter_ : int
+        Its iterations.
+    lower_bound_ : float
+        Mean log-likelihood of a row at its last E-step.
+    lower_bounds_ : list of float
+        The same at each of its iterations; it never falls.
+    restarts_ : ndarray (n_init,)
+        Mean log-likelihood that each restart reached.
+    notes_ : list of str
+        What the fit had to do beyond plain EM.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastem import PoissonMixture
+    >>> X = np.random.default_rng(0).poisson(np.repeat([[2.0, 30.0], [20.0, 5.0]], 500, axis=0))
+    >>> model = PoissonMixture(2, random_state=0).fit(X)
+    >>> model.rates_[model.rates_[:, 0].argsort()].round()
+    array([[ 2., 30.],
+           [20.,  5.]])
+    """
+
+    _fields: ClassVar = {"weights": "weights_", "rates": "rates_"}
+    _saved: ClassVar = (*DiscreteMixture._saved, "rates_")
+
+    def __init__(
+        self,
+        n_components: int = 1,
+        *,
+        min_rate: float = 1e-10,
+        tol: float = 1e-6,
+        max_iter: int = 500,
+        n_init: int = 1,
+        init_params: str = "kmeans",
+        weights_init: Any = None,
+        rates_init: Any = None,
+        random_state: Any = None,
+        warm_start: bool = False,
+        verbose: int = 0,
+        verbose_interval: int = 10,
+        n_threads: int | None = None,
+        callback: Callable[[IterationInfo], Any] | None = None,
+        certify: bool = False,
+        keep_history: bool = False,
+    ) -> None:
+        super().__init__(
+            n_components=n_components,
+            tol=tol,
+            max_iter=max_iter,
+            n_init=n_init,
+            init_params=init_params,
+            weights_init=weights_init,
+            random_state=random_state,
+            warm_start=warm_start,
+            verbose=verbose,
+            verbose_interval=verbose_interval,
+            n_threads=n_threads,
+            callback=callback,
+            certify=certify,
+            keep_history=keep_history,
+        )
+        self.min_rate = min_rate
+        self.rates_init = rates_init
+
+    def _family(self) -> PoissonFamily:
+        return PoissonFamily(self.n_components, self.min_rate)
+
+    def __sklearn_tags__(self) -> Tags:
+        """Return scikit-learn's tags: counts are not negative."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.positive_only = True
+        return tags
+
+    def _check_parameters(self) -> None:
+        validate.parameter(self, "min_rate", "a float in the range [0.0, inf)", validate.is_real(self.min_rate, 0))
+        super()._check_parameters()
+
+    def _given(self, family: Family, n_features: int) -> dict[str, np.ndarray]:
+        given = self._weights_given()
+        if self.rates_init is not None:
+            given["rates"] = self._checked("rates", self.rates_init, "rates")
+        return given
+
+    def _checked(self, name: str, value: Any, called: str) -> np.ndarray:
+        rates = validate.shaped(value, (self.n_components, self.n_features_in_), called)
+        validate.nonnegative(rates, called)
+        return rates
