@@ -141,7 +141,7 @@ def iteration(shapes: list[Shape], options: Namespace) -> list[dict]:
                 }
             )  # fmt: skip
     gemm = ", ".join(f"{limit:.0f} GFLOP/s in {dtype}" for dtype, limit in limits.items())
-    table.note(f"gemm: NumPy's 2000 x 2000 matrix product reaches {gemm}; SuperKMeans starts from its own centres.")
+    table.note(f"gemm: NumPy's 3000 x 3000 matrix product reaches {gemm}; SuperKMeans starts from its own centres.")
     return table.finish()
 
 

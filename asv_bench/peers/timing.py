@@ -97,10 +97,10 @@ def per_iteration(
     return result
 
 
-def gemm_gflops(dtype: str, size: int = 2000) -> float:
+def gemm_gflops(dtype: str, size: int = 3000) -> float:
     """Return the speed of NumPy's matrix product: a yardstick for the multiply-adds of a kernel."""
     A = np.random.default_rng(0).standard_normal((size, size)).astype(dtype)
-    return 2 * size**3 / min(clocked(lambda: A @ A)[0] for _ in range(5)) / 1e9
+    return 2 * size**3 / min(clocked(lambda: A @ A)[0] for _ in range(10)) / 1e9
 
 
 def describe_machine(modules: Iterable[str] = ()) -> list[str]:
