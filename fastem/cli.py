@@ -40,7 +40,7 @@ def run(arguments: Sequence[str]) -> int:
     if missing:
         return _refuse(f'the command line needs {" and ".join(missing)}: pip install "fastem[cli]".')
     try:
-        from fastem.commands import app
+        from fastem.commands_select import app  # and with it all other commands
 
         code = app(args=list(arguments), prog_name="fastem", standalone_mode=False)
         sys.stdout.flush()

@@ -99,9 +99,13 @@ def test_families_know_neither_sources_nor_each_other(module):
 def test_optional_packages_are_imported_inside_functions(module):
     # Numba is loaded when a Numba kernel is first needed: by jit.py, or by a module of kernels; what the command line
     # is written with, by the module that cli.py loads once it knows that all of it is there.
-    allowed = {"jit": {"numba"}, "cache": {"numba"}, "families": {"numba"}, "commands": {"typer"}}.get(
-        room(module), set()
-    )
+    allowed = {
+        "jit": {"numba"},
+        "cache": {"numba"},
+        "families": {"numba"},
+        "commands": {"typer"},
+        "commands_select": {"typer"},
+    }.get(room(module), set())
     for imported in imports(SOURCES[module], only_at_load=True):
         top = imported.split(".")[0]
         assert top not in OPTIONAL - allowed, f"{module} imports {imported}"

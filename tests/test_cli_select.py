@@ -1,0 +1,84 @@
+"""``fastem select``, end to end."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("typer")
+pytest.importorskip("pyarrow")
+
+import fastem
+from fastem import cli, commands_select, selection
+from fastem.families.gaussian import COVARIANCE_TYPES
+
+FAITHFUL = str(Path(__file__).parents[1] / "examples" / "faithful.csv")
+
+
+def test_old_faithful_has_two_kinds_of_eruptions(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    files = {name: tmp_path / name for name in ("model.npz", "labels.csv", "bic.png")}
+    arguments = ["select", FAITHFUL, "-k", "1-4", "--covariance", "full,diag", "--seed", "3"]
+    outputs = ["--save", str(files["model.npz"]), "--output", str(files["labels.csv"]), "--plot", str(files["bic.png"])]
+    assert cli.run([*arguments, *outputs]) == 0
+    shown = capsys.readouterr().out
+    assert "k = 2, full covariance" in shown
+    assert "BIC" in shown
+    model = fastem.load(files["model.npz"])
+    assert (model.n_components, model.covariance_type) == (2, "full")
+    assert len(files["labels.csv"].read_text().splitlines()) == 273
+    assert files["bic.png"].stat().st_size > 10_000
+    X = np.loadtxt(FAITHFUL, delimiter=",", skiprows=1)
+    assert fastem.select(X, range(1, 5), covariance_types=["full", "diag"], n_init=3, random_state=3).best.bic == (
+        pytest.approx(model.bic(X), rel=1e-12)
+    )
+    assert cli.run(["predict", str(files["model.npz"]), FAITHFUL, "--quiet"]) == 0
+
+
+def test_the_command_line_knows_every_criterion():
+    assert {str(name) for name in commands_select.Criterion} == {"auto", *selection.CRITERIA}
+    assert commands_select.KINDS == COVARIANCE_TYPES
+
+
+def test_json_holds_every_candidate(capsys):
+    assert cli.run(["select", FAITHFUL, "-k", "2,3", "--model", "kmeans", "--scale", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert summary["criterion"] == "silhouette"
+    assert [row["n_components"] for row in summary["candidates"]] == [2, 3]
+    assert summary["best"]["n_components"] == 2
+    assert summary["best"]["heldout"] is None
+
+
+@pytest.mark.parametrize("criterion", ["elbow", "silhouette", "bic"])
+def test_k_means_by_every_criterion(criterion, tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    picture = tmp_path / "curve.svg"
+    arguments = ["select", FAITHFUL, "-k", "1-5", "--model", "kmeans", "--criterion", criterion, "--plot", str(picture)]
+    assert cli.run([*arguments, "--columns", "eruptions"]) == 0
+    assert "inertia" in capsys.readouterr().out
+    assert picture.read_text().startswith("<?xml")
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        (["-k", "two"], "-k must be numbers"),
+        (["-k", "0-3"], "at least one positive"),
+        (["-k", "5-3"], "at least one positive"),
+        (["-k", "500"], "more components than there are rows"),
+        (["--covariance", "round"], "--covariance must be among"),
+        (["--covariance", "full", "--model", "kmeans"], "goes with --model gmm"),
+        (["--criterion", "elbow"], "mixtures have none"),
+        (["--criterion", "waic"], "waic"),
+        (["--time-budget", "0"], "above 0"),
+        (["--columns", "colour"], "colour"),
+        (["--plot", "curve.txt"], "curve.txt"),
+    ],
+)
+def test_mistakes_are_one_sentence(options, sentence, capsys):
+    assert cli.run(["select", FAITHFUL, *options]) == 2
+    captured = capsys.readouterr()
+    assert sentence in captured.err
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
