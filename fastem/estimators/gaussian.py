@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection
 from typing import Any, ClassVar
 
 import numpy as np
+from sklearn.utils.validation import check_is_fitted
 
 from fastem import validate
 from fastem.estimators.mixture import BaseMixture
-from fastem.families.gaussian import COVARIANCE_TYPES, GaussianFamily
+from fastem.families.gaussian import COVARIANCE_TYPES, GaussianFamily, parts
 from fastem.families.gaussian.family import FIXABLE
 from fastem.families.gaussian.records import GaussianParams
 from fastem.monitor import IterationInfo
+
+SKLEARN_INITS = ("kmeans", "k-means++", "random", "random_from_data")
+_FITTED = (
+    "weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_", "converged_", "n_iter_",
+    "lower_bound_", "n_features_in_",
+)  # fmt: skip
 
 
 class GaussianMixture(BaseMixture):
@@ -202,6 +210,144 @@ class GaussianMixture(BaseMixture):
         super()._keep_params(family, params)
         self.precisions_ = family.precisions(params.precisions_cholesky)
 
+    def marginal(self, columns: Any) -> GaussianMixture:
+        """Return the fitted mixture of some of the features.
+
+        Parameters
+        ----------
+        columns : array-like of int or str, or a mask (n_features,)
+            The features to keep, by number or by name, in the order wanted.
+
+        Returns
+        -------
+        GaussianMixture
+            A fitted mixture with as many components.
+
+        Raises
+        ------
+        ValueError
+            If a column is unknown or named twice.
+        """
+        check_is_fitted(self)
+        kept = self._columns(columns)
+        family = self._family()
+        return self._part(parts.marginal(family, self._fitted_params(family), kept), kept)
+
+    def condition(self, columns: Any, values: Any) -> GaussianMixture:
+        """Return the mixture of the remaining features, given the values of some.
+
+        Its `weights_` are the responsibilities of the components for the given values, and the weighted mean of its
+        `means_` is the best prediction of the rest.
+
+        Parameters
+        ----------
+        columns : array-like of int or str, or a mask (n_features,)
+            The known features, by number or by name; not all of them.
+        values : array-like (n_columns,)
+            Their values in one row.
+
+        Returns
+        -------
+        GaussianMixture
+            A fitted mixture of the other features, in their order.
+
+        Raises
+        ------
+        ValueError
+            If a column is unknown or named twice, none remains, or the values do not fit.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from fastem import GaussianMixture
+        >>> X = np.array([[1.0, 10], [2, 21], [3, 29], [4, 41]])
+        >>> line = GaussianMixture(1, reg_covar=0).fit(X)
+        >>> line.condition([0], [2.5]).means_.round(6)
+        array([[25.25]])
+        """
+        check_is_fitted(self)
+        known = self._columns(columns)
+        rest = np.setdiff1d(np.arange(self.n_features_in_), known)
+        if not rest.size:
+            raise ValueError("Cannot condition on all features: at least one must remain.")
+        values = validate.shaped(np.atleast_1d(values), (len(known),), "values")
+        family = self._family()
+        return self._part(parts.condition(family, self._fitted_params(family), known, values), rest)
+
+    def _columns(self, columns: Any) -> np.ndarray:
+        """Return numbers (m,) of features that were named by number, by name or by a mask."""
+        d, given = self.n_features_in_, np.atleast_1d(columns)
+        if given.dtype.kind in "OU":
+            names = getattr(self, "feature_names_in_", np.empty(0, object)).tolist()
+            unknown = [name for name in given.tolist() if name not in names]
+            if unknown:
+                raise ValueError(f"The mixture was not fitted with a feature named {unknown[0]!r}.")
+            numbers = np.array([names.index(name) for name in given.tolist()])
+        elif given.dtype == bool and given.shape == (d,):
+            numbers = np.flatnonzero(given)
+        elif given.dtype.kind in "iu" and given.ndim == 1 and np.all((given >= -d) & (given < d)):
+            numbers = given % d
+        else:
+            raise ValueError(f"Columns must be numbers in [-{d}, {d}), names, or a mask of {d}; got {columns!r}.")
+        if not numbers.size or len(set(numbers.tolist())) < len(numbers):
+            raise ValueError(f"Columns must be distinct, and at least one; got {columns!r}.")
+        return numbers
+
+    def _part(self, params: GaussianParams, columns: np.ndarray) -> GaussianMixture:
+        """Return a fitted mixture of some features; it has no trace of its own."""
+        part = GaussianMixture(
+            self.n_components,
+            covariance_type=self.covariance_type,
+            reg_covar=self.reg_covar,
+            random_state=self.random_state,
+            n_threads=self.n_threads,
+        )
+        part._keep_params(part._family(), params)
+        part.n_features_in_ = len(columns)
+        if hasattr(self, "feature_names_in_"):
+            part.feature_names_in_ = self.feature_names_in_[columns]
+        part.converged_, part.n_iter_, part.lower_bound_ = self.converged_, self.n_iter_, np.nan
+        part.lower_bounds_, part.restarts_ = [], np.empty(0)
+        part.histories_, part.notes_ = [], []
+        return part
+
+    def to_sklearn(self) -> Any:
+        """Return the same fitted mixture as a `sklearn.mixture.GaussianMixture`.
+
+        Returns
+        -------
+        sklearn.mixture.GaussianMixture
+            With the parameters that scikit-learn knows, and copies of the fitted attributes.
+        """
+        from sklearn import mixture  # half a second that nobody else should wait for
+
+        check_is_fitted(self)
+        return _copy_fitted(self, mixture.GaussianMixture())
+
+    @classmethod
+    def from_sklearn(cls, model: Any) -> GaussianMixture:
+        """Return a fitted `sklearn.mixture.GaussianMixture` as one of this class.
+
+        Parameters
+        ----------
+        model : sklearn.mixture.GaussianMixture
+            Fitted.
+
+        Returns
+        -------
+        GaussianMixture
+            With the same parameters, and copies of the fitted attributes.
+        """
+        from sklearn import mixture
+
+        if not isinstance(model, mixture.GaussianMixture):
+            raise TypeError(f"from_sklearn takes a sklearn.mixture.GaussianMixture, got a {type(model).__name__}.")
+        check_is_fitted(model)
+        twin = _copy_fitted(model, cls())
+        twin.restarts_ = np.array([twin.lower_bound_])
+        twin.histories_, twin.notes_ = [np.array(twin.lower_bounds_)], []
+        return twin
+
     def _check_loaded(self) -> None:
         """Check attributes that came from a file."""
         k, d = len(self.weights_), self.n_features_in_
@@ -212,3 +358,16 @@ class GaussianMixture(BaseMixture):
         self.means_ = validate.shaped(self.means_, (k, d), "means_")
         for name in ("covariances_", "precisions_", "precisions_cholesky_"):
             setattr(self, name, validate.shaped(getattr(self, name), shape, name))
+
+
+def _copy_fitted(source: Any, target: Any) -> Any:
+    """Give `target` the parameters that both classes have and the fitted attributes of `source`."""
+    params = {name: value for name, value in source.get_params().items() if name in target.get_params()}
+    if params["init_params"] not in SKLEARN_INITS:
+        del params["init_params"]
+    target.set_params(**params)
+    for name in (*_FITTED, "feature_names_in_"):
+        if hasattr(source, name):
+            setattr(target, name, copy.copy(getattr(source, name)))
+    target.lower_bounds_ = list(getattr(source, "lower_bounds_", []))
+    return target

@@ -1,0 +1,54 @@
+r"""Marginals and conditionals of Gaussian mixtures: mixtures of Gaussians again, of the same covariance type.
+
+With the features split into a and b, component k conditioned on x_a = v has (Bishop, PRML, section 2.3)
+
+    weight proportional to pi_k N(v; mu_a, Sigma_aa),   mean mu_b + Sigma_ba inverse(Sigma_aa) (v - mu_a),
+    covariance Sigma_bb - Sigma_ba inverse(Sigma_aa) Sigma_ab.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastem.families.gaussian.family import GaussianFamily
+from fastem.families.gaussian.records import GaussianParams
+
+
+def marginal(family: GaussianFamily, params: GaussianParams, columns: np.ndarray) -> GaussianParams:
+    """Return the mixture of some features, in the order of `columns` (m,) int."""
+    covariances = _block(family, params.covariances, columns, columns)
+    return _complete(family, params.weights, params.means[:, columns], covariances)
+
+
+def condition(
+    family: GaussianFamily, params: GaussianParams, columns: np.ndarray, values: np.ndarray
+) -> GaussianParams:
+    """Return the mixture of the other features given that those in `columns` (m,) have `values` (m,)."""
+    rest = np.setdiff1d(np.arange(params.means.shape[1]), columns)
+    given = marginal(family, params, columns)
+    _, weights = family.posterior(values[None], family.prepare(given, values.dtype), 1)
+    means = params.means[:, rest]
+    covariances = _block(family, params.covariances, rest, rest)
+    if family.covariance_type in ("full", "tied"):
+        known = _block(family, params.covariances, columns, columns)
+        cross = _block(family, params.covariances, columns, rest)
+        slopes = np.linalg.solve(known, cross)  # (k, m, d - m) or (m, d - m)
+        shift = values - given.means
+        means = means + ((shift[:, None] @ slopes)[:, 0] if slopes.ndim == 3 else shift @ slopes)
+        covariances = covariances - np.swapaxes(cross, -1, -2) @ slopes
+        covariances = 0.5 * (covariances + np.swapaxes(covariances, -1, -2))
+    return _complete(family, weights[0], means, covariances)
+
+
+def _block(family: GaussianFamily, covariances: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """Return the covariances between two sets of features; of one set with itself where they are independent."""
+    if family.covariance_type == "spherical":
+        return covariances
+    return covariances[:, rows] if family.covariance_type == "diag" else covariances[..., rows[:, None], columns]
+
+
+def _complete(
+    family: GaussianFamily, weights: np.ndarray, means: np.ndarray, covariances: np.ndarray
+) -> GaussianParams:
+    means, covariances = np.ascontiguousarray(means), np.ascontiguousarray(covariances)
+    return family.with_covariances(weights.copy(), means, covariances).params
