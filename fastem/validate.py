@@ -288,7 +288,7 @@ def proportions(value: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
 
 
 def probabilities(value: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
-    """Return given probabilities: in [0, 1].
+    """Return given probabilities: in [0, 1], but for rounding.
 
     Raises
     ------
@@ -296,12 +296,12 @@ def probabilities(value: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
         If the shape differs or one is outside.
     """
     value = shaped(value, shape, name)
-    if np.any(value < 0) or np.any(value > 1):
+    if np.any(value < -1e-9) or np.any(value > 1 + 1e-9):
         raise ValueError(
             f"The parameter '{name}' should be in the range [0, 1], but got max value {value.max():.5f}, "
             f"min value {value.min():.5f}"
         )
-    return value
+    return np.clip(value, 0.0, 1.0)
 
 
 def positive_definite(precisions: np.ndarray, covariance_type: str) -> np.ndarray:

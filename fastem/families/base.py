@@ -71,13 +71,22 @@ class Family(ABC):
         `previous` is what the last iteration of the same run was given, for families that compare the two.
         """
 
-    @abstractmethod
     def accumulate(self, X: np.ndarray, w: np.ndarray, labels: np.ndarray, prepared: Any, stats: np.ndarray) -> None:
         """Add the E-step's statistics of one grid cell to the record `stats` (size,).
 
         X (m, d) float32 or float64 with m <= CELL; w (m,) or empty for unit weights; labels (m,) int32 with -1 for
-        unknown, or empty.
+        unknown, or empty.  Compiled families fuse the steps in a kernel; here `log_joint` and `accumulate_given` do the
+        work in turn, for records that have a field `loglik`.
         """
+        log_joint = self.log_joint(X, prepared, 1)
+        known = np.flatnonzero(labels >= 0)
+        own = log_joint[known, labels[known]]
+        log_joint[known] = -np.inf
+        log_joint[known, labels[known]] = own
+        log_prob = normalise(log_joint, prepared)
+        self.accumulate_given(X, w, log_joint, prepared, stats)
+        weighted = log_prob if not w.size else np.where(w > 0, log_prob, 0.0) * w
+        self.layout(X.shape[1]).view(stats).loglik[...] += weighted.sum()
 
     def sweep(self, X, w, labels, prepared, level: int, out: np.ndarray, n_threads: int, memo: Any = None) -> None:
         """Write the records of all tasks of an in-memory array into `out` (n_tasks, size).
@@ -153,9 +162,12 @@ class Family(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} reports vacant components but cannot refill them.")
 
-    @abstractmethod
     def progress(self, before: State, after: State) -> float:
-        """The number that is compared with tol; `before` holds the last, `after` the new parameters and objective."""
+        """The number that is compared with tol: how much the objective changed since the last iteration.
+
+        `before` holds the last parameters and objective, `after` the new ones.
+        """
+        return abs(after.objective - before.objective)
 
     def pack(self, params: Any, like: Any) -> np.ndarray:
         """Return unconstrained coordinates (m,) of `params`, relative to `like`: 0 for `like` itself.
@@ -231,17 +243,19 @@ class Family(ABC):
     def blank_params(self, means: np.ndarray, variances: np.ndarray) -> Any:
         """Return parameters to centre the first statistics on: equal weights, means (k, d), variances (d,)."""
 
-    @abstractmethod
+    # What a family of one's own needs only if it is asked for.
+
     def example_params(self, n_features: int, draws: Any) -> Any:
         """Plausible random parameters of some spread, for simulation, warm-up and the contract tests."""
+        raise NotImplementedError(f"{type(self).__name__} has no example parameters.")
 
-    @abstractmethod
     def sample(self, params: Any, n: int, draws: Any) -> tuple[np.ndarray, np.ndarray]:
         """Draw n rows (n, d) float64 and their components (n,)."""
+        raise NotImplementedError(f"{type(self).__name__} cannot draw samples.")
 
-    @abstractmethod
     def n_free_params(self, n_features: int) -> int:
         """Number of free parameters, for AIC and BIC."""
+        raise NotImplementedError(f"{type(self).__name__} does not count its parameters, so that it has no AIC or BIC.")
 
 
 def normalise(log_joint: np.ndarray, prepared: Any) -> np.ndarray:

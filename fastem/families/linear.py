@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastem import threads
-from fastem.families.base import Family, State
+from fastem.families.base import Family
 from fastem.families.cells import accumulator, expectation, only_log_joint
 from fastem.jit import kernel
 from fastem.stats import Layout
@@ -250,10 +250,6 @@ class DiscreteFamily(Family):
     def objective(self, stats: Any, constants: Any, params: Any) -> float:
         """Mean log-likelihood of a row."""
         return float(stats.loglik / stats.counts.sum())
-
-    def progress(self, before: State, after: State) -> float:
-        """Change of the mean log-likelihood since the last iteration."""
-        return abs(after.objective - before.objective)
 
     def shortfall(self, stats: Any, constants: Any, prepared: Any, old: Any, new: Any) -> float:
         fall = self.expected_log_likelihood(stats, prepared, old) - self.expected_log_likelihood(stats, prepared, new)
