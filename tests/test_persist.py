@@ -3,6 +3,7 @@
 import io
 import json
 import pickle
+import re
 import zipfile
 
 import numpy as np
@@ -149,11 +150,13 @@ def test_damaged_bytes_load_as_a_model_or_are_refused(stored, seed):
     for place in rng.integers(len(damaged), size=8):
         damaged[place] = rng.integers(256)
     stored.write_bytes(damaged)
+    refusal = "a fastem model"
     try:
         fastem.load(stored)
     except ValueError as error:
-        assert "fastem" in str(error) or "format" in str(error)
-        assert "\n" not in str(error)
+        refusal = str(error)
+    assert re.search("fastem|format", refusal)
+    assert "\n" not in refusal
 
 
 def test_compressed_archives_are_refused(tmp_path):
