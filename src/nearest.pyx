@@ -47,7 +47,6 @@ cdef extern from "tile.h" nogil:
         const void *quarter
         void *closest
         int32_t *seeds
-        ptrdiff_t n_seeds
         int32_t commit
 
     ctypedef struct nearest_kernels:
@@ -410,12 +409,11 @@ def score_seeds(
     cdef int threads = <int>max(1, min(n_threads, n_tasks))
     cdef ptrdiff_t each = in_lines(kernels.seed_bytes(job.d))
     cdef unsigned char[::1] scratch = _aligned(threads * each)
-    cdef real[:, ::1] quarter = np.zeros((job.k, max(1, chosen.shape[0])), np.float64 if real is double else np.float32)
-    seeding.quarter, seeding.closest, seeding.seeds = &quarter[0, 0], &closest[0], &owner[0]
-    seeding.n_seeds, seeding.commit = quarter.shape[1], commit
+    cdef real[::1] quarter = np.zeros(max(1, chosen.shape[0]), np.float64 if real is double else np.float32)
+    seeding.quarter, seeding.closest, seeding.seeds, seeding.commit = &quarter[0], &closest[0], &owner[0], commit
     with nogil:
         if chosen.shape[0]:
-            kernels.seed_gaps(job.centers, job.k, &chosen[0, 0], chosen.shape[0], job.d, &quarter[0, 0])
+            kernels.seed_gaps(job.centers, job.k, &chosen[0, 0], chosen.shape[0], job.d, &quarter[0])
         if threads == 1:
             for t in range(n_tasks):
                 kernels.seed_cell(&job, &seeding, t * CELL_ROWS, min((t + 1) * CELL_ROWS, job.n), &out[t, 0],

@@ -1,8 +1,9 @@
-/* A quarter of the squared distances between `k` candidates and the seeds, rounded down. */
+/* For each seed, a quarter of the squared distance to the nearest of `k` candidates, rounded down. */
 TARGET static void NAME(seed_gaps)(const void *candidates, ptrdiff_t k, const void *seeds, ptrdiff_t n_seeds, ptrdiff_t d,
                                    void *quarter) {
-    for (ptrdiff_t l = 0; l < k; l++)
-        for (ptrdiff_t q = 0; q < n_seeds; q++) {
+    for (ptrdiff_t q = 0; q < n_seeds; q++) {
+        double least = INFINITY;
+        for (ptrdiff_t l = 0; l < k; l++) {
             const REAL *a = (const REAL *)candidates + l * d, *b = (const REAL *)seeds + q * d;
             NAME(hvec) total = {0};
             REAL tail = 0;
@@ -12,9 +13,11 @@ TARGET static void NAME(seed_gaps)(const void *candidates, ptrdiff_t k, const vo
                 total += e * e;
             }
             for (; j < d; j++) tail += (a[j] - b[j]) * (a[j] - b[j]);
-            ((REAL *)quarter)[l * n_seeds + q] =
-                (REAL)(0.25 * (1 - 4 * (double)(d + 8) * EPSILON) * (NAME(sum_lanes)(WIDEN(total)) + tail));
+            const double sqdist = NAME(sum_lanes)(WIDEN(total)) + tail;
+            if (sqdist < least) least = sqdist;
         }
+        ((REAL *)quarter)[q] = (REAL)(0.25 * (1 - 4 * (double)(d + 8) * EPSILON) * least);
+    }
 }
 
 static ptrdiff_t NAME(seed_rows)(ptrdiff_t d) {
@@ -32,10 +35,10 @@ static size_t NAME(seed_bytes)(ptrdiff_t d) { return (size_t)((NAME(seed_rows)(d
 
 TARGET static void NAME(seed_cell)(const nearest_job *job, const nearest_seeding *seeding, ptrdiff_t start,
                                    ptrdiff_t stop, double *out, void *memory) {
-    const ptrdiff_t d = job->d, k = job->k, m = stop - start, n_seeds = seeding->n_seeds;
+    const ptrdiff_t d = job->d, k = job->k, m = stop - start;
     const ptrdiff_t rows = NAME(seed_rows)(d);
     const REAL *X = (const REAL *)job->x + start * d, *o = (const REAL *)job->origin;
-    const REAL *w = job->w ? (const REAL *)job->w + start : NULL, *quarter = (const REAL *)seeding->quarter;
+    const REAL *w = job->w ? (const REAL *)job->w + start : NULL, *least = (const REAL *)seeding->quarter;
     const REAL *centers = (const REAL *)job->centers;
     REAL *RESTRICT closest = (REAL *)seeding->closest + start, *packed = (REAL *)memory, *xt = packed + rows * d;
     int32_t *RESTRICT seeds = seeding->seeds + start;
@@ -44,11 +47,8 @@ TARGET static void NAME(seed_cell)(const nearest_job *job, const nearest_seeding
     double total = 0;
 
     for (ptrdiff_t i = 0; i < m; i++) {
-        int any = 0;
-        const REAL *q = quarter + seeds[i];
-        for (ptrdiff_t l = 0; l < k; l++) any |= closest[i] > q[l * n_seeds];
         open[n_open] = (uint16_t)i;
-        n_open += any;
+        n_open += closest[i] > least[seeds[i]];
     }
     for (ptrdiff_t l = 0; l < k; l++) out[l] = 0;
     for (ptrdiff_t g = 0; g < n_open; g += rows) {
@@ -78,15 +78,16 @@ TARGET static void NAME(seed_cell)(const nearest_job *job, const nearest_seeding
                     q0 = FMA(e0, e0, q0);
                 }
                 STORE(sqdist, q0 + q1);
-                for (ptrdiff_t lane = 0; lane < lanes; lane++) {
+                for (ptrdiff_t lane = 0; lane < lanes; lane++) { /* no branch: half of them would be mispredicted */
                     const ptrdiff_t i = open[g + row + lane];
-                    if (sqdist[lane] < closest[i]) {
-                        gain += (double)(w ? w[i] : 1) * ((double)closest[i] - (double)sqdist[lane]);
-                        if (seeding->commit >= 0) {
-                            closest[i] = sqdist[lane];
-                            seeds[i] = seeding->commit;
-                        }
-                    }
+                    const double fall = (double)closest[i] - (double)sqdist[lane];
+                    gain += (w ? (double)w[i] : 1) * (fall > 0 ? fall : 0);
+                }
+                for (ptrdiff_t lane = 0; lane < lanes && seeding->commit >= 0; lane++) {
+                    const ptrdiff_t i = open[g + row + lane];
+                    const int nearer = sqdist[lane] < closest[i];
+                    closest[i] = nearer ? sqdist[lane] : closest[i];
+                    seeds[i] = nearer ? seeding->commit : seeds[i];
                 }
                 out[l] += gain;
             }

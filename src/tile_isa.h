@@ -6,6 +6,7 @@
 #define TARGET __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")))
 #include "lanes_avx512.h"
 #include "tile_body.h"
+#include "settle_body.h"
 #include "bounds_body.h"
 #include "seeding_body.h"
 #include "cell_body.h"
@@ -15,6 +16,7 @@
 #define TARGET __attribute__((target("avx2,fma")))
 #include "lanes_avx2.h"
 #include "tile_body.h"
+#include "settle_body.h"
 #include "bounds_body.h"
 #include "seeding_body.h"
 #include "cell_body.h"
@@ -25,6 +27,7 @@
 #define TARGET
 #include "lanes_generic.h"
 #include "tile_body.h"
+#include "settle_body.h"
 #include "bounds_body.h"
 #include "seeding_body.h"
 #include "cell_body.h"
