@@ -8,7 +8,7 @@ each restart stops when a step changes too little.  No family and no source is n
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +27,9 @@ Start = Callable[[Any, Draws], Any]
 # which holds the GIL for some 50 microseconds.
 CELLS_PER_THREAD = 4
 WORK_FOR_A_THREAD = 2_000_000
+
+# Rounding error of an objective, a mean or sum over rows, in units of the rows' machine epsilon.
+ROUNDING = 64
 
 
 def run(source: Any, family: Family, start: Start, *, settings: Settings, n_init: int = 1, seed: int = 0) -> FitResult:
@@ -57,7 +60,9 @@ def run(source: Any, family: Family, start: Start, *, settings: Settings, n_init
     MonotonicityError
         If `settings.certify` is set and the objective falls.
     """
-    side_by_side = n_init > 1 and grid.n_cells(source.n_rows) < CELLS_PER_THREAD * source.n_threads
+    few_cells = grid.n_cells(source.n_rows) < CELLS_PER_THREAD * source.n_threads
+    work = source.n_rows * family.layout(source.n_features).size
+    side_by_side = n_init > 1 and few_cells and work > WORK_FOR_A_THREAD
     runner = source.with_threads(1) if side_by_side else source
     constants = family.constants(source)
     runs: list[Run | None] = [None] * n_init
@@ -95,55 +100,50 @@ class _Best:
         return (run.objective if run.objective == run.objective else -np.inf, -run.restart)
 
 
+class _EStep(NamedTuple):
+    """One pass over the rows, and what it was made with."""
+
+    params: Any
+    prepared: Any
+    stats: Any
+    objective: float
+
+
 def run_once(source: Any, family: Family, params: Any, constants: Any, settings: Settings, restart: int = 0) -> Run:
     """Run EM once, from `params` until it converges or is stopped."""
     monitor = Monitor(settings, restart, params)
+    path = accelerate.METHODS[settings.accelerate](family)
     memo = family.new_memo(source.n_rows)
-    slack = 64 * float(np.finfo(source.dtype).eps)  # rounding of a mean of log-densities
-    before = State(params, -np.inf)
-    prepared: Any = None
-    stats: Any = None
+
+    def expect(params: Any, previous: Any) -> _EStep:
+        prepared = family.prepare(params, source.dtype, previous)
+        stats = source.accumulate(family, prepared, memo)
+        return _EStep(params, prepared, stats, family.objective(stats, constants, params))
+
+    last: _EStep | None = None
     plain: Any = None  # where EM arrived, while an extrapolation from there is tried
     stop = False
-    path = accelerate.METHODS[settings.accelerate](family)
     while not stop:
-        last_prepared, last_stats = prepared, stats
-        prepared = family.prepare(params, source.dtype, prepared)
-        stats = source.accumulate(family, prepared, memo)
-        objective = family.objective(stats, constants, params)
-        if plain is not None and not path.judge(objective >= before.objective):
-            params, plain, prepared, stats = plain, None, last_prepared, last_stats
+        now = expect(params, last and last.prepared)
+        if last is not None and plain is not None and not path.judge(now.objective >= last.objective):
+            params, plain = plain, None
             continue
-        plain = None
-        monitor.observe(
-            objective,
-            slack,
-            # bound now: the shortfall of the M-step that led from `before` to here
-            lambda at=before, p=last_prepared, s=last_stats, new=params: family.shortfall(
-                s, constants, p, at.params, new
-            ),  # type: ignore[misc]
-        )
-        vacant, expected = family.vacant(stats), stats
-        if vacant.size:
-            stats = family.refill(stats, prepared, vacant, source.extreme_rows(family, prepared, vacant.size))
-        if stats is not expected:
-            monitor.note("moved empty components to the worst explained rows")
-        step = family.m_step(stats, constants, prepared, params)
+        _certify(monitor, family, constants, last, now, source.dtype)
+        stats = _refill(monitor, family, source, now)
+        settled = stats is now.stats
+        step = family.m_step(stats, constants, now.prepared, now.params)
         for message in step.notes:
             monitor.note(message)
-        after = State(step.params, objective)
-        change = family.progress(before._replace(params=params), after)
-        before, params = State(params, objective), step.params
-        stop = monitor.advance(change, params, settled=stats is expected)
-        if stats is not expected:
+        before = State(now.params, last.objective if last else -np.inf)
+        stop = monitor.advance(family.progress(before, State(step.params, now.objective)), step.params, settled)
+        leap = None
+        if not settled:
             path.forget()
         elif not stop:
-            leap = path.propose(before.params, params)
-            if leap is not None:
-                params, plain = leap, params
-    if family.final_pass:
-        stats = source.accumulate(family, family.prepare(params, source.dtype), memo)
-        objective = family.objective(stats, constants, params)
+            leap = path.propose(now.params, step.params)
+        params, plain = (step.params, None) if leap is None else (leap, step.params)
+        last = now
+    objective = expect(params, None).objective if family.final_pass or last is None else last.objective
     return Run(
         restart=restart,
         params=params,
@@ -155,3 +155,26 @@ def run_once(source: Any, family: Family, params: Any, constants: Any, settings:
         notes=tuple(monitor.notes),
         memo=memo,
     )
+
+
+def _certify(
+    monitor: Monitor, family: Family, constants: Any, last: _EStep | None, now: _EStep, dtype: np.dtype
+) -> None:
+    """Let the monitor see the objective, and what explains a fall since the last E-step."""
+
+    def shortfall() -> float:
+        assert last is not None  # asked only after a fall
+        return family.shortfall(last.stats, constants, last.prepared, last.params, now.params)
+
+    monitor.observe(now.objective, ROUNDING * float(np.finfo(dtype).eps), shortfall)
+
+
+def _refill(monitor: Monitor, family: Family, source: Any, now: _EStep) -> Any:
+    """Return the statistics with vacant components moved to the worst explained rows, or the very same ones."""
+    vacant = family.vacant(now.stats, now.prepared)
+    if not vacant.size or monitor.refills >= family.max_refills:
+        return now.stats
+    stats = family.refill(now.stats, now.prepared, vacant, source.extreme_rows(family, now.prepared, vacant.size))
+    if stats is not now.stats:
+        monitor.refilled(family.may_fall)
+    return stats

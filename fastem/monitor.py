@@ -67,6 +67,8 @@ class Monitor:
         The parameters before the first and after each iteration, if they are kept.
     notes : list of str
         What happened that a user should know: rescued components, falls of the objective.
+    refills : int
+        How often components were moved.
     converged : bool
         Whether the last change was at most tol.
     """
@@ -79,6 +81,9 @@ class Monitor:
         self.notes: list[str] = []
         self.converged = False
         self.change = np.inf
+        self.refills = 0
+        self._may_fall = False
+        self._known: set[str] = set()
 
     @property
     def iteration(self) -> int:
@@ -97,12 +102,13 @@ class Monitor:
         shortfall : callable
             By how much the last M-step may have lowered the objective knowingly; asked only after a fall.
         """
-        if self.objectives:
+        if self.objectives and not self._may_fall:
             fall = self.objectives[-1] - objective
             if fall > slack * (1.0 + abs(objective)):
                 allowed = shortfall()
                 if fall > allowed + slack * (1.0 + abs(objective)):
                     self._fell(fall, allowed)
+        self._may_fall = False
         self.objectives.append(objective)
 
     def _fell(self, fall: float, allowed: float) -> None:
@@ -115,8 +121,16 @@ class Monitor:
         self.notes.append(message)
 
     def note(self, message: str) -> None:
-        """Keep a message with the iteration it belongs to."""
-        self.notes.append(f"iteration {self.iteration}: {message}")
+        """Keep a message with the first iteration it belongs to."""
+        if message not in self._known:
+            self._known.add(message)
+            self.notes.append(f"iteration {self.iteration}: {message}")
+
+    def refilled(self, may_fall: bool) -> None:
+        """Take note of moved components, and whether the next objective may be lower for it."""
+        self.refills += 1
+        self._may_fall = may_fall
+        self.notes.append(f"iteration {self.iteration}: moved empty components to the worst explained rows")
 
     def advance(self, change: float, params: Any, settled: bool) -> bool:
         """Close an iteration that arrived at `params`; return whether to stop.

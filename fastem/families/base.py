@@ -7,6 +7,7 @@ compared, merged, saved and sent to other processes without any code of the fami
 
 from __future__ import annotations
 
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -51,6 +52,9 @@ class Family(ABC):
     # True: after the loop the engine makes one more pass, so that the objective and the memo (labels) belong to the
     # final parameters.  False: the objective is that of the last E-step, as scikit-learn's mixtures report it.
     final_pass = False
+
+    def __init__(self, n_components: int = 1) -> None:
+        self.n_components = n_components
 
     def check(self, X: np.ndarray) -> None:
         """Refuse rows with values that the family cannot have, by a ValueError of one sentence."""
@@ -119,9 +123,12 @@ class Family(ABC):
         """
         return None
 
-    @abstractmethod
     def objective(self, stats: Any, constants: Any, params: Any) -> float:
-        """The maximised objective of the parameters with which `stats` were collected."""
+        """The maximised objective of the parameters with which `stats` were collected.
+
+        Here the mean log-likelihood of a row, for records with fields `loglik` and `counts`.
+        """
+        return float(stats.loglik / stats.counts.sum())
 
     @abstractmethod
     def m_step(self, stats: Any, constants: Any, prepared: Any, params: Any) -> MStep:
@@ -151,7 +158,10 @@ class Family(ABC):
         """
         return 0.0
 
-    def vacant(self, stats: Any) -> np.ndarray:
+    may_fall = False  # whether `refill` may lower the objective
+    max_refills = sys.maxsize  # so often in one run
+
+    def vacant(self, stats: Any, prepared: Any) -> np.ndarray:
         """Components (m,) that lost all their rows and should be moved to badly explained rows."""
         return np.empty(0, dtype=np.int64)
 

@@ -13,11 +13,13 @@ from fastem.draws import Draws
 from fastem.families.base import Family, MStep, State
 from fastem.families.cells import Expected
 from fastem.families.gaussian import packing
-from fastem.families.gaussian.records import GaussianParams, updated_means
+from fastem.families.gaussian.records import GaussianParams, prepared_means, updated_means
 from fastem.stats import Layout
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 FIXABLE = ("weights", "means", "covariances")
+# A component with a smaller share of the rows than this has lost them.
+LOST = 1e-12
 
 
 class GaussianFamily(Family):
@@ -36,6 +38,8 @@ class GaussianFamily(Family):
     assignment : {"soft", "hard"}
         Responsibilities, or all of a row to its most probable component (classification EM): the objective is then the
         mean of max_k log p(x, z = k).  Equal fixed weights and one fixed sigma^2 I make it k-means (lecture row L11).
+    rescue : bool
+        Whether collapsed components are moved to the worst explained rows.
 
     References
     ----------
@@ -44,6 +48,8 @@ class GaussianFamily(Family):
 
     name = "gaussian"
     params = GaussianParams
+    may_fall = True
+    max_refills = 5
 
     def __init__(
         self,
@@ -52,12 +58,14 @@ class GaussianFamily(Family):
         reg_covar: float = 1e-6,
         fixed: Collection[str] = (),
         assignment: str = "soft",
+        rescue: bool = False,
     ) -> None:
         self.n_components = n_components
         self.covariance_type = covariance_type
         self.reg_covar = reg_covar
         self.fixed = frozenset(fixed)
         self.assignment = assignment
+        self.rescue = rescue
         self.type: Any = importlib.import_module(f"fastem.families.gaussian.{covariance_type}")
 
     def layout(self, n_features: int) -> Layout:
@@ -120,8 +128,74 @@ class GaussianFamily(Family):
                 break
             except np.linalg.LinAlgError:
                 ridge = 10 * ridge if ridge else 1e-10 * scale
-        notes = (f"a covariance was singular; {ridge:.3g} was added to the variances",) if ridge else ()
-        return MStep(GaussianParams(weights, means, regular, factors), notes)
+        notes = [f"a covariance was singular; {ridge:.3g} was added to the variances"] if ridge else []
+        params = GaussianParams(weights, means, regular, factors)
+        lost, flat = self._collapsed(weights, factors, max(ridge, self.reg_covar))
+        notes += [f"component {c} lost all its rows" for c in np.flatnonzero(lost)]
+        notes += [f"component {c} collapsed: a variance is no more than what was added" for c in np.flatnonzero(flat)]
+        return MStep(params, tuple(notes))
+
+    def _collapsed(self, weights: np.ndarray, factors: np.ndarray, floor: float) -> tuple[np.ndarray, np.ndarray]:
+        """Tell which components lost their rows, and which have no variance of their own in some direction (k,) each.
+
+        Conditional variances, of each feature given those before, are read off the precision's Cholesky factor.
+        """
+        k = len(weights)
+        lost, flat = weights < LOST, np.zeros(k, bool)
+        if self.covariance_type == "tied" or not floor:
+            return lost, flat
+        scales = np.diagonal(factors, axis1=1, axis2=2) if factors.ndim == 3 else factors.reshape(k, -1)
+        if 2 * floor * float(scales.max()) ** 2 < 1:  # nearly always
+            return lost, flat
+        variances = 1.0 / np.square(scales)
+        low = variances <= 2 * floor
+        usual = weights @ variances / weights.sum()
+        # Where all components have no variance, the data have none: no component's fault.
+        return lost, np.any(low & (usual > 100 * floor), axis=1) & ~lost
+
+    def vacant(self, stats: Any, prepared: Any) -> np.ndarray:
+        if not self.rescue:
+            return np.empty(0, np.int64)
+        weights = stats.counts / stats.counts.sum()
+        d = prepared.means.shape[1]
+        factors = prepared.precisions_cholesky.astype(np.float64)
+        factors = factors[:, :d, :d] if factors.ndim == 3 else factors
+        floor = self.reg_covar
+        if not floor and self.covariance_type != "tied":  # as little as was added where a covariance was singular
+            diagonal = np.diagonal(factors, axis1=1, axis2=2) if factors.ndim == 3 else factors
+            floor = 1e-9 / float(diagonal.min()) ** 2
+        lost, flat = self._collapsed(weights, factors, floor)
+        return np.flatnonzero(lost | flat)
+
+    def refill(self, stats: Any, prepared: Any, vacant: np.ndarray, rows: Any) -> Any:
+        """Give each vacant component one of the rows for its mean, an equal share, and the others' mean covariance."""
+        kept = np.setdiff1d(np.arange(self.n_components), vacant)
+        good = np.flatnonzero(rows.weights > 0)
+        total = float(stats.counts.sum())
+        if not good.size or stats.counts[kept].sum() <= LOST * total:
+            return stats
+        fields = {name: getattr(stats, name).copy() for name in ("counts", "sums", "scatter") if hasattr(stats, name)}
+        share = total / self.n_components if "scatter" in fields else float(rows.weights[good].min())
+        for c, row in zip(vacant, good, strict=False):
+            shift = rows.X[row].astype(np.float64) - prepared_means(prepared)[c]
+            fields["counts"][c] = share
+            fields["sums"][c] = share * shift
+            if "scatter" in fields:
+                fields["scatter"][c] = share * (self._mean_covariance(stats, kept) + self._outer(shift))
+        return stats._replace(**fields)
+
+    def _mean_covariance(self, stats: Any, kept: np.ndarray) -> np.ndarray:
+        """Return the covariance of one component: that of `kept` components (m,) on average."""
+        counts = stats.counts[kept]
+        within = stats.scatter[kept].sum(axis=0) - sum(
+            n * self._outer(s / n) for n, s in zip(counts, stats.sums[kept], strict=True) if n > 0
+        )
+        return np.asarray(within / counts.sum())
+
+    def _outer(self, shift: np.ndarray) -> np.ndarray:
+        """Return second moments of one vector (d,) in the shape that the record of one component has."""
+        squares = np.square(shift)
+        return {"full": np.outer(shift, shift), "diag": squares, "spherical": squares.sum()}[self.covariance_type]
 
     def shortfall(self, stats: Any, constants: Any, prepared: Any, old: GaussianParams, new: GaussianParams) -> float:
         q_old = self.type.expected_log_likelihood(stats, constants, prepared, old)
