@@ -43,7 +43,7 @@ def test_options_of_the_commands_exist():
     commands = typer.main.get_command(app).commands
     lines = [line for block in blocks("sh") for line in block.replace("&&", "\n").splitlines()]
     calls = [shlex.split(line, comments=True) for line in lines if line.strip().startswith("fastem ")]
-    assert {call[1] for call in calls} == {"fit", "predict", "score"}
+    assert {call[1] for call in calls} == {"fit", "predict", "score", "select"}
     for _, command, *arguments in calls:
         known = {name for parameter in commands[command].params for name in parameter.opts}
         assert {argument for argument in arguments if argument.startswith("-")} <= known

@@ -16,15 +16,26 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "__pycache__" not in pa
 
 # Rooms from the bottom up; a module imports, when it is loaded, only from its own room or from lower ones.
 FLOORS = (
-    {"_native", "jit", "cache", "threads", "stats", "draws"},
-    {"validate", "families", "result", "monitor", "accelerate"},
+    {"_native", "jit", "cache", "threads", "stats", "draws", "sharing"},
+    {"validate", "families", "result", "monitor", "seeding", "accelerate"},
     {"sources"},
     {"em"},
-    {"init", "backend"},
+    {"init", "backend", "bound"},
     {"estimators"},
 )
 NO_SKLEARN = set().union(*FLOORS) - {"estimators", "validate"}  # the door imports it inside functions
-ABOVE = {"estimators", "cli", "commands", "tables", "outputs", "report", "plot"}
+ABOVE = {
+    "estimators",
+    "selection",
+    "anomaly",
+    "commands_select",
+    "cli",
+    "commands",
+    "tables",
+    "outputs",
+    "report",
+    "plot",
+}
 OPTIONAL = {"matplotlib", "dask", "distributed", "pyarrow", "typer", "rich", "numba"}
 
 
