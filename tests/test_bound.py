@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import fastem
-from fastem import LowerBound, em, families
+from fastem import LowerBound, em, families, init
 from fastem.draws import Draws
 from fastem.monitor import Settings
 from fastem.sources.memory import MemorySource
@@ -20,8 +20,8 @@ def problem(name, n=300, seed=0):
         family.reg_covar = 0.0
     draws = Draws(seed)
     X, _ = family.sample(family.example_params(D, draws), n, draws)
-    theta = family.blank_params(X[draws.distinct(n, K)], X.var(axis=0))
-    return family, theta, np.ascontiguousarray(X, np.float64)
+    X = np.ascontiguousarray(X, np.float64)
+    return family, init.mixture_start(family, "random")(MemorySource(X), draws), X
 
 
 def some_q(n, seed=0, sharp=1.0):
