@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
-from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.utils.validation import check_is_fitted
 
 from fastem import em, init, validate
 from fastem.draws import Draws
-from fastem.estimators.base import EMEstimator
-from fastem.families.kmeans import KMeansFamily, KMeansParams
+from fastem.estimators.kmeans_base import KMeansBase
+from fastem.families.kmeans import KMeansFamily, KMeansParams, SphericalKMeansFamily, unit_csr_rows, unit_rows
 from fastem.monitor import IterationInfo
-from fastem.sources.memory import MemorySource, SparseSource
 
 ALGORITHMS = ("auto", "lloyd", "hamerly", "elkan")
 
@@ -25,7 +20,7 @@ ALGORITHMS = ("auto", "lloyd", "hamerly", "elkan")
 BOUNDS_PAY_OFF = 32
 
 
-class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, EMEstimator):
+class KMeans(KMeansBase):
     """K-means clustering: centres that minimise the summed squared distance of rows to their nearest centre.
 
     A replacement for `sklearn.cluster.KMeans` with the same parameters and attributes; what is added is keyword-only
@@ -54,6 +49,10 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, EM
         All give Lloyd's labels and, up to rounding, centres at every iteration.  "lloyd" compares every row with every
         centre; "hamerly" keeps two distance bounds per row and only looks at rows for which another centre may have
         come nearer ("elkan" is accepted as another name for it); "auto" chooses by the number of clusters and features.
+    spherical : bool, default=False
+        Cluster the directions of the rows, by cosine: rows are divided by their norms wherever they are seen, centres
+        are unit vectors, and `inertia_` is the weighted sum of 2 (1 - cosine).  Rows of zeros get a label, but count
+        for nothing.
     n_threads : int or None, default=None
         Threads to use; None means all that the process may use, negative counts from the end (-1 all, -2 all but one).
     callback : callable or None, default=None
@@ -116,6 +115,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, EM
         random_state: Any = None,
         copy_x: bool = True,
         algorithm: str = "auto",
+        spherical: bool = False,
         n_threads: int | None = None,
         callback: Callable[[IterationInfo], Any] | None = None,
         certify: bool = False,
@@ -130,6 +130,7 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, EM
         self.random_state = random_state
         self.copy_x = copy_x
         self.algorithm = algorithm
+        self.spherical = spherical
         self.n_threads = n_threads
         self.callback = callback
         self.certify = certify
@@ -157,15 +158,15 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, EM
             On bad parameters, NaN or infinity in X, fewer rows than clusters, or bad weights.
         """
         self._check_parameters()
-        X = validate.table(self, X, reset=True, accept_sparse=True)
-        if X.shape[0] < self.n_clusters:
-            raise ValueError(f"n_samples={X.shape[0]} should be >= n_clusters={self.n_clusters}.")
-        source = self._source(X, sample_weight)
-        start, n_init = self._start(X)
+        X = self._table_to_fit(X)
+        start, n_init = self._start(X, self.n_clusters)
+        source = self._source(self._rows(X), sample_weight)
+        if not source.total_weight > 0:
+            raise ValueError("Rows of zeros have no direction, and X has no others of weight above 0.")
         result = em.run(
             source,
-            KMeansFamily(self.n_clusters, self._algorithm(X.shape[1])),
-            start,
+            self._family(X.shape[1]),
+            _on_sphere(start) if self.spherical else start,
             settings=self._settings(init.kmeans_tol(source, self.tol)),
             n_init=n_init,
             seed=validate.seed(self.random_state),
@@ -181,133 +182,35 @@ class KMeans(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, EM
 
     def _check_parameters(self) -> None:
         check = validate.parameter
-        check(self, "n_clusters", "an int in the range [1, inf)", validate.is_int(self.n_clusters, 1))
-        restarts = self.n_init == "auto" if isinstance(self.n_init, str) else validate.is_int(self.n_init, 1)
-        check(self, "n_init", "a str among {'auto'} or an int in the range [1, inf)", restarts)
         check(self, "algorithm", f"a str among {set(ALGORITHMS)}", self.algorithm in ALGORITHMS)
-        known = self.init in init.CENTERS if isinstance(self.init, str) else self.init is not None
-        check(self, "init", f"a str among {set(init.CENTERS)}, an array-like or a callable", known)
-        self._check_shared_parameters()
+        check(self, "spherical", "a bool", isinstance(self.spherical, bool))
+        self._check_clusters_and_init()
 
-    def _source(self, X: Any, sample_weight: Any) -> MemorySource:
-        kind = MemorySource if isinstance(X, np.ndarray) else SparseSource
-        return kind(X, self._weights(sample_weight, X), n_threads=self._threads())
-
-    def _algorithm(self, n_features: int) -> str:
-        """Return the family's algorithm: bounds pay off once a row costs more than to read and test its bounds."""
+    def _family(self, n_features: int) -> KMeansFamily:
+        """Return the family: bounds pay off once a row costs more than to read and test its bounds."""
+        bounded = self.algorithm in ("hamerly", "elkan")
         if self.algorithm == "auto":
-            return "bounded" if self.n_clusters > 1 and self.n_clusters * n_features >= BOUNDS_PAY_OFF else "lloyd"
-        return "lloyd" if self.algorithm == "lloyd" else "bounded"
+            bounded = self.n_clusters > 1 and self.n_clusters * n_features >= BOUNDS_PAY_OFF
+        kind = SphericalKMeansFamily if self.spherical else KMeansFamily
+        return kind(self.n_clusters, "bounded" if bounded else "lloyd")
 
-    def _start(self, X: Any) -> tuple[em.Start, int]:
-        """Return the start and the number of restarts."""
-        how = self.init
-        if isinstance(how, str):
-            n_init = (1 if how == "k-means++" else 10) if self.n_init == "auto" else self.n_init
-            return init.kmeans_start(self.n_clusters, how), int(n_init)
-        if callable(how):
+    def _rows(self, X: Any) -> Any:
+        if not self.spherical:
+            return X
+        return unit_rows(X, self._threads()) if isinstance(X, np.ndarray) else unit_csr_rows(X)
 
-            def chosen(source: Any, draws: Draws) -> np.ndarray:
-                random_state = np.random.RandomState(int(draws.bits(1)[0] >> np.uint64(32)))
-                return validate.centers(how(X, self.n_clusters, random_state=random_state), self.n_clusters, X.shape[1])
+    def _mute(self, X: Any) -> np.ndarray:
+        if not self.spherical:
+            return super()._mute(X)
+        return np.flatnonzero(X.any(axis=1) == 0 if isinstance(X, np.ndarray) else abs(X).sum(axis=1) == 0)
 
-            return init.kmeans_start(self.n_clusters, chosen), 10 if self.n_init == "auto" else int(self.n_init)
-        if self.n_init not in ("auto", 1):
-            warnings.warn(
-                "Explicit initial center position passed: performing only one init in "
-                f"{type(self).__name__} instead of n_init={self.n_init}.",
-                RuntimeWarning,
-                stacklevel=3,
-            )
-        return init.kmeans_start(self.n_clusters, validate.centers(how, self.n_clusters, X.shape[1])), 1
 
-    def _warn_if_clusters_coincide(self) -> None:
-        distinct = np.count_nonzero(np.bincount(self.labels_))
-        if distinct < self.n_clusters:
-            warnings.warn(
-                f"Number of distinct clusters ({distinct}) found smaller than n_clusters ({self.n_clusters}). "
-                "Possibly due to duplicate points in X.",
-                ConvergenceWarning,
-                stacklevel=3,
-            )
+def _on_sphere(start: em.Start) -> em.Start:
+    """Return a start whose centres are unit vectors; a centre of zeros becomes the first axis."""
 
-    def _assign(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
-        """Return labels and squared distances of new rows."""
-        check_is_fitted(self)
-        X = validate.table(self, X, reset=False, accept_sparse=True)
-        family = KMeansFamily(len(self.cluster_centers_))
-        prepared = family.prepare(KMeansParams(self.cluster_centers_), X.dtype)
-        labels, sqdist = np.empty(X.shape[0], np.int32), np.empty(X.shape[0], X.dtype)
+    def unit(source: Any, draws: Draws) -> KMeansParams:
+        centers = unit_rows(start(source, draws).centers)
+        centers[~centers.any(axis=1), 0] = 1.0
+        return KMeansParams(centers)
 
-        def block(part: np.ndarray, rows: slice, n_threads: int) -> None:
-            labels[rows], sqdist[rows] = family.assign(part, prepared, n_threads)
-
-        self._source(X, None).each_block(block)
-        return labels, sqdist
-
-    def predict(self, X: Any) -> np.ndarray:
-        """Return the nearest centre of each row.
-
-        Parameters
-        ----------
-        X : array-like or CSR matrix (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray (n_samples,) int32
-        """
-        return self._assign(X)[0]
-
-    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
-        """Find the centres and return the nearest one of each row (n_samples,) int32."""
-        return self.fit(X, sample_weight=sample_weight).labels_
-
-    def transform(self, X: Any) -> np.ndarray:
-        """Return the distances of rows to all centres.
-
-        Parameters
-        ----------
-        X : array-like or CSR matrix (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray (n_samples, n_clusters)
-            In X's dtype.
-        """
-        from sklearn.metrics.pairwise import euclidean_distances
-
-        check_is_fitted(self)
-        X = validate.table(self, X, reset=False, accept_sparse=True)
-        centers = self.cluster_centers_.astype(X.dtype)
-        origin = centers.mean(axis=0)
-        distances = np.empty((X.shape[0], len(centers)), X.dtype)
-
-        def block(part: np.ndarray, rows: slice, n_threads: int) -> None:
-            distances[rows] = euclidean_distances(part - origin, centers - origin)
-
-        self._source(X, None).each_block(block)
-        return distances
-
-    def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
-        """Find the centres and return the distances of all rows to them (n_samples, n_clusters)."""
-        return self.fit(X, sample_weight=sample_weight).transform(X)
-
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Return minus the distortion of rows: -sum of w times squared distance to the nearest centre."""
-        sqdist = self._assign(X)[1].astype(np.float64)
-        weights = validate.weights(sample_weight, len(sqdist), np.float64)
-        return -float(sqdist @ weights if weights.size else sqdist.sum())
-
-    def _check_loaded(self) -> None:
-        """Check attributes that came from a file."""
-        k, d = len(self.cluster_centers_), self.n_features_in_
-        self.cluster_centers_ = validate.rows(self.cluster_centers_, "cluster_centers_", n_features=d)
-        if self.labels_.ndim != 1 or self.labels_.min() < 0 or self.labels_.max() >= k:
-            raise ValueError(f"labels_ must be a vector of numbers below {k}")
-        self._n_features_out = k
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.input_tags.sparse = True
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
+    return unit

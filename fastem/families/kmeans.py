@@ -29,6 +29,9 @@ from fastem.stats import Layout, plan
 # Bounded iterations between two counts from zero, so that rounding in the sums cannot pile up.
 RECOUNT = 16
 
+# Share of all weight below which a count that was kept up to date is taken for the rounding of an empty cluster's.
+VANISHING = 1e-8
+
 
 class KMeansParams(NamedTuple):
     """Centres (k, d) float64."""
@@ -134,6 +137,9 @@ class KMeansFamily(Family):
             threads.native_threads(n_threads),
         )  # fmt: skip
         memo.bounds.total[:-1] += delta[:-1]
+        counts = memo.bounds.total[: self.n_components]
+        if w.size and np.any((counts != 0) & (np.abs(counts) < VANISHING * counts.sum())):
+            return self._recount(X, w, prepared, n_threads, memo)
         memo.bounds.total[-1] = memo.bounds.square - self._gain(memo.bounds.total, prepared)
         return memo.bounds.total.copy()
 

@@ -1,0 +1,195 @@
+"""What the k-means estimators share: starts, checks, predict, transform and score."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils.validation import check_is_fitted
+
+from fastem import em, init, validate
+from fastem.draws import Draws
+from fastem.estimators.base import EMEstimator
+from fastem.families.kmeans import KMeansFamily, KMeansParams
+from fastem.sources.memory import MemorySource, SparseSource
+
+
+class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, EMEstimator):
+    """Base of the estimators that are fitted clusters of `cluster_centers_`."""
+
+    n_clusters: int
+    init: str | np.ndarray | Callable[..., Any]
+    random_state: Any
+
+    # Restarts that "auto" stands for, but for k-means++, which is started once.
+    _auto_n_init = 10
+
+    cluster_centers_: np.ndarray
+    labels_: np.ndarray
+    inertia_: float
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
+        """Find the centres."""
+        raise NotImplementedError
+
+    def _check_clusters_and_init(self, arrays: bool = True) -> None:
+        check = validate.parameter
+        check(self, "n_clusters", "an int in the range [1, inf)", validate.is_int(self.n_clusters, 1))
+        restarts = self.n_init == "auto" if isinstance(self.n_init, str) else validate.is_int(self.n_init, 1)
+        check(self, "n_init", "a str among {'auto'} or an int in the range [1, inf)", restarts)
+        kinds = ", an array-like or a callable" if arrays else " or a callable"
+        known = self.init in init.CENTERS if isinstance(self.init, str) else self.init is not None
+        check(self, "init", f"a str among {set(init.CENTERS)}{kinds}", known and (arrays or not _is_array(self.init)))
+        self._check_shared_parameters()
+
+    def _table_to_fit(self, X: Any) -> Any:
+        X = validate.table(self, X, reset=True, accept_sparse=True)
+        if X.shape[0] < self.n_clusters:
+            raise ValueError(f"n_samples={X.shape[0]} should be >= n_clusters={self.n_clusters}.")
+        return X
+
+    def _source(self, X: Any, sample_weight: Any) -> MemorySource:
+        kind = MemorySource if isinstance(X, np.ndarray) else SparseSource
+        weights = self._weights(sample_weight, X)
+        mute = self._mute(X)
+        if mute.size:
+            weights = weights.copy() if weights.size else np.ones(X.shape[0], X.dtype)
+            weights[mute] = 0.0
+        return kind(X, weights, n_threads=self._threads())
+
+    def _start(self, X: Any, n_clusters: int) -> tuple[em.Start, int]:
+        """Return the start, and how many of it."""
+        how = self.init
+        n_init = 0 if isinstance(self.n_init, str) else int(self.n_init)
+        if isinstance(how, str):
+            return init.kmeans_start(n_clusters, how), n_init or (1 if how == "k-means++" else self._auto_n_init)
+        if callable(how):
+
+            def chosen(source: Any, draws: Draws) -> np.ndarray:
+                random_state = np.random.RandomState(int(draws.bits(1)[0] >> np.uint64(32)))
+                return validate.centers(how(X, n_clusters, random_state=random_state), n_clusters, X.shape[1])
+
+            return init.kmeans_start(n_clusters, chosen), n_init or self._auto_n_init
+        if n_init > 1:
+            warnings.warn(
+                "Explicit initial center position passed: performing only one init in "
+                f"{type(self).__name__} instead of n_init={self.n_init}.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        return init.kmeans_start(n_clusters, validate.centers(how, n_clusters, X.shape[1])), 1
+
+    def _warn_if_clusters_coincide(self) -> None:
+        distinct = np.count_nonzero(np.bincount(self.labels_))
+        if distinct < self.n_clusters:
+            warnings.warn(
+                f"Number of distinct clusters ({distinct}) found smaller than n_clusters ({self.n_clusters}). "
+                "Possibly due to duplicate points in X.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+    def _rows(self, X: Any) -> Any:
+        """Return validated rows as distances are measured between them."""
+        return X
+
+    def _mute(self, X: Any) -> np.ndarray:
+        """Return the numbers of rows that get a label but do not count."""
+        return np.empty(0, np.int64)
+
+    def _assign(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return labels and squared distances of new rows."""
+        check_is_fitted(self)
+        X = self._rows(validate.table(self, X, reset=False, accept_sparse=True))
+        labels, sqdist = assign(self._source(X, None), self.cluster_centers_)
+        sqdist[self._mute(X)] = 0.0
+        return labels, sqdist
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the nearest centre of each row.
+
+        Parameters
+        ----------
+        X : array-like or CSR matrix (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray (n_samples,) int32
+        """
+        return self._assign(X)[0]
+
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
+        """Find the centres and return the nearest one of each row (n_samples,) int32."""
+        return self.fit(X, sample_weight=sample_weight).labels_
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return the distances of rows to all centres.
+
+        Parameters
+        ----------
+        X : array-like or CSR matrix (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray (n_samples, n_clusters)
+            In X's dtype.
+        """
+        from sklearn.metrics.pairwise import euclidean_distances
+
+        check_is_fitted(self)
+        X = self._rows(validate.table(self, X, reset=False, accept_sparse=True))
+        centers = self.cluster_centers_.astype(X.dtype)
+        origin = centers.mean(axis=0)
+        distances = np.empty((X.shape[0], len(centers)), X.dtype)
+
+        def block(part: np.ndarray, rows: slice, n_threads: int) -> None:
+            distances[rows] = euclidean_distances(part - origin, centers - origin)
+
+        self._source(X, None).each_block(block)
+        return distances
+
+    def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
+        """Find the centres and return the distances of all rows to them (n_samples, n_clusters)."""
+        return self.fit(X, sample_weight=sample_weight).transform(X)
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Return minus the distortion of rows: -sum of w times squared distance to the nearest centre."""
+        sqdist = self._assign(X)[1].astype(np.float64)
+        weights = validate.weights(sample_weight, len(sqdist), np.float64)
+        return -float(sqdist @ weights if weights.size else sqdist.sum())
+
+    def _check_loaded(self) -> None:
+        """Check attributes that came from a file."""
+        k, d = len(self.cluster_centers_), self.n_features_in_
+        self.cluster_centers_ = validate.rows(self.cluster_centers_, "cluster_centers_", n_features=d)
+        labels = self.labels_
+        if labels is not None and (labels.ndim != 1 or not labels.size or labels.min() < 0 or labels.max() >= k):
+            raise ValueError(f"labels_ must be a vector of numbers below {k}")
+        self._n_features_out = k
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.sparse = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+
+def _is_array(value: Any) -> bool:
+    return not isinstance(value, str) and not callable(value)
+
+
+def assign(source: MemorySource, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the nearest of `centers` (k, d) for each row of a source (n,) int32, and the squared distance (n,)."""
+    family = KMeansFamily(len(centers))
+    prepared = family.prepare(KMeansParams(centers), source.dtype)
+    labels, sqdist = np.empty(source.n_rows, np.int32), np.empty(source.n_rows, source.dtype)
+
+    def block(part: np.ndarray, rows: slice, n_threads: int) -> None:
+        family.assign_into(part, prepared, labels[rows], sqdist[rows], n_threads)
+
+    source.each_block(block)
+    return labels, sqdist
