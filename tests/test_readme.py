@@ -38,7 +38,7 @@ def test_the_two_commands_are_there():
 
 def test_options_of_the_commands_exist():
     typer = pytest.importorskip("typer")
-    from fastem.commands import app
+    from fastem.commands_select import app  # with all commands
 
     commands = typer.main.get_command(app).commands
     lines = [line for block in blocks("sh") for line in block.replace("&&", "\n").splitlines()]
