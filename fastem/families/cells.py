@@ -4,11 +4,13 @@ A family writes
 
     log_joint_block(rows, XT, prepared, work, log_joint, best)        log p(x, z = k) (k, STRIDE) of a block, and the
                                                                       largest of each row
-    moments_block(rows, XT, prepared, work, share, factor, masses, stats)   adds counts and moments to the flat record;
-                                                                      the responsibility is share[k, r] * factor[r]
+    moments_block(rows, XT, prepared, work, share, factor, heavy, stats)   adds counts and moments to the flat record;
+                                                                      the responsibility is share[k, r] * factor[r],
+                                                                      and heavy[k] rows matter to component k
 
 and gets the fused E- and M-step of one grid cell and the E-step alone, with the same numbers.  Responsibilities exist
 for one block at a time.  `prepared` has the fields origin (d,), log_weights (k,) and whatever the family adds.
+A row matters to a component if its share is not lost in rounding, next to what the component weighs now.
 """
 
 from __future__ import annotations
@@ -63,7 +65,8 @@ def accumulator(log_joint_block: Any, moments_block: Any, room: Any) -> Sweep:
         space = np.zeros((features + work_rows + k + 4, STRIDE), X.dtype)  # one allocation compiles faster than eight
         XT, work, share = space[:features], space[features : features + work_rows], space[features + work_rows : -4]
         best, total, wb, state = space[-4], space[-3], space[-2], space[-1]
-        masses = np.zeros(k)
+        heavy = np.zeros(k)
+        negligible = np.exp(prepared.log_weights) * (1e-18 if X.itemsize == 8 else 1e-11)
         size = block_rows(space.shape[0], X.itemsize)
         for first in range(start, stop, size):
             m = min(size, stop - first)
@@ -73,14 +76,14 @@ def accumulator(log_joint_block: Any, moments_block: Any, room: Any) -> Sweep:
             for again in range(2):
                 log_joint_block(rows, XT, prepared, work, share, best)
                 fix_labels(labels, first, m, share, best)
-                if shares(rows, share, best, total, masses) == 0 and again == 0:
+                if shares(rows, negligible, share, best, total, heavy) == 0 and again == 0:
                     break
-                if not settle(again, m, labels, first, prepared.log_weights, XT, share, best, total, masses, state):
+                if not settle(again, m, labels, first, prepared.log_weights, XT, share, best, total, heavy, state):
                     if again:
                         transpose_block(X, first, m, rows, prepared.origin, XT)
                     break
             stats[0] += finish_rows(rows, wb, best, total)
-            moments_block(rows, XT, prepared, work, share, total, masses, stats)
+            moments_block(rows, XT, prepared, work, share, total, heavy, stats)
 
     return sweep(accumulate)
 
@@ -95,7 +98,8 @@ def expectation(log_joint_block: Any, room: Any) -> Sweep:
         space = np.zeros((features + work_rows + k + 3, STRIDE), X.dtype)
         XT, work, share = space[:features], space[features : features + work_rows], space[features + work_rows : -3]
         best, total, state = space[-3], space[-2], space[-1]
-        masses = np.zeros(k)
+        heavy = np.zeros(k)
+        negligible = np.exp(prepared.log_weights) * (1e-18 if X.itemsize == 8 else 1e-11)
         nothing = np.empty(0, np.int32)
         size = block_rows(space.shape[0], X.itemsize)
         for first in range(start, stop, size):
@@ -108,9 +112,9 @@ def expectation(log_joint_block: Any, room: Any) -> Sweep:
                     for r in range(m):
                         for c in range(k):
                             out.log_joint[first + r, c] = share[c, r]
-                if shares(rows, share, best, total, masses) == 0 and again == 0:
+                if shares(rows, negligible, share, best, total, heavy) == 0 and again == 0:
                     break
-                if not settle(again, m, nothing, first, prepared.log_weights, XT, share, best, total, masses, state):
+                if not settle(again, m, nothing, first, prepared.log_weights, XT, share, best, total, heavy, state):
                     break
             if out.loglik.shape[0]:
                 for r in range(m):

@@ -273,23 +273,26 @@ def fix_labels(
 @kernel
 def shares(
     rows,
+    negligible,  # (k,) float64: a smaller share does not matter
     log_joint,  # (k, STRIDE) INOUT: becomes exp(log_joint - best)
     best,  # (STRIDE,) the largest of each row
     total,  # (STRIDE,) OUT: sum of the shares of each row
-    masses,  # (k,) float64 OUT: sum of the shares of each component, >= its sum of responsibilities
+    heavy,  # (k,) float64 OUT: how many rows matter to each component
 ):
     """Turn log-densities into unnormalised responsibilities; return the number of far rows, for `settle`."""
     zero = log_joint.dtype.type(0)
+    one = log_joint.dtype.type(1)
     for r in range(rows):
         total[r] = zero
     for c in range(log_joint.shape[0]):
-        mass = zero
+        threshold = log_joint.dtype.type(negligible[c])
+        count = zero
         for r in range(rows):
             share = exp(log_joint[c, r] - best[r])
             log_joint[c, r] = share
             total[r] += share
-            mass += share
-        masses[c] = mass
+            count += one if share > threshold else zero
+        heavy[c] = count
     limit = best.dtype.type(-4.5e15 if best.itemsize == 8 else -8.0e6)
     far = 0
     for r in range(rows):
@@ -308,7 +311,7 @@ def settle(
     share,  # (k, STRIDE) INOUT
     best,  # (STRIDE,) INOUT
     total,  # (STRIDE,) INOUT
-    masses,  # (k,) INOUT
+    heavy,  # (k,) INOUT
     state,  # (STRIDE,) INOUT: 1 far, 2 overflowed
 ):
     """Give the far rows of a block one-hot responsibilities; return whether the block must be evaluated again.
@@ -350,7 +353,7 @@ def settle(
                 share[c, r] = 0
             share[chosen, r] = 1
             total[r] = 1
-            masses[chosen] += 1
+            heavy[chosen] += 1
             if state[r] == 2:
                 best[r] = -np.inf
     return False
@@ -362,29 +365,30 @@ def heavy_rows(
     XT,  # (d, STRIDE)
     share,  # (STRIDE,) of one component
     factor,  # (STRIDE,)
-    negligible,  # shares up to this do not matter
-    few,  # gather if fewer than 1 / few of the rows matter
+    negligible,  # a smaller share does not matter
+    count,  # rows that matter, at most
+    cycles,  # what a row costs that is not gathered
     gathered,  # (d, STRIDE) OUT
     resp,  # (STRIDE,) OUT: responsibilities of the rows returned
     index,  # (STRIDE,) intp OUT: their places in the block
 ):
-    """Gather the rows that matter to a component; return their number in whole vectors, or `rows` for XT as it is."""
+    """Gather the rows that matter to a component, if that is cheaper than taking all.
+
+    Returns the number of rows gathered, a multiple of 16, or `rows` for XT as it is.
+    """
     threshold = share.dtype.type(negligible)
     zero = share.dtype.type(0)
-    heavy = 0
-    for r in range(rows):
-        heavy += 1 if share[r] > threshold else 0
-    if heavy * few >= rows:
+    if count + 16 > rows or 2.0 * rows + count * (1.3 * XT.shape[0] + cycles) >= rows * cycles:
         for r in range(rows):
             resp[r] = share[r] * factor[r]
         return rows
     heavy = 0
-    for r in range(rows):
-        if share[r] > threshold:
-            index[heavy] = r
-            resp[heavy] = share[r] * factor[r]
-            heavy += 1
+    for r in range(rows):  # without a branch, which would be guessed wrong often
+        index[heavy] = r
+        heavy += 1 if share[r] > threshold else 0
     used = (heavy + 15) // 16 * 16
+    for t in range(heavy):
+        resp[t] = share[index[t]] * factor[index[t]]
     for t in range(heavy, used):
         index[t] = 0
         resp[t] = zero

@@ -103,16 +103,51 @@ class _Code:
         return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
 
     def sums(self, vectors: list[Any]) -> list[Any]:
-        """Horizontal sums, in order, `lanes` of them in each vector: adds neighbours until each vector is full."""
+        """Horizontal sums, in order, up to `lanes` of them in each vector: neighbours are added until one is left."""
         even, odd = list(range(0, 2 * self.lanes, 2)), list(range(1, 2 * self.lanes, 2))
-        groups = [vectors[i : i + self.lanes] for i in range(0, len(vectors), self.lanes)]
+
+        def add_neighbours(a: Any, b: Any) -> Any:
+            return self.builder.fadd(self.shuffle(a, b, even), self.shuffle(a, b, odd))
+
         out = []
-        for group in groups:
+        for first in range(0, len(vectors), self.lanes):
+            group = vectors[first : first + self.lanes]
+            size = len(group)
             while len(group) > 1:
-                pairs = zip(group[::2], group[1::2], strict=True)
-                group = [self.builder.fadd(self.shuffle(a, b, even), self.shuffle(a, b, odd)) for a, b in pairs]
+                group = [add_neighbours(a, b) for a, b in zip(group[::2], group[1::2], strict=True)]
+            while size < self.lanes:
+                group = [add_neighbours(group[0], group[0])]
+                size *= 2
             out.append(group[0])
         return out
+
+    def add_quad(self, totals: list[Any], places: list[int], out: Any, at: Any) -> None:
+        """Add the four totals at `places`, as float64, to ``out[at : at + 4]``."""
+        double = ir.DoubleType()
+        quad = ir.VectorType(double, 4)
+        vectors = {place // self.lanes for place in places}
+        if len(vectors) == 1:
+            vector = totals[vectors.pop()]
+            four = self.shuffle(vector, vector, [place % self.lanes for place in places])
+        else:
+            four = ir.Constant(ir.VectorType(self.number, 4), ir.Undefined)
+            for i, place in enumerate(places):
+                four = self.builder.insert_element(four, self.lane(totals, place), ir.Constant(ir.IntType(32), i))
+        four = four if self.number == double else self.builder.fpext(four, quad)
+        target = self.builder.bitcast(self.at(out, at), quad.as_pointer())
+        self.builder.store(self.builder.fadd(self.builder.load(target, align=8), four), target, align=8)
+
+    def add_one(self, totals: list[Any], place: int, out: Any, at: Any) -> None:
+        """Add one total to ``out[at]``."""
+        one = self.lane(totals, place)
+        one = one if self.number == ir.DoubleType() else self.builder.fpext(one, ir.DoubleType())
+        target = self.at(out, at)
+        self.builder.store(self.builder.fadd(self.builder.load(target), one), target)
+
+    def lane(self, totals: list[Any], place: int) -> Any:
+        return self.builder.extract_element(
+            totals[place // self.lanes], ir.Constant(ir.IntType(32), place % self.lanes)
+        )
 
 
 def _procedure(builder: ir.IRBuilder, name: str, kinds: list[ir.Type], build: Any) -> ir.Function:
@@ -277,7 +312,7 @@ def add_outer_tile(typingcontext, rows, Z, i, j, out, width, at, mirrored):
         def build(builder, arguments):
             rows, left, right, out, width, at, mirrored = arguments
             code = _Code(builder, real)
-            flat: dict[tuple[int, int], Any] = {}
+            sums: list[Any] = [None] * 16
             for first in range(0, 4, columns):
                 slots = code.zeros(4 * columns)
                 with code.loop(code.word(0), rows, code.lanes) as (r, _):
@@ -287,37 +322,16 @@ def add_outer_tile(typingcontext, rows, Z, i, j, out, width, at, mirrored):
                         for a in range(4):
                             slot = slots[a * columns + b]
                             builder.store(code.fma(z[a], x, builder.load(slot)), slot)
-                totals = code.sums([builder.load(slot) for slot in slots])
-                for a in range(4):
-                    for b in range(columns):
-                        place = a * columns + b
-                        flat[a, first + b] = (totals[place // code.lanes], place % code.lanes)
-
-            quad = ir.VectorType(double, 4)
-
-            def collect(cells):
-                """Four totals as float64: one shuffle where they share a vector."""
-                if len({id(flat[cell][0]) for cell in cells}) == 1:
-                    vector = flat[cells[0]][0]
-                    four = code.shuffle(vector, vector, [flat[cell][1] for cell in cells])
-                else:
-                    four = ir.Constant(ir.VectorType(real, 4), ir.Undefined)
-                    for place, cell in enumerate(cells):
-                        vector, lane = flat[cell]
-                        index = ir.Constant(ir.IntType(32), lane)
-                        here = ir.Constant(ir.IntType(32), place)
-                        four = builder.insert_element(four, builder.extract_element(vector, index), here)
-                return four if real == double else builder.fpext(four, quad)
-
-            def add(cells, place):
-                target = builder.bitcast(code.at(out, place), quad.as_pointer())
-                builder.store(builder.fadd(builder.load(target, align=8), collect(cells)), target, align=8)
-
+                for place, slot in enumerate(slots):
+                    sums[place // columns * 4 + first + place % columns] = builder.load(slot)
+            totals = code.sums(sums)
             for a in range(4):
-                add([(a, b) for b in range(4)], builder.add(at, builder.mul(width, code.word(a))))
+                places = [4 * a + b for b in range(4)]
+                code.add_quad(totals, places, out, builder.add(at, builder.mul(width, code.word(a))))
             with builder.if_then(builder.icmp_signed(">=", mirrored, code.word(0))):
                 for b in range(4):
-                    add([(a, b) for a in range(4)], builder.add(mirrored, builder.mul(width, code.word(b))))
+                    places = [4 * a + b for a in range(4)]
+                    code.add_quad(totals, places, out, builder.add(mirrored, builder.mul(width, code.word(b))))
 
         kinds = [_WORD, pointer, pointer, double.as_pointer(), _WORD, _WORD, _WORD]
         procedure = _procedure(builder, f"fastem.outer.{number}", kinds, build)
@@ -332,3 +346,147 @@ def add_outer_tile(typingcontext, rows, Z, i, j, out, width, at, mirrored):
 
     integer = types.intp
     return types.void(integer, Z, integer, integer, out, integer, integer, integer), generate
+
+
+def _density(scaled: bool) -> Any:
+    """Code generation of `diagonal_density` (each feature has its scale) and `round_density` (all the same one)."""
+
+    def typing(number: Any, arguments: tuple) -> Any:
+        def generate(context, builder, signature, args):
+            real = context.get_value_type(number)
+
+            def build(builder, arguments):
+                rows, d, XT, mean, scale, offset, distance, log_joint, best = arguments
+                code = _Code(builder, real)
+                n = vectors_of_rows()
+                squares = code.zeros(n)
+                zero = code.word(0)
+                with code.loop(zero, rows, n * code.lanes) as (r, _):
+                    code.clear(squares)
+                    with code.loop(zero, d) as (j, _):
+                        centre = code.number_at(mean, j)
+                        factor = code.number_at(scale, j) if scaled else None
+                        source = builder.add(builder.mul(j, code.word(STRIDE)), r)
+                        for v in range(n):
+                            y = builder.fsub(code.load(XT, code.plus(source, v * code.lanes)), centre)
+                            y = builder.fmul(y, factor) if scaled else y
+                            builder.store(code.fma(y, y, builder.load(squares[v])), squares[v])
+                    minus_half = ir.Constant(code.vector, [-0.5] * code.lanes)
+                    for v in range(n):
+                        place = code.plus(r, v * code.lanes)
+                        square = builder.load(squares[v])
+                        if not scaled:
+                            code.store(square, distance, place)
+                            factor = code.number_at(scale, zero)
+                            square = builder.fmul(factor, builder.fmul(factor, square))
+                        value = code.fma(minus_half, square, code.splat(offset))
+                        code.store(value, log_joint, place)
+                        old = code.load(best, place)
+                        code.store(builder.select(builder.fcmp_ordered(">", value, old), value, old), best, place)
+
+            pointer = real.as_pointer()
+            kinds = [_WORD, _WORD, pointer, pointer, pointer, real, pointer, pointer, pointer]
+            name = f"fastem.{'diagonal' if scaled else 'round'}.{number}"
+            procedure = _procedure(builder, name, kinds, build)
+            values = [
+                _data(context, builder, kind, value) if isinstance(kind, types.Array) else value
+                for kind, value in zip(signature.args, args, strict=True)
+            ]
+            builder.call(procedure, values)
+            return context.get_dummy_value()
+
+        _, _, XT, mean, scale, _, distance, log_joint, best = arguments
+        return types.void(types.intp, types.intp, XT, mean, scale, number, distance, log_joint, best), generate
+
+    return typing
+
+
+@intrinsic
+def diagonal_density(typingcontext, rows, d, XT, mean, scale, offset, distance, log_joint, best):
+    """Write offset - sum_j ((x_j - mean_j) scale_j)^2 / 2 to `log_joint`, and raise `best` to it; no `distance`."""
+    return _density(True)(XT.dtype, (rows, d, XT, mean, scale, offset, distance, log_joint, best))
+
+
+@intrinsic
+def round_density(typingcontext, rows, d, XT, mean, scale, offset, distance, log_joint, best):
+    """Write distance = |x - mean|^2, offset - scale[0]^2 distance / 2 to `log_joint`, and raise `best` to it."""
+    return _density(False)(XT.dtype, (rows, d, XT, mean, scale, offset, distance, log_joint, best))
+
+
+@intrinsic
+def add_moments(typingcontext, rows, d, XT, mean, resp, out, sums, squares):
+    """Add sum_r resp_r (x_rj - mean_j) to ``out[sums + j]``, and of its square to ``out[squares + j]``.
+
+    Parameters
+    ----------
+    rows, d : int
+        A multiple of the lanes of a vector; features.
+    XT : array (d, STRIDE)
+        Rows as columns.
+    mean, resp : arrays (d,), (STRIDE,)
+        Centre; weight of each row.
+    out : float64 array
+        The moments.  # OUT
+    sums, squares : int
+        Where they begin; a negative `squares` asks for none.
+    """
+    number = XT.dtype
+
+    def generate(context, builder, signature, args):
+        real = context.get_value_type(number)
+        pointer = real.as_pointer()
+
+        def procedure_for(with_squares):
+            def build(builder, arguments):
+                rows, d, XT, mean, resp, out, sums, squares = arguments
+                code = _Code(builder, real)
+                zero = code.word(0)
+                whole = builder.and_(d, code.word(-4))
+
+                def features(j, count):
+                    slots = code.zeros(2 * count if with_squares else count)
+                    code.clear(slots)
+                    centres = [code.number_at(mean, code.plus(j, a)) for a in range(count)]
+                    first = builder.mul(j, code.word(STRIDE))
+                    with code.loop(zero, rows, code.lanes) as (r, _):
+                        weight = code.load(resp, r)
+                        for a in range(count):
+                            x = code.load(XT, builder.add(code.plus(first, a * STRIDE), r))
+                            x = builder.fsub(x, centres[a])
+                            if with_squares:
+                                w = builder.fmul(weight, x)
+                                builder.store(builder.fadd(builder.load(slots[a]), w), slots[a])
+                                builder.store(code.fma(w, x, builder.load(slots[count + a])), slots[count + a])
+                            else:
+                                builder.store(code.fma(weight, x, builder.load(slots[a])), slots[a])
+                    totals = code.sums([builder.load(slot) for slot in slots])
+                    for part, base in enumerate((sums, squares) if with_squares else (sums,)):
+                        at = builder.add(base, j)
+                        if count == 4:
+                            code.add_quad(totals, [4 * part + a for a in range(4)], out, at)
+                        else:
+                            code.add_one(totals, part, out, at)
+
+                with code.loop(zero, whole, 4) as (j, _):
+                    features(j, 4)
+                with code.loop(whole, d) as (j, _):
+                    features(j, 1)
+
+            kinds = [_WORD, _WORD, pointer, pointer, pointer, ir.DoubleType().as_pointer(), _WORD, _WORD]
+            return _procedure(builder, f"fastem.moments{'2' if with_squares else '1'}.{number}", kinds, build)
+
+        values = [
+            _data(context, builder, kind, value) if isinstance(kind, types.Array) else value
+            for kind, value in zip(signature.args, args, strict=True)
+        ]
+        with_squares, without = procedure_for(True), procedure_for(False)
+        wanted = builder.icmp_signed(">=", args[-1], ir.Constant(_WORD, 0))
+        with builder.if_else(wanted) as (yes, no):
+            with yes:
+                builder.call(with_squares, values)
+            with no:
+                builder.call(without, values)
+        return context.get_dummy_value()
+
+    integer = types.intp
+    return types.void(integer, integer, XT, mean, resp, out, integer, integer), generate

@@ -1,7 +1,10 @@
 r"""Diagonal covariances: each component its own variances.
 
 With p = 1 / sigma, the log-density is offset - sum_j ((x_j - mu_j) p_j)^2 / 2.  A row and component need 3 d operations
-for that and 4 d for the moments; features are taken in pairs, which halves the traffic of the running sums.
+for that and 4 d for the moments.
+
+Nanoseconds a row, component and iteration on a core (float64 / float32): d = 16, k = 16: 3.6 / 2.3, floor 1.8 / 0.9 by
+the 7 d operations; d = 128, k = 64: 18 / 11, floor 14 / 7 without skipping.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from fastem.families.gaussian.records import (
     shifts,
 )
 from fastem.families.math import STRIDE, heavy_rows
+from fastem.families.tiles import add_moments, diagonal_density
 from fastem.jit import kernel
 from fastem.stats import Layout
 
@@ -31,75 +35,39 @@ from fastem.stats import Layout
 @kernel
 def _log_joint_block(rows, XT, prepared, work, log_joint, best):
     k, d = prepared.means.shape
-    half = XT.dtype.type(0.5)
-    zero = XT.dtype.type(0)
-    q = work[0]
     for r in range(rows):
         best[r] = -np.inf
     for c in range(k):
-        for r in range(rows):
-            q[r] = zero
-        for j in range(0, d, 2):
-            odd = j + 1 == d  # the last feature has no partner: XT holds zeros there
-            m0, p0 = prepared.means[c, j], prepared.precisions_cholesky[c, j]
-            m1 = zero if odd else prepared.means[c, j + 1]
-            p1 = zero if odd else prepared.precisions_cholesky[c, j + 1]
-            for r in range(rows):
-                y0 = (XT[j, r] - m0) * p0
-                y1 = (XT[j + 1, r] - m1) * p1
-                q[r] += y0 * y0 + y1 * y1
         offset = XT.dtype.type(prepared.offsets[c])
-        for r in range(rows):
-            value = offset - half * q[r]
-            log_joint[c, r] = value
-            best[r] = value if value > best[r] else best[r]
+        scales = prepared.precisions_cholesky[c]
+        diagonal_density(rows, d, XT, prepared.means[c], scales, offset, work[0], log_joint[c], best)
 
 
 @kernel
-def _moments_block(rows, XT, prepared, work, share, factor, masses, stats):
+def _moments_block(rows, XT, prepared, work, share, factor, heavy, stats):
     k, d = prepared.means.shape
     zero = XT.dtype.type(0)
     dp = XT.shape[0]
     gathered, resp = work[1 : 1 + dp], work[0]
     index = np.empty(STRIDE, np.intp)
-    few = 1.0 + 0.65 * (64 // XT.itemsize)  # a row costs 2 d / lanes cycles, and 1.3 d more to gather
+    cycles = 2.0 * d / (64 // XT.itemsize)
     for c in range(k):
-        if masses[c] <= prepared.negligible[c]:
+        if heavy[c] == 0:
             continue
-        used = heavy_rows(rows, XT, share[c], factor, prepared.negligible[c], few, gathered, resp, index)
+        used = heavy_rows(rows, XT, share[c], factor, prepared.negligible[c], heavy[c], cycles, gathered, resp, index)
         source = gathered if used < rows else XT
         n = zero
         for r in range(used):
             n += resp[r]
         stats[1 + c] += n
-        sums = 1 + k + c * d
-        scatter = 1 + k + k * d + c * d
-        for j in range(0, d, 2):
-            odd = j + 1 == d
-            m0 = prepared.means[c, j]
-            m1 = zero if odd else prepared.means[c, j + 1]
-            s0 = s1 = s00 = s11 = zero
-            for r in range(used):
-                x0 = source[j, r] - m0
-                x1 = source[j + 1, r] - m1
-                w0 = resp[r] * x0
-                w1 = resp[r] * x1
-                s0 += w0
-                s1 += w1
-                s00 += w0 * x0
-                s11 += w1 * x1
-            stats[sums + j] += s0
-            stats[scatter + j] += s00
-            if not odd:
-                stats[sums + j + 1] += s1
-                stats[scatter + j + 1] += s11
+        add_moments(used, d, source, prepared.means[c], resp, stats, 1 + k + c * d, 1 + k + k * d + c * d)
 
 
 @kernel
 def _room(prepared):
-    """Rows of XT (features in pairs), and of the work array: distances or responsibilities, gathered rows."""
-    dp = (prepared.means.shape[1] + 1) // 2 * 2
-    return dp, 1 + dp
+    """Rows of XT, and of the work array: responsibilities, gathered rows."""
+    d = prepared.means.shape[1]
+    return d, 1 + d
 
 
 accumulate = accumulator(_log_joint_block, _moments_block, _room)

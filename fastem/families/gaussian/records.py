@@ -33,7 +33,7 @@ class FullPrepared(NamedTuple):
     log_weights: np.ndarray  # (k,) float64
     precisions_cholesky: np.ndarray  # (k, dp, dp)
     offsets: np.ndarray  # (k,) float64: log weight + log det P - d/2 log 2 pi
-    negligible: np.ndarray  # (k,) float64: a block in which the component's mass is below this is skipped
+    negligible: np.ndarray  # (k,) float64: a smaller share of a row does not matter to the component
 
 
 class FullStats(NamedTuple):

@@ -4,6 +4,8 @@ With P upper triangular and precision = P P', rows are whitened once for all com
 offset - |y - mu P|^2 / 2: d (d + 1) / 2 multiply-adds a row, and 2 d operations a row and component.  The M-step needs
 no scatter of the components, because sum_ik r_ik (x_i - mu_k)(x_i - mu_k)' is the scatter of the data, which is a
 constant, less that of the means; only the sums cost another 2 d operations a row and component.
+
+Nanoseconds a row, component and iteration on a core (float64 / float32), d = 16, k = 16: 3.4 / 2.2; floor 1.1 / 0.6.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from fastem.families.gaussian.records import (
     updated_means,
 )
 from fastem.families.math import BLOCK, STRIDE, heavy_rows, load_weights, padded, transpose_block
+from fastem.families.tiles import add_moments, round_density
 from fastem.jit import kernel
 from fastem.stats import Layout
 
@@ -38,7 +41,6 @@ def _log_joint_block(rows, XT, prepared, work, log_joint, best):
     k, d = prepared.means.shape
     dp = XT.shape[0]
     zero = XT.dtype.type(0)
-    half = XT.dtype.type(0.5)
     P, whitened = prepared.precisions_cholesky, prepared.whitened
     Y, q = work[:dp], work[dp]
     for i in range(0, dp, 2):
@@ -53,51 +55,30 @@ def _log_joint_block(rows, XT, prepared, work, log_joint, best):
                 Y[i + 1, r] += p01 * x0 + p11 * x1
     for r in range(rows):
         best[r] = -np.inf
+    scale = np.ones(1, XT.dtype)
     for c in range(k):
-        for r in range(rows):
-            q[r] = zero
-        for j in range(0, d, 2):
-            m0 = whitened[c, j]
-            m1 = zero if j + 1 == d else whitened[c, j + 1]  # Y holds zeros where there is no partner
-            for r in range(rows):
-                y0 = Y[j, r] - m0
-                y1 = Y[j + 1, r] - m1
-                q[r] += y0 * y0 + y1 * y1
         offset = XT.dtype.type(prepared.offsets[c])
-        for r in range(rows):
-            value = offset - half * q[r]
-            log_joint[c, r] = value
-            best[r] = value if value > best[r] else best[r]
+        round_density(rows, d, Y, whitened[c], scale, offset, q, log_joint[c], best)
 
 
 @kernel
-def _moments_block(rows, XT, prepared, work, share, factor, masses, stats):
+def _moments_block(rows, XT, prepared, work, share, factor, heavy, stats):
     k, d = prepared.means.shape
     zero = XT.dtype.type(0)
     dp = XT.shape[0]
     gathered, resp = work[:dp], work[dp]  # the whitened rows are not needed any more
     index = np.empty(STRIDE, np.intp)
-    few = 1.0 + 1.3 * (64 // XT.itemsize)  # a row costs d / lanes cycles, and 1.3 d more to gather
+    cycles = 1.0 * d / (64 // XT.itemsize)
     for c in range(k):
-        if masses[c] <= prepared.negligible[c]:
+        if heavy[c] == 0:
             continue
-        used = heavy_rows(rows, XT, share[c], factor, prepared.negligible[c], few, gathered, resp, index)
+        used = heavy_rows(rows, XT, share[c], factor, prepared.negligible[c], heavy[c], cycles, gathered, resp, index)
         source = gathered if used < rows else XT
         n = zero
         for r in range(used):
             n += resp[r]
         stats[1 + c] += n
-        sums = 1 + k + c * d
-        for j in range(0, d, 2):
-            m0 = prepared.means[c, j]
-            m1 = zero if j + 1 == d else prepared.means[c, j + 1]
-            s0 = s1 = zero
-            for r in range(used):
-                s0 += resp[r] * (source[j, r] - m0)
-                s1 += resp[r] * (source[j + 1, r] - m1)
-            stats[sums + j] += s0
-            if j + 1 < d:
-                stats[sums + j + 1] += s1
+        add_moments(used, d, source, prepared.means[c], resp, stats, 1 + k + c * d, -1)
 
 
 @kernel
