@@ -59,6 +59,7 @@ class CategoricalPrepared(NamedTuple):
 
     origin: np.ndarray  # (d,) zeros in the rows' dtype
     log_weights: np.ndarray  # (k,) float64
+    negligible: np.ndarray  # (k,) float64, zeros: every share counts
     starts: np.ndarray  # (d + 1,) first column of each feature
     log_probs: np.ndarray  # (k, M + 4) in the rows' dtype; the last columns are zeros
 
@@ -205,7 +206,8 @@ class CategoricalFamily(DiscreteFamily):
         d = len(self.sizes(size))
         log_probs = np.zeros((k, size + 4), dtype)
         log_probs[:, :size] = np.log(np.maximum(params.probabilities, NEVER))
-        return CategoricalPrepared(np.zeros(d, dtype), log_weights(params.weights), self.starts(d), log_probs)
+        log_pi = log_weights(params.weights)
+        return CategoricalPrepared(np.zeros(d, dtype), log_pi, np.zeros(k), self.starts(d), log_probs)
 
     def accumulate(self, X, w, labels, prepared: CategoricalPrepared, stats: np.ndarray) -> None:
         record = np.empty((1, stats.size))

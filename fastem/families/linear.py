@@ -40,6 +40,7 @@ class LinearPrepared(NamedTuple):
 
     origin: np.ndarray  # (d,) in the rows' dtype
     log_weights: np.ndarray  # (k,) float64
+    negligible: np.ndarray  # (k,) float64, zeros: every share counts
     offsets: np.ndarray  # (k,) float64, log_weights + the sum of the levels
     coefficients: np.ndarray  # (k, 2 dp) in the rows' dtype: slopes, then levels, each padded with zeros to dp
 
@@ -247,10 +248,6 @@ class DiscreteFamily(Family):
     allow_nan = True
     continuous = False
 
-    def objective(self, stats: Any, constants: Any, params: Any) -> float:
-        """Mean log-likelihood of a row."""
-        return float(stats.loglik / stats.counts.sum())
-
     def shortfall(self, stats: Any, constants: Any, prepared: Any, old: Any, new: Any) -> float:
         fall = self.expected_log_likelihood(stats, prepared, old) - self.expected_log_likelihood(stats, prepared, new)
         return max(0.0, fall / float(stats.counts.sum()))
@@ -291,7 +288,8 @@ class LinearFamily(DiscreteFamily):
         coefficients[:, :d] = slope
         coefficients[:, dp : dp + d] = level
         log_pi = log_weights(params.weights)
-        return LinearPrepared(origin.astype(dtype), log_pi, log_pi + level.sum(axis=1), coefficients)
+        offsets = log_pi + level.sum(axis=1)
+        return LinearPrepared(origin.astype(dtype), log_pi, np.zeros(len(slope)), offsets, coefficients)
 
     def accumulate(self, X, w, labels, prepared: LinearPrepared, stats: np.ndarray) -> None:
         record = np.empty((1, stats.size))
