@@ -39,7 +39,9 @@ def kmeans_start(n_clusters: int, init: str | np.ndarray | CenterStart) -> Start
     return start
 
 
-MIXTURE_INITS = ("kmeans", "k-means++", "random", "random_from_data")
+MIXTURE_INITS = ("kmeans", "k-means++", "random", "random_from_data", "em-em")
+# The short runs of "em-em": how many, and how many iterations each.
+SHORT_RUNS, SHORT_ITERATIONS = 10, 8
 
 
 def mixture_start(family: Family, init_params: str, given: dict[str, np.ndarray] | None = None) -> Start:
@@ -49,9 +51,10 @@ def mixture_start(family: Family, init_params: str, given: dict[str, np.ndarray]
     ----------
     family : Family
         The model.
-    init_params : {"kmeans", "k-means++", "random_from_data", "random"}
+    init_params : {"kmeans", "k-means++", "random_from_data", "random", "em-em"}
         The first assignment: the clusters of one k-means run; the nearest of k rows chosen by k-means++ or at random;
-        or random responsibilities.  Known labels of the source are kept.
+        or random responsibilities.  "em-em": the best of several short EM runs, each from rows chosen by k-means++.
+        Known labels of the source are kept.
     given : dict or None
         Fields of the family's parameters that replace those of the start.
     """
@@ -61,6 +64,8 @@ def mixture_start(family: Family, init_params: str, given: dict[str, np.ndarray]
     def start(source: Any, draws: Draws) -> Any:
         if set(given) == set(family.params._fields):  # nothing is left to find out
             return family.params(**given)
+        if init_params == "em-em":
+            return best_short_run(source, family, given, draws)
         if init_params == "random":
             params = from_random_responsibilities(source, family, draws)
         else:
@@ -73,6 +78,20 @@ def mixture_start(family: Family, init_params: str, given: dict[str, np.ndarray]
         return params._replace(**given)
 
     return start
+
+
+def best_short_run(source: Any, family: Family, given: dict[str, np.ndarray], draws: Draws) -> Any:
+    """Return where the best of several short EM runs arrived; the runs are restarts, side by side where that pays.
+
+    References
+    ----------
+    Biernacki, Celeux and Govaert, "Choosing starting values for the EM algorithm for getting the highest likelihood in
+    multivariate Gaussian mixture models", CSDA 41, 2003.
+    """
+    start = mixture_start(family, "k-means++", given)
+    settings = Settings(max_iter=SHORT_ITERATIONS, tol=0.0)
+    seed = int(draws.bits(1)[0])
+    return em.run(source, family, start, settings=settings, n_init=SHORT_RUNS, seed=seed).best.params
 
 
 def landscape(source: Any, family: Family) -> Any:

@@ -6,7 +6,7 @@ import sklearn.mixture
 from scipy.stats import multivariate_normal
 from sklearn.datasets import load_iris, make_blobs
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
-from sklearn.exceptions import NotFittedError
+from sklearn.exceptions import ConvergenceWarning, NotFittedError
 
 from fastem import GaussianMixture, KMeans, load, save
 from fastem.families.gaussian import COVARIANCE_TYPES
@@ -439,3 +439,118 @@ def test_only_fitted_mixtures_of_scikit_learn_are_taken():
         GaussianMixture.from_sklearn(sklearn.mixture.GaussianMixture())
     with pytest.raises(NotFittedError):
         GaussianMixture().to_sklearn()
+
+
+# --- robust starts and rescue
+
+
+@types
+def test_em_em_begins_where_the_best_short_run_arrived(covariance_type):
+    X, _ = data(1500, 3, 6, std=1.5)
+    options = {"covariance_type": covariance_type, "random_state": 3, "tol": 1e-6, "max_iter": 400}
+    model = GaussianMixture(6, init_params="em-em", **options, n_threads=1).fit(X)
+    again = GaussianMixture(6, init_params="em-em", **options, n_threads=2).fit(X)
+    np.testing.assert_array_equal(model.means_, again.means_)
+    singles = [
+        GaussianMixture(6, init_params="k-means++", **{**options, "random_state": seed, "max_iter": 8, "tol": 0.0}).fit(
+            X
+        )
+        for seed in range(5)
+    ]
+    assert model.lower_bounds_[0] >= np.median([single.lower_bound_ for single in singles])
+    assert np.all(np.diff(model.lower_bounds_) > -1e-6)
+
+
+def test_em_em_keeps_labels_weights_and_given_values():
+    X, y = data(900, std=0.5)
+    known = np.where(np.arange(len(X)) < 30, y, -1)
+    model = GaussianMixture(3, init_params="em-em", random_state=0).fit(X, labels=known)
+    np.testing.assert_array_equal(model.predict(X), y)
+    fixed = GaussianMixture(3, init_params="em-em", random_state=0, weights_init=[0.2, 0.3, 0.5], fixed=("weights",))
+    np.testing.assert_array_equal(fixed.fit(X).weights_, [0.2, 0.3, 0.5])
+
+
+def trap(covariance_type):
+    """Three clusters and three equal rows between them, and a start in which one component sits on those alone."""
+    X, _ = make_blobs(900, 2, centers=[[0, 0], [12, 0], [0, 12]], random_state=0)
+    variances = np.array([1e-5, 30.0, 1.0])
+    precisions = {
+        "full": np.eye(2) / variances[:, None, None],
+        "diag": np.ones((3, 2)) / variances[:, None],
+        "spherical": 1 / variances,
+    }
+    start = {
+        "weights_init": np.array([0.01, 0.65, 0.34]),
+        "means_init": np.array([[6.0, 6.0], [0.0, 6.0], [12.0, 0.0]]),
+        "precisions_init": precisions[covariance_type],
+    }
+    return np.vstack([X, np.full((3, 2), 6.0)]), start
+
+
+own = pytest.mark.parametrize("covariance_type", ["full", "diag", "spherical"])
+
+
+@own
+@dtypes
+@pytest.mark.parametrize("reg_covar", [1e-6, 0])
+def test_a_collapse_is_told_once(covariance_type, dtype, reg_covar):
+    X, start = trap(covariance_type)
+    model = GaussianMixture(3, covariance_type=covariance_type, reg_covar=reg_covar, **start)
+    with pytest.warns(ConvergenceWarning, match="collapsed|singular"):
+        model.fit(X.astype(dtype))
+    assert sum("component 0 collapsed" in note for note in model.notes_) == 1
+
+
+@own
+@dtypes
+@pytest.mark.parametrize("reg_covar", [1e-6, 0])
+def test_rescue_moves_a_collapsed_component_to_the_worst_explained_rows(covariance_type, dtype, reg_covar):
+    X, start = trap(covariance_type)
+    options = {"covariance_type": covariance_type, "reg_covar": reg_covar, "max_iter": 300, **start}
+    stuck = GaussianMixture(3, **options).fit(X.astype(dtype))
+    freed = GaussianMixture(3, **options, rescue=True, certify=True).fit(X.astype(dtype))
+    assert stuck.weights_.min() < 0.01
+    assert any("moved empty components" in note for note in freed.notes_)
+    assert all(np.all(np.isfinite(a)) for a in (freed.means_, freed.covariances_))
+    assert freed.converged_
+    assert freed.weights_.min() > 0.01
+    smallest = [min(np.linalg.eigvalsh(dense(model, c)).min() for c in range(3)) for model in (stuck, freed)]
+    assert smallest[0] < 2e-5
+    assert smallest[1] > 0.1
+
+
+@types
+def test_rescue_revives_a_component_that_lost_its_rows(covariance_type):
+    X, y = data(900, std=0.5)
+    means = np.array([X[y == 0].mean(axis=0), X[y == 1].mean(axis=0), np.full(4, 1e5)])
+    start = {
+        "means_init": means,
+        "weights_init": np.full(3, 1 / 3),
+        "precisions_init": identity_like(covariance_type, 3, 4),
+    }
+    options = {"covariance_type": covariance_type, "max_iter": 500, "tol": 1e-6, **start}
+    dead = GaussianMixture(3, **options).fit(X)
+    assert dead.weights_[2] == 0
+    assert any("component 2 lost all its rows" in note for note in dead.notes_)
+    model = GaussianMixture(3, **options, rescue=True, certify=True).fit(X)
+    assert model.weights_.min() > 0.1
+    assert np.trace(dense(model, 0)) > 0
+    assert np.all(np.isfinite(model.covariances_))
+    again = GaussianMixture(3, **options, rescue=True, n_threads=1).fit(X)
+    np.testing.assert_array_equal(model.means_, again.means_)
+
+
+def test_healthy_fits_have_no_notes():
+    X, _ = data()
+    for covariance_type in COVARIANCE_TYPES:
+        for scale in (1e-3, 1.0, 1e6):
+            model = GaussianMixture(3, covariance_type=covariance_type, reg_covar=1e-6 * scale**2).fit(X * scale)
+            assert not model.notes_
+    constant = np.column_stack([X, np.ones(len(X))])  # the data's fault, not a component's
+    assert not GaussianMixture(3).fit(constant).notes_
+
+
+def test_rescue_cannot_move_what_is_fixed():
+    X, _ = data(300)
+    with pytest.raises(ValueError, match="'rescue' moves means and covariances"):
+        GaussianMixture(3, rescue=True, means_init=X[:3], fixed=("means",)).fit(X)

@@ -44,9 +44,9 @@ class GaussianMixture(BaseMixture):
         Most iterations of one restart.
     n_init : int, default=1
         Number of restarts; the one with the highest log-likelihood is kept.
-    init_params : {"kmeans", "k-means++", "random", "random_from_data"}, default="kmeans"
+    init_params : {"kmeans", "k-means++", "random", "random_from_data", "em-em"}, default="kmeans"
         First assignment: clusters of one k-means run; the nearest of k rows chosen by k-means++ or at random; or
-        random responsibilities.
+        random responsibilities.  "em-em" begins where the best of 10 short EM runs (8 iterations) arrived.
     weights_init, means_init, precisions_init : array-like or None, default=None
         Parameters to start with; with all three given, `init_params` is not used.
     random_state : int, RandomState, Generator or None, default=None
@@ -73,6 +73,10 @@ class GaussianMixture(BaseMixture):
     assignment : {"soft", "hard"}, default="soft"
         "hard": each row counts for its most probable component alone (classification EM), and `lower_bound_` is the
         mean of log p(x, z) at that component.  With equal fixed weights and one fixed sigma^2 I it is k-means.
+    rescue : bool, default=False
+        Move a component that has collapsed (it lost its rows, or a variance of its own in some direction is no more
+        than `reg_covar`) to the worst explained row, at most 5 times a run.  The log-likelihood may fall then.
+        Without this a collapse is only told in `notes_`.
 
     Attributes
     ----------
@@ -152,6 +156,7 @@ class GaussianMixture(BaseMixture):
         accelerate: str | None = None,
         fixed: Collection[str] = (),
         assignment: str = "soft",
+        rescue: bool = False,
     ) -> None:
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -174,9 +179,12 @@ class GaussianMixture(BaseMixture):
         self.accelerate = accelerate
         self.fixed = fixed
         self.assignment = assignment
+        self.rescue = rescue
 
     def _family(self) -> GaussianFamily:
-        return GaussianFamily(self.n_components, self.covariance_type, self.reg_covar, self.fixed, self.assignment)
+        return GaussianFamily(
+            self.n_components, self.covariance_type, self.reg_covar, self.fixed, self.assignment, self.rescue
+        )
 
     def _check_parameters(self) -> None:
         check = validate.parameter
@@ -189,6 +197,9 @@ class GaussianMixture(BaseMixture):
         for name, start in starts.items():
             if name in self.fixed and getattr(self, start) is None:
                 raise ValueError(f"With {name!r} in 'fixed', {start!r} must say at which values.")
+        check(self, "rescue", "a bool", isinstance(self.rescue, bool))
+        if self.rescue and {"means", "covariances"} & set(self.fixed):
+            raise ValueError("'rescue' moves means and covariances, which must not be in 'fixed' then.")
         if self.accelerate is not None and self.assignment == "hard":
             raise ValueError("'accelerate' needs assignment='soft': hard assignment ends after finitely many steps.")
         super()._check_parameters()
