@@ -171,7 +171,7 @@ def test_L4_two_gaussians_follow_an_L():
 @pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
 def test_L5_the_mixture_is_the_lectures_density_and_is_recovered(kind):
     family = GaussianFamily(3, kind)
-    params = family.example_params(2, Draws(4))
+    params = family.example_params(2, Draws(4))._replace(weights=np.array([0.55, 0.3, 0.15]))
     model = fastem.GaussianMixture(
         3,
         covariance_type=kind,
@@ -458,7 +458,8 @@ def test_L12_stop_if_nothing_changes():
     assert kmeans.n_iter_ < kmeans.max_iter
     np.testing.assert_array_equal(kmeans.history_[-1].centers, kmeans.history_[-2].centers)  # nothing changed
     assert not np.array_equal(kmeans.history_[0].centers, kmeans.history_[1].centers)
-    for tol in (1e-3, 1e-7):
+    X, _ = blobs(300, k=3, spread=1.5)  # slow
+    for tol in (1e-4, 1e-6):
         model = fastem.GaussianMixture(3, tol=tol, max_iter=500, random_state=0).fit(X)
         steps = np.diff(model.lower_bounds_)
         assert model.converged_
