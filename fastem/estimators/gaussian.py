@@ -13,6 +13,7 @@ from fastem import validate
 from fastem.estimators.mixture import BaseMixture
 from fastem.families.gaussian import COVARIANCE_TYPES, GaussianFamily, parts
 from fastem.families.gaussian.family import FIXABLE
+from fastem.families.gaussian.noise import FIRST_SHARE, NoisyGaussianFamily
 from fastem.families.gaussian.records import GaussianParams
 from fastem.monitor import IterationInfo
 
@@ -77,16 +78,21 @@ class GaussianMixture(BaseMixture):
         Move a component that has collapsed (it lost its rows, or a variance of its own in some direction is no more
         than `reg_covar`) to the worst explained row, at most 5 times a run.  The log-likelihood may fall then.
         Without this a collapse is only told in `notes_`.
+    noise : bool, default=False
+        Add a component that is uniform over the box around the data, for rows that belong to no cluster: `predict` says
+        -1 for them, and `predict_proba` has its responsibility in the last of n_components + 1 columns.
 
     Attributes
     ----------
     weights_ : ndarray (n_components,)
-        Mixing proportions.
+        Mixing proportions; with `noise` they add up to 1 - `noise_weight_`.
     means_ : ndarray (n_components, n_features)
         Means.
     covariances_, precisions_, precisions_cholesky_ : ndarray
         Covariances, their inverses and the upper triangular factors U of precision = U U'; (k, d, d) for "full",
         (d, d) for "tied", (k, d) for "diag", (k,) for "spherical".
+    noise_weight_, noise_box_ : float, ndarray (2, n_features)
+        Proportion of the noise, and the lowest and highest corner of its box; only with `noise`.
     converged_ : bool
         Whether the best restart converged.
     n_iter_ : int
@@ -127,10 +133,11 @@ class GaussianMixture(BaseMixture):
         "covariances": "covariances_",
         "precisions_cholesky": "precisions_cholesky_",
     }
-    _saved: ClassVar = (
-        "weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_", "converged_", "n_iter_",
-        "lower_bound_", "lower_bounds_", "restarts_",
-    )  # fmt: skip
+
+    @property
+    def _saved(self) -> tuple[str, ...]:  # type: ignore[override]
+        noise = ("noise_weight_", "noise_box_") if self.noise else ()
+        return (*_FITTED[:-1], "lower_bounds_", "restarts_", *noise)
 
     def __init__(
         self,
@@ -157,6 +164,7 @@ class GaussianMixture(BaseMixture):
         fixed: Collection[str] = (),
         assignment: str = "soft",
         rescue: bool = False,
+        noise: bool = False,
     ) -> None:
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -180,8 +188,11 @@ class GaussianMixture(BaseMixture):
         self.fixed = fixed
         self.assignment = assignment
         self.rescue = rescue
+        self.noise = noise
 
     def _family(self) -> GaussianFamily:
+        if self.noise:
+            return NoisyGaussianFamily(self.n_components, self.covariance_type, self.reg_covar, self.assignment)
         return GaussianFamily(
             self.n_components, self.covariance_type, self.reg_covar, self.fixed, self.assignment, self.rescue
         )
@@ -200,6 +211,9 @@ class GaussianMixture(BaseMixture):
         check(self, "rescue", "a bool", isinstance(self.rescue, bool))
         if self.rescue and {"means", "covariances"} & set(self.fixed):
             raise ValueError("'rescue' moves means and covariances, which must not be in 'fixed' then.")
+        check(self, "noise", "a bool", isinstance(self.noise, bool))
+        if self.noise and (self.fixed or self.rescue or self.accelerate is not None):
+            raise ValueError("'noise' does not go with 'fixed', 'rescue' or 'accelerate'.")
         if self.accelerate is not None and self.assignment == "hard":
             raise ValueError("'accelerate' needs assignment='soft': hard assignment ends after finitely many steps.")
         super()._check_parameters()
@@ -207,7 +221,8 @@ class GaussianMixture(BaseMixture):
     def _given(self, family: Any, n_features: int) -> dict[str, np.ndarray]:
         k, d, given = self.n_components, n_features, {}
         if self.weights_init is not None:
-            given["weights"] = validate.proportions(self.weights_init, (k,), "weights")
+            weights = validate.proportions(self.weights_init, (k,), "weights")
+            given["weights"] = weights * (1 - FIRST_SHARE) if self.noise else weights
         if self.means_init is not None:
             given["means"] = validate.shaped(self.means_init, (k, d), "means")
         if self.precisions_init is not None:
@@ -220,6 +235,30 @@ class GaussianMixture(BaseMixture):
     def _keep_params(self, family: Any, params: GaussianParams) -> None:
         super()._keep_params(family, params)
         self.precisions_ = family.precisions(params.precisions_cholesky)
+        if self.noise:
+            self.noise_weight_, self.noise_box_ = params.noise, params.box  # type: ignore[attr-defined]
+
+    def _fitted_params(self, family: Any) -> Any:
+        box = {"box": self.noise_box_} if self.noise else {}
+        return family.params(**{field: getattr(self, name) for field, name in self._fields.items()}, **box)
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Return the most probable component of each row (n_samples,); -1 for noise."""
+        labels = super().predict(X)
+        return np.where(labels == self.n_components, -1, labels) if self.noise else labels
+
+    def sample(self, n_samples: int = 1) -> tuple[np.ndarray, np.ndarray]:
+        """Draw rows (n_samples, n_features) from the fitted mixture, ordered by component, and the component of each.
+
+        Rows of the noise come last and have the component -1.
+        """
+        X, y = super().sample(n_samples)
+        return X, np.where(y == self.n_components, -1, y) if self.noise else y
+
+    def _without_noise(self) -> None:
+        check_is_fitted(self)
+        if self.noise:
+            raise ValueError("This is not offered for mixtures with noise.")
 
     def marginal(self, columns: Any) -> GaussianMixture:
         """Return the fitted mixture of some of the features.
@@ -239,7 +278,7 @@ class GaussianMixture(BaseMixture):
         ValueError
             If a column is unknown or named twice.
         """
-        check_is_fitted(self)
+        self._without_noise()
         kept = self._columns(columns)
         family = self._family()
         return self._part(parts.marginal(family, self._fitted_params(family), kept), kept)
@@ -276,7 +315,7 @@ class GaussianMixture(BaseMixture):
         >>> line.condition([0], [2.5]).means_.round(6)
         array([[25.25]])
         """
-        check_is_fitted(self)
+        self._without_noise()
         known = self._columns(columns)
         rest = np.setdiff1d(np.arange(self.n_features_in_), known)
         if not rest.size:
@@ -332,7 +371,7 @@ class GaussianMixture(BaseMixture):
         """
         from sklearn import mixture  # half a second that nobody else should wait for
 
-        check_is_fitted(self)
+        self._without_noise()
         return _copy_fitted(self, mixture.GaussianMixture())
 
     @classmethod
@@ -365,7 +404,12 @@ class GaussianMixture(BaseMixture):
         known = self.covariance_type in COVARIANCE_TYPES
         validate.parameter(self, "covariance_type", f"a str among {set(COVARIANCE_TYPES)}", known)
         shape = GaussianFamily(k, self.covariance_type).covariance_shape(d)
-        self.weights_ = validate.proportions(self.weights_, (k,), "weights_")
+        if self.noise:
+            self.noise_box_ = validate.shaped(self.noise_box_, (2, d), "noise_box_")
+            together = np.append(self.weights_, self.noise_weight_)
+            self.weights_ = validate.proportions(together, (k + 1,), "weights_")[:k]
+        else:
+            self.weights_ = validate.proportions(self.weights_, (k,), "weights_")
         self.means_ = validate.shaped(self.means_, (k, d), "means_")
         for name in ("covariances_", "precisions_", "precisions_cholesky_"):
             setattr(self, name, validate.shaped(getattr(self, name), shape, name))

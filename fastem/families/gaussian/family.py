@@ -47,7 +47,7 @@ class GaussianFamily(Family):
     """
 
     name = "gaussian"
-    params = GaussianParams
+    params: type[Any] = GaussianParams
     may_fall = True
     max_refills = 5
 
@@ -67,9 +67,11 @@ class GaussianFamily(Family):
         self.assignment = assignment
         self.rescue = rescue
         self.type: Any = importlib.import_module(f"fastem.families.gaussian.{covariance_type}")
+        self.kernels: Any = self.type  # of the E-step
+        self.n_parts = n_components  # components that a row may belong to
 
     def layout(self, n_features: int) -> Layout:
-        return self.type.layout(self.n_components, n_features)
+        return self.kernels.layout(self.n_parts, n_features)
 
     def constants(self, source: Any) -> Any:
         return self.type.constants(source)
@@ -86,7 +88,7 @@ class GaussianFamily(Family):
         if self.assignment == "hard":  # known labels make a row's responsibilities one-hot
             chosen = self.most_probable(X, prepared, n_threads)
             labels = np.where(labels >= 0, labels, chosen) if labels.size else chosen
-        threads.run_sweep(self.type.accumulate, (X, w, labels, prepared), level, out, n_threads)
+        threads.run_sweep(self.kernels.accumulate, (X, w, labels, prepared), level, out, n_threads)
 
     def objective(self, stats: Any, constants: Any, params: GaussianParams) -> float:
         """Mean log-likelihood of a row: scikit-learn's lower bound."""
@@ -219,16 +221,16 @@ class GaussianFamily(Family):
         return params._replace(**kept)  # to the bit
 
     def log_joint(self, X: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
-        out = np.empty((len(X), self.n_components))
+        out = np.empty((len(X), self.n_parts))
         self.log_joint_into(X, prepared, out, n_threads)
         return out
 
     def log_joint_into(self, X: np.ndarray, prepared: Any, out: np.ndarray, n_threads: int) -> None:
         """Write log p(x_i, z_i = k) into `out` float64 (n, k)."""
-        threads.run_each(self.type.log_joint, X, prepared, out, n_threads)
+        threads.run_each(self.kernels.log_joint, X, prepared, out, n_threads)
 
     def posterior(self, X: np.ndarray, prepared: Any, n_threads: int) -> tuple[np.ndarray, np.ndarray]:
-        out = self._expect(X, prepared, n_threads, loglik=np.empty(len(X)), resp=np.empty((len(X), self.n_components)))
+        out = self._expect(X, prepared, n_threads, loglik=np.empty(len(X)), resp=np.empty((len(X), self.n_parts)))
         return out.loglik, out.resp
 
     def log_prob(self, X: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
@@ -239,14 +241,14 @@ class GaussianFamily(Family):
 
     def _expect(self, X: np.ndarray, prepared: Any, n_threads: int, **outputs: np.ndarray) -> Expected:
         """Fill the outputs that are asked for by the E-step's own numbers."""
-        nothing, k = np.empty(0), self.n_components
+        nothing, k = np.empty(0), self.n_parts
         out = Expected(np.empty((0, k)), nothing, np.empty(0, np.int32), np.empty((0, k)))._replace(**outputs)
-        threads.run_each(self.type.expect, X, prepared, out, n_threads)
+        threads.run_each(self.kernels.expect, X, prepared, out, n_threads)
         return out
 
     def accumulate_given(self, X, w, resp: np.ndarray, prepared: Any, stats: np.ndarray) -> None:
         """Add one cell's statistics for given responsibilities (m, k): the M-step's input for any q."""
-        self.type.add_q_stats(X, w, resp, prepared, stats)
+        self.kernels.add_q_stats(X, w, resp, prepared, stats)
 
     def blank_params(self, means: np.ndarray, variances: np.ndarray) -> GaussianParams:
         """Return equal weights, these means (k, d), and the features' variances (d,) for every component."""

@@ -1,0 +1,167 @@
+r"""Gaussian mixtures with a uniform noise component: background rows need not belong to any cluster.
+
+    p(x) = sum_k pi_k N(x; mu_k, Sigma_k) + pi_0 / volume,      pi_0 = 1 - sum_k pi_k,
+
+with the volume of the box around the data (Banfield and Raftery, "Model-based Gaussian and non-Gaussian clustering",
+Biometrics 49, 1993).  For the kernels noise is one more component, the last, whose precision is 0.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastem.draws import Draws
+from fastem.families.base import MStep
+from fastem.families.gaussian.family import GaussianFamily
+from fastem.families.gaussian.records import GaussianParams, updated_means
+
+# Share of the noise at the start; EM cannot leave 0.
+FIRST_SHARE = 0.05
+
+
+class NoisyParams(NamedTuple):
+    """Parameters of a Gaussian mixture with noise, float64."""
+
+    weights: np.ndarray  # (k,), which add up to one less the weight of the noise
+    means: np.ndarray  # (k, d)
+    covariances: np.ndarray  # as in GaussianParams
+    precisions_cholesky: np.ndarray
+    box: np.ndarray  # (2, d): the least and the largest value of each feature
+
+    @property
+    def noise(self) -> float:
+        """Weight of the noise."""
+        return max(0.0, 1.0 - float(self.weights.sum()))
+
+    @property
+    def log_density(self) -> float:
+        """Logarithm of the density of the noise in the box."""
+        return -float(np.log(self.box[1] - self.box[0]).sum())
+
+
+class NoisyGaussianFamily(GaussianFamily):
+    """A mixture of `n_components` Gaussians and uniform noise, which is the part number `n_components`.
+
+    Parameters
+    ----------
+    n_components, covariance_type, reg_covar, assignment
+        As for `GaussianFamily`.
+    """
+
+    name = "gaussian with noise"
+    params: type[Any] = NoisyParams
+
+    def __init__(
+        self,
+        n_components: int,
+        covariance_type: str = "full",
+        reg_covar: float = 1e-6,
+        assignment: str = "soft",
+    ) -> None:
+        super().__init__(n_components, covariance_type, reg_covar, assignment=assignment)
+        self.n_parts = n_components + 1
+        # Noise does not share the covariance of the others, nor does its part of the scatter follow from the total.
+        if covariance_type == "tied":
+            self.kernels = importlib.import_module("fastem.families.gaussian.full")
+
+    def constants(self, source: Any) -> np.ndarray:
+        """Return the box (2, d) around the rows that have weight; a constant feature gets the width 1."""
+        corners: list[np.ndarray] = []
+
+        def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
+            w = source.weights_of(rows)
+            counted = X[w > 0] if w.size else X
+            if len(counted):
+                corners.append(np.array([counted.min(axis=0), counted.max(axis=0)], np.float64))
+
+        source.each_block(block)
+        box = np.array([np.min([low for low, _ in corners], axis=0), np.max([high for _, high in corners], axis=0)])
+        return _with_volume(box)
+
+    def prepare(self, params: NoisyParams, dtype: np.dtype, previous: Any = None) -> Any:  # type: ignore[override]
+        factors = self._factors(params)
+        k = self.n_components
+        unit = np.eye(factors.shape[-1]) if factors.ndim == 3 else np.ones(factors.shape[1:])
+        padded = GaussianParams(
+            np.append(params.weights, params.noise),
+            np.vstack([params.means, params.means.mean(axis=0)]),
+            params.covariances,
+            np.concatenate([factors, unit[None]]),
+        )
+        prepared = self.kernels.prepare(padded, dtype)
+        flat, offsets = prepared.precisions_cholesky.copy(), prepared.offsets.copy()
+        flat[k] = 0.0
+        offsets[k] = prepared.log_weights[k] + params.log_density
+        return prepared._replace(precisions_cholesky=flat, offsets=offsets)
+
+    def _factors(self, params: NoisyParams) -> np.ndarray:
+        """Return a factor for each component."""
+        factors = params.precisions_cholesky
+        return np.repeat(factors[None], self.n_components, axis=0) if self.covariance_type == "tied" else factors
+
+    def _proper(self, stats: Any, prepared: Any) -> tuple[Any, Any]:
+        """Return the record and the prepared parameters without the noise."""
+        k = self.n_components
+        proper = stats._replace(counts=stats.counts[:k], sums=stats.sums[:k], scatter=stats.scatter[:k])
+        return proper, prepared._replace(means=prepared.means[:k])
+
+    def m_step(self, stats: Any, constants: np.ndarray, prepared: Any, params: NoisyParams) -> MStep:  # type: ignore[override]
+        proper, centred = self._proper(stats, prepared)
+        tied, covariances = self.covariance_type == "tied", params.covariances
+        before = np.repeat(covariances[None], self.n_components, axis=0) if tied else covariances
+        now = self.kernels.covariances_from_stats(proper, None, centred, before)
+        if not tied:
+            covariances = now
+        elif proper.counts.sum() > 0:
+            covariances = np.tensordot(proper.counts / proper.counts.sum(), now, 1)
+        means = updated_means(proper, centred, params.means)
+        covariances = self.type.add_to_diagonal(covariances, self.reg_covar)
+        step = self.with_covariances(proper.counts / stats.counts.sum(), means, covariances)
+        return MStep(NoisyParams(*step.params, constants), step.notes)
+
+    def first_step(self, stats: Any, constants: np.ndarray, prepared: Any, params: NoisyParams) -> NoisyParams:
+        first: NoisyParams = self.m_step(stats, constants, prepared, params).params
+        return first._replace(weights=first.weights * (1 - FIRST_SHARE))
+
+    def shortfall(self, stats: Any, constants: Any, prepared: Any, old: Any, new: Any) -> float:
+        proper, centred = self._proper(stats, prepared)
+
+        def expected(params: NoisyParams) -> float:
+            gaussians = GaussianParams(params.weights, params.means, params.covariances, self._factors(params))
+            noise = float(stats.counts[-1]) * np.log(params.noise) if stats.counts[-1] > 0 else 0.0
+            return float(self.kernels.expected_log_likelihood(proper, None, centred, gaussians) + noise)
+
+        return max(0.0, (expected(old) - expected(new)) / float(stats.counts.sum()))
+
+    def accumulate_given(self, X, w, resp: np.ndarray, prepared: Any, stats: np.ndarray) -> None:
+        """Add one cell's statistics for responsibilities (m, k), of no noise, or (m, k + 1)."""
+        missing = self.n_parts - resp.shape[1]
+        super().accumulate_given(X, w, np.pad(resp, ((0, 0), (0, missing))), prepared, stats)
+
+    def blank_params(self, means: np.ndarray, variances: np.ndarray) -> NoisyParams:  # type: ignore[override]
+        blank = super().blank_params(means, variances)
+        box = _with_volume(np.array([np.zeros_like(variances), np.sqrt(12.0 * variances)]))
+        return NoisyParams(blank.weights * (1 - FIRST_SHARE), *blank[1:], box)
+
+    def sample(self, params: NoisyParams, n: int, draws: Draws) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[override]
+        """Draw n rows (n, d), ordered by part, and their parts (n,); that of the noise is `n_components`."""
+        y = np.sort(draws.weighted(np.append(params.weights, params.noise), n))
+        proper = y < self.n_components
+        X = draws.normal(n * params.means.shape[1]).reshape(n, -1)
+        for c in np.unique(y[proper]):
+            X[y == c] = self.type.sample(params, c, X[y == c])
+        low, high = params.box
+        X[~proper] = low + (high - low) * draws.uniform(int(np.sum(~proper)) * len(low)).reshape(-1, len(low))
+        return X, y
+
+    def n_free_params(self, n_features: int) -> int:
+        return super().n_free_params(n_features) + 1
+
+
+def _with_volume(box: np.ndarray) -> np.ndarray:
+    """Return the box (2, d) with the width 1 where it has none."""
+    low, high = box
+    return np.array([low, np.where(high > low, high, low + 1.0)])
