@@ -20,6 +20,8 @@ __version__ = "0.1.0"
 
 _HOME = {
     "KMeans": "fastem.estimators.kmeans",
+    "MiniBatchKMeans": "fastem.estimators.minibatch",
+    "BisectingKMeans": "fastem.estimators.bisecting",
     "GaussianMixture": "fastem.estimators.gaussian",
     "AnomalyDetector": "fastem.anomaly",
     "BernoulliMixture": "fastem.estimators.discrete",
@@ -47,12 +49,14 @@ if TYPE_CHECKING:
     from fastem.bound import LowerBound as LowerBound
     from fastem.build import build_info as build_info
     from fastem.build import warmup as warmup
+    from fastem.estimators.bisecting import BisectingKMeans as BisectingKMeans
     from fastem.estimators.categorical import CategoricalMixture as CategoricalMixture
     from fastem.estimators.discrete import BernoulliMixture as BernoulliMixture
     from fastem.estimators.discrete import PoissonMixture as PoissonMixture
     from fastem.estimators.gaussian import GaussianMixture as GaussianMixture
     from fastem.estimators.generic import Mixture as Mixture
     from fastem.estimators.kmeans import KMeans as KMeans
+    from fastem.estimators.minibatch import MiniBatchKMeans as MiniBatchKMeans
     from fastem.monitor import IterationInfo as IterationInfo
     from fastem.monitor import MonotonicityError as MonotonicityError
     from fastem.persist import load as load

@@ -18,6 +18,8 @@ _HEADER = "fastem.json"
 # Only these classes are ever constructed by `load`; a file names one of them, never a module.
 _CLASSES = {
     "KMeans": "fastem.estimators.kmeans",
+    "MiniBatchKMeans": "fastem.estimators.minibatch",
+    "BisectingKMeans": "fastem.estimators.bisecting",
     "GaussianMixture": "fastem.estimators.gaussian",
     "BernoulliMixture": "fastem.estimators.discrete",
     "CategoricalMixture": "fastem.estimators.categorical",

@@ -159,7 +159,7 @@ class KMeans(KMeansBase):
         """
         self._check_parameters()
         X = self._table_to_fit(X)
-        start, n_init = self._start(X, self.n_clusters)
+        start, n_init = self._start(X.shape[1], self.n_clusters)
         source = self._source(self._rows(X), sample_weight)
         if not source.total_weight > 0:
             raise ValueError("Rows of zeros have no direction, and X has no others of weight above 0.")

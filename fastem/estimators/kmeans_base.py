@@ -61,7 +61,7 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
             weights[mute] = 0.0
         return kind(X, weights, n_threads=self._threads())
 
-    def _start(self, X: Any, n_clusters: int) -> tuple[em.Start, int]:
+    def _start(self, n_features: int, n_clusters: int) -> tuple[em.Start, int]:
         """Return the start, and how many of it."""
         how = self.init
         n_init = 0 if isinstance(self.n_init, str) else int(self.n_init)
@@ -71,7 +71,8 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
 
             def chosen(source: Any, draws: Draws) -> np.ndarray:
                 random_state = np.random.RandomState(int(draws.bits(1)[0] >> np.uint64(32)))
-                return validate.centers(how(X, n_clusters, random_state=random_state), n_clusters, X.shape[1])
+                centers = how(source.X, n_clusters, random_state=random_state)
+                return validate.centers(centers, n_clusters, n_features)
 
             return init.kmeans_start(n_clusters, chosen), n_init or self._auto_n_init
         if n_init > 1:
@@ -81,7 +82,7 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
                 RuntimeWarning,
                 stacklevel=3,
             )
-        return init.kmeans_start(n_clusters, validate.centers(how, n_clusters, X.shape[1])), 1
+        return init.kmeans_start(n_clusters, validate.centers(how, n_clusters, n_features)), 1
 
     def _warn_if_clusters_coincide(self) -> None:
         distinct = np.count_nonzero(np.bincount(self.labels_))
@@ -166,7 +167,7 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
         """Check attributes that came from a file."""
         k, d = len(self.cluster_centers_), self.n_features_in_
         self.cluster_centers_ = validate.rows(self.cluster_centers_, "cluster_centers_", n_features=d)
-        labels = self.labels_
+        labels = getattr(self, "labels_", None)
         if labels is not None and (labels.ndim != 1 or not labels.size or labels.min() < 0 or labels.max() >= k):
             raise ValueError(f"labels_ must be a vector of numbers below {k}")
         self._n_features_out = k

@@ -1,0 +1,384 @@
+"""Mini-batch k-means for scikit-learn users: centres that follow small samples of the rows."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+
+from fastem import init, threads, validate
+from fastem.draws import Draws
+from fastem.estimators.kmeans_base import KMeansBase, assign
+from fastem.families.kmeans import KMeansFamily, KMeansParams
+from fastem.sources.memory import MemorySource
+
+# Starts draw as restarts 0, 1, ...; the steps that follow draw from here on.
+FIRST_STEP = 2**40
+
+
+class MiniBatchKMeans(KMeansBase):
+    """K-means on mini-batches: each step moves the centres by the rows of one small sample.
+
+    A replacement for `sklearn.cluster.MiniBatchKMeans` with the same parameters and attributes.  Each centre is the
+    mean of all rows that steps have assigned to it.  The result does not depend on `n_threads`, to the bit.
+
+    Parameters
+    ----------
+    n_clusters : int, default=8
+        Number of clusters k.
+    init : {"k-means++", "random"}, array of shape (n_clusters, n_features) or callable, default="k-means++"
+        How the first centres are chosen, among `init_size` rows drawn at random.
+    max_iter : int, default=100
+        Most passes over the data, counted in rows drawn.
+    batch_size : int, default=1024
+        Rows of one step.
+    verbose : int, default=0
+        Print each step.
+    compute_labels : bool, default=True
+        Assign all rows to the final centres, which gives `labels_` and `inertia_`.
+    random_state : int, RandomState, Generator or None, default=None
+        Seed of the starts and batches.
+    tol : float, default=0.0
+        Stop when a step moves the centres, in squared distance summed, by at most `tol` times the mean variance of the
+        features; 0 turns this off.
+    max_no_improvement : int or None, default=10
+        Stop after this many steps in a row without a new lowest smoothed inertia of the batches.
+    init_size : int or None, default=None
+        Rows drawn for a start; None means three batches, or 3 k if those are fewer than k.
+    n_init : "auto" or int, default="auto"
+        Starts tried, each judged by its inertia on one sample of `init_size` rows; "auto" is 3 for "random" or a
+        callable and 1 otherwise.
+    reassignment_ratio : float, default=0.01
+        Centres with less than this share of the largest centre's weight are moved to random rows, every 10 k rows.
+    n_threads : int or None, default=None
+        Threads to use; None means all that the process may use.
+
+    Attributes
+    ----------
+    cluster_centers_ : ndarray (n_clusters, n_features)
+        Centres, in X's dtype.
+    labels_ : ndarray (n_samples,) int32
+        Nearest centre of each row of the last call, always equal to ``predict(X)``.
+    inertia_ : float
+        Distortion of these rows; without `compute_labels`, estimated from the batches.
+    counts_ : ndarray (n_clusters,)
+        Weight of the rows that each centre is the mean of.
+    n_iter_ : int
+        Passes over the data.
+    n_steps_ : int
+        Steps.
+
+    References
+    ----------
+    Sculley, "Web-scale k-means clustering", WWW 2010.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastem import MiniBatchKMeans
+    >>> rng = np.random.default_rng(0)
+    >>> X = np.repeat([[0.0, 0.0], [9.0, 9.0]], 5000, axis=0) + rng.normal(size=(10000, 2))
+    >>> MiniBatchKMeans(2, random_state=0).fit(X).predict([[1.0, 1.0], [8.0, 8.0]]).tolist() in ([0, 1], [1, 0])
+    True
+    >>> model = MiniBatchKMeans(2, random_state=0)
+    >>> for batch in np.array_split(rng.permutation(X), 10):
+    ...     model = model.partial_fit(batch)
+    >>> model.n_steps_, int(model.counts_.sum())
+    (10, 10000)
+    """
+
+    _saved: ClassVar = ("cluster_centers_", "counts_", "n_steps_")
+    _auto_n_init = 3
+    callback = None
+    counts_: np.ndarray
+
+    def __init__(
+        self,
+        n_clusters: int = 8,
+        *,
+        init: str | np.ndarray | Callable[..., Any] = "k-means++",
+        max_iter: int = 100,
+        batch_size: int = 1024,
+        verbose: int = 0,
+        compute_labels: bool = True,
+        random_state: Any = None,
+        tol: float = 0.0,
+        max_no_improvement: int | None = 10,
+        init_size: int | None = None,
+        n_init: int | str = "auto",
+        reassignment_ratio: float = 0.01,
+        n_threads: int | None = None,
+    ) -> None:
+        self.n_clusters = n_clusters
+        self.init = init
+        self.max_iter = max_iter
+        self.batch_size = batch_size
+        self.verbose = verbose
+        self.compute_labels = compute_labels
+        self.random_state = random_state
+        self.tol = tol
+        self.max_no_improvement = max_no_improvement
+        self.init_size = init_size
+        self.n_init = n_init
+        self.reassignment_ratio = reassignment_ratio
+        self.n_threads = n_threads
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> MiniBatchKMeans:
+        """Find the centres by steps on rows drawn from X, in proportion to their weights.
+
+        Parameters
+        ----------
+        X : array-like or CSR matrix (n_samples, n_features)
+            Rows; float32 stays float32, all else becomes float64.
+        y : ignored
+        sample_weight : array-like (n_samples,) or None
+            Weights of the rows, at least 0.
+
+        Returns
+        -------
+        MiniBatchKMeans
+            self.
+
+        Raises
+        ------
+        ValueError
+            On bad parameters, NaN or infinity in X, fewer rows than clusters, or bad weights.
+        """
+        self._check_parameters()
+        X = self._table_to_fit(X)
+        source = self._source(X, sample_weight)
+        self._seed = validate.seed(self.random_state)
+        size = min(self.batch_size, source.n_rows)
+        n_steps = self.max_iter * source.n_rows // size
+        tol = init.kmeans_tol(source, self.tol)
+        draws = Draws(self._seed, FIRST_STEP)
+        batches = _Batches(source, draws)
+        improvement = _Improvement(min(1.0, 2.0 * size / (source.n_rows + 1)), self.max_no_improvement)
+        with threads.single_threaded_blas():
+            centers = self._first_centers(source)
+            self._forget()
+            for step in range(1, n_steps + 1):
+                moved, inertia = self._step(batches.next(size), centers, draws)
+                change = float(np.square(moved - centers).sum())
+                centers = moved
+                if improvement.see(step, inertia / size) or (step > 1 and tol > 0 and change <= tol):
+                    break
+                if self.verbose:
+                    print(f"step {step} of {n_steps}: inertia of a row {inertia / size:.6g}, change {change:.3g}")
+        self.cluster_centers_ = centers.astype(X.dtype)
+        self.n_steps_ = step
+        self.n_iter_ = -(-step * size // source.n_rows)
+        self._finish(source)
+        if not self.compute_labels:
+            self.inertia_ = improvement.smoothed * source.total_weight
+        return self
+
+    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> MiniBatchKMeans:
+        """Make one step on the rows of X; the first call also chooses the first centres among them.
+
+        Parameters
+        ----------
+        X : array-like or CSR matrix (n_samples, n_features)
+            The batch.
+        y : ignored
+        sample_weight : array-like (n_samples,) or None
+            Weights of the rows, at least 0.
+
+        Returns
+        -------
+        MiniBatchKMeans
+            self.
+
+        Raises
+        ------
+        ValueError
+            As `fit`; only the first batch must have as many rows as there are clusters.
+        """
+        first = not hasattr(self, "cluster_centers_")
+        if first:
+            self._check_parameters()
+            X = self._table_to_fit(X)
+        else:
+            X = validate.table(self, X, reset=False, accept_sparse=True)
+        source = self._source(X, sample_weight)
+        if not hasattr(self, "_seed"):  # the first call, or a model that was loaded
+            self._seed = validate.seed(self.random_state)
+        if first:
+            centers = self._first_centers(source, tries=1)
+            self._forget()
+            self.n_steps_ = 0
+        else:
+            centers = self.cluster_centers_.astype(np.float64)
+        with threads.single_threaded_blas():
+            moved, _ = self._step(source, centers, Draws(self._seed, FIRST_STEP + 1 + self.n_steps_))
+        self.cluster_centers_ = moved.astype(X.dtype if first else self.cluster_centers_.dtype)
+        self.n_steps_ += 1
+        self._finish(source)
+        return self
+
+    def _check_parameters(self) -> None:
+        check = validate.parameter
+        check(self, "batch_size", "an int in the range [1, inf)", validate.is_int(self.batch_size, 1))
+        check(self, "compute_labels", "a bool", isinstance(self.compute_labels, bool | np.bool_))
+        patience = self.max_no_improvement is None or validate.is_int(self.max_no_improvement, 0)
+        check(self, "max_no_improvement", "an int in the range [0, inf) or None", patience)
+        sized = self.init_size is None or validate.is_int(self.init_size, 1)
+        check(self, "init_size", "an int in the range [1, inf) or None", sized)
+        ratio = validate.is_real(self.reassignment_ratio, 0)
+        check(self, "reassignment_ratio", "a float in the range [0.0, inf)", ratio)
+        self._check_clusters_and_init()
+
+    def _first_centers(self, source: MemorySource, tries: int | None = None) -> np.ndarray:
+        """Return the best of several starts (k, d) float64, each among a few rows."""
+        start, n_init = self._start(source.n_features, self.n_clusters)
+        size = self._start_size(source.n_rows)
+        starts = []
+        for number in range(tries or n_init):
+            draws = Draws(self._seed, number)
+            starts.append(start(_few(source, size, draws), draws).centers)
+        if len(starts) == 1:
+            return starts[0].copy()
+        judge = _few(source, size, Draws(self._seed, FIRST_STEP - 1))
+        family = KMeansFamily(self.n_clusters)
+        inertias = [
+            judge.accumulate(family, family.prepare(KMeansParams(centers), source.dtype)).inertia for centers in starts
+        ]
+        return starts[int(np.argmin(inertias))]
+
+    def _start_size(self, n_rows: int) -> int:
+        """Return the number of rows that a start is chosen among."""
+        size = 3 * min(self.batch_size, n_rows) if self.init_size is None else self.init_size
+        if size < self.n_clusters:
+            size = 3 * self.n_clusters
+            if self.init_size is not None:
+                warnings.warn(
+                    f"init_size={self.init_size} should be larger than n_clusters={self.n_clusters}. "
+                    "Setting it to min(3*n_clusters, n_samples)",
+                    RuntimeWarning,
+                    stacklevel=4,
+                )
+        return min(size, n_rows)
+
+    def _forget(self) -> None:
+        """Begin to count anew."""
+        self.counts_ = np.zeros(self.n_clusters)
+        self._since_moved = 0
+        for name in ("labels_", "inertia_"):
+            self.__dict__.pop(name, None)
+
+    def _step(self, batch: MemorySource, centers: np.ndarray, draws: Draws) -> tuple[np.ndarray, float]:
+        """Return the centres (k, d) that a batch moves `centers` to, and its inertia before."""
+        family = KMeansFamily(self.n_clusters)
+        prepared = family.prepare(KMeansParams(centers), batch.dtype)
+        stats = batch.accumulate(family, prepared)
+        self.counts_ += stats.counts
+        met = stats.counts > 0
+        # The mean of all rows so far: the old one, moved by what the batch deviates from it.
+        deviations = stats.sums[met] - stats.counts[met, None] * (centers[met] - prepared.origin)
+        moved = centers.copy()
+        moved[met] += deviations / self.counts_[met, None]
+        self._move_light_centers(moved, batch, draws)
+        return moved, float(stats.inertia)
+
+    def _move_light_centers(self, centers: np.ndarray, batch: MemorySource, draws: Draws) -> None:
+        """Move centres of little weight, in place, to random rows of the batch, where it is time to."""
+        self._since_moved = getattr(self, "_since_moved", 0) + batch.n_rows
+        due = self._since_moved >= 10 * self.n_clusters or not np.all(self.counts_)
+        if not due:
+            return
+        self._since_moved = 0
+        light = np.flatnonzero(self.counts_ < self.reassignment_ratio * self.counts_.max())
+        light = light[np.argsort(self.counts_[light], kind="stable")[: batch.n_rows // 2]]
+        if not light.size:
+            return
+        centers[light] = batch.sample_rows(len(light), draws)
+        others = np.delete(self.counts_, light)
+        self.counts_[light] = others.min()  # enough not to be moved again at once
+        if self.verbose:
+            print(f"moved {len(light)} centres of little weight to random rows")
+
+    def _finish(self, source: MemorySource) -> None:
+        """Assign the rows to the final centres, if asked."""
+        self._n_features_out = self.n_clusters
+        if self.compute_labels:
+            self.labels_, sqdist = assign(source, self.cluster_centers_)
+            weights, distances = source.sample_weight.astype(np.float64), sqdist.astype(np.float64)
+            self.inertia_ = float(distances @ weights if weights.size else distances.sum())
+
+
+class _Improvement:
+    """Watches the smoothed inertia of the batches; the first one belongs to the start and is left out.
+
+    Parameters
+    ----------
+    alpha : float
+        Weight of the newest batch.
+    patience : int or None
+        Steps without a new minimum after which to stop.
+    """
+
+    def __init__(self, alpha: float, patience: int | None) -> None:
+        self.alpha = alpha
+        self.patience = patience
+        self.smoothed = np.nan
+        self.lowest = np.inf
+        self.in_vain = 0
+
+    def see(self, step: int, inertia: float) -> bool:
+        """Take note of a step's inertia per row; return whether to stop."""
+        if step <= 2:
+            self.smoothed = inertia
+        else:
+            self.smoothed = (1 - self.alpha) * self.smoothed + self.alpha * inertia
+        if step == 1:
+            return False
+        self.in_vain = 0 if self.smoothed < self.lowest else self.in_vain + 1
+        self.lowest = min(self.lowest, self.smoothed)
+        return self.patience is not None and self.in_vain >= self.patience
+
+
+def _subset(source: MemorySource, rows: np.ndarray, weights: np.ndarray) -> MemorySource:
+    return type(source)(source.X[rows], weights, n_threads=source.n_threads)
+
+
+def _few(source: MemorySource, size: int, draws: Draws) -> MemorySource:
+    """Return `size` distinct rows of weight above 0, with their weights; all rows if there are no more than that."""
+    w = source.sample_weight
+    if not w.size:
+        return source if size == source.n_rows else _subset(source, draws.distinct(source.n_rows, size), w)
+    heavy = np.flatnonzero(w)
+    if len(heavy) <= size:
+        return source
+    rows = heavy[draws.distinct(len(heavy), size)]
+    return _subset(source, rows, w[rows])
+
+
+class _Batches:
+    """Draws rows with replacement, in proportion to their weights.
+
+    Parameters
+    ----------
+    source : MemorySource
+        Rows and weights.
+    draws : Draws
+        Random numbers.
+    """
+
+    def __init__(self, source: MemorySource, draws: Draws) -> None:
+        self.source = source
+        self.draws = draws
+        w = source.sample_weight
+        self.heavy = np.flatnonzero(w)
+        self.cumulative = np.cumsum(w[self.heavy], dtype=np.float64)
+
+    def next(self, size: int) -> MemorySource:
+        """Return the next batch, of unit weights; its rows are in order, which is how they come fast out of memory."""
+        u = np.sort(self.draws.uniform(size))
+        if self.cumulative.size:
+            places = np.searchsorted(self.cumulative, u * self.cumulative[-1], side="right")
+            rows = self.heavy[np.minimum(places, len(self.heavy) - 1)]
+        else:
+            rows = (u * self.source.n_rows).astype(np.int64)
+        return _subset(self.source, rows, self.source.sample_weight[:0])
