@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import resource
 import subprocess
@@ -46,20 +47,22 @@ def _observe(folder: Path) -> None:
     exec(sys.stdin.read(), namespace)
     with np.load(folder / "arrays.npz") as archive:
         arrays = dict(archive)
+    few = max(20_000, 4 * max(len(array) for array in arrays.values()))
+    namespace["fit"](np.load(folder / "X.npy", mmap_mode="r")[:few].copy(), **arrays)
     X = np.load(folder / "X.npy")
-    few = max(len(array) for array in arrays.values()) * 4
-    namespace["fit"](X[: min(len(X), max(few, 20_000))].copy(), **arrays)
-    before = _peak()
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")  # forget the peak of the small fit
+    before = _resident("VmRSS")
     namespace["fit"](X, **arrays)
-    print(json.dumps(_peak() - before))
+    print(json.dumps(_resident("VmHWM") - before))
 
 
-def _peak() -> int:
-    """Return the highest resident size so far, in bytes."""
+def _resident(key: str) -> int:
+    """Return the resident size now ("VmRSS") or at its highest ("VmHWM"), in bytes."""
     try:
         # getrusage would not do: there a process inherits the peak of the one that started it.
         status = Path("/proc/self/status").read_text()
-        return 1024 * int(status.split("VmHWM:")[1].split()[0])
+        return 1024 * int(status.split(f"{key}:")[1].split()[0])
     except (OSError, IndexError):
         unit = 1 if sys.platform == "darwin" else 1024
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
