@@ -8,15 +8,16 @@ each restart stops when a step changes too little.  No family and no source is n
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastem import accelerate, threads
+from fastem import accelerate, restarts, threads
 from fastem import stats as grid
 from fastem.draws import Draws
 from fastem.families.base import Family, State
-from fastem.monitor import Monitor, Settings
+from fastem.monitor import Callback, Monitor, Settings
 from fastem.result import FitResult, Run
 
 # start(source, draws) -> parameters of the family
@@ -72,14 +73,41 @@ def run(source: Any, family: Family, start: Start, *, settings: Settings, n_init
         params = start(runner, Draws(seed, number))
         runs[number] = best.offer(run_once(runner, family, params, constants, settings, number))
 
+    def spread(task: Callable[[int], None], n_tasks: int) -> None:
+        threads.map_tasks(task, n_tasks, source.n_threads if side_by_side else 1)
+
+    def leg(number: int, before: Run | None, iterations: int) -> Run:
+        params = start(runner, Draws(seed, number)) if before is None else before.params
+        told = _shifted(settings.callback, 0 if before is None else before.n_iter)
+        shorter = replace(settings, max_iter=iterations, callback=told)
+        return run_once(runner, family, params, constants, shorter, number)
+
     with threads.single_threaded_blas():
-        threads.map_tasks(restart, n_init, source.n_threads if side_by_side else 1)
+        if settings.drop_restarts and n_init > 1:
+            runs[:] = [best.offer(run) for run in restarts.race(leg, n_init, settings.max_iter, spread)]
+        else:
+            spread(restart, n_init)
+        if settings.escape is not None:
+            best.run = restarts.split_and_merge(
+                source,
+                family,
+                best.run,
+                constants,
+                lambda params: run_once(source, family, params, constants, settings, best.run.restart),
+            )
     finished = [run for run in runs if run is not None]
     return FitResult(
         best=best.run,
         restarts=np.array([run.objective for run in finished]),
         histories=[run.objectives for run in finished],
     )
+
+
+def _shifted(callback: Callback | None, done: int) -> Callback | None:
+    """Return a callback that counts on from the iterations done before."""
+    if callback is None or not done:
+        return callback
+    return lambda info: callback(info._replace(iteration=info.iteration + done))
 
 
 class _Best:
@@ -90,14 +118,9 @@ class _Best:
     def offer(self, run: Run) -> Run:
         """Keep `run` if it is better; return it without its memo."""
         with threads.LOCK:
-            if not hasattr(self, "run") or self._rank(run) > self._rank(self.run):
+            if not hasattr(self, "run") or restarts.rank(run) > restarts.rank(self.run):
                 self.run = run
         return run._replace(memo=None, history=[])
-
-    @staticmethod
-    def _rank(run: Run) -> tuple[float, int]:
-        """Higher objectives first, then lower restart numbers; NaN comes last."""
-        return (run.objective if run.objective == run.objective else -np.inf, -run.restart)
 
 
 class _EStep(NamedTuple):

@@ -46,6 +46,10 @@ class Settings:
         ends that restart.
     accelerate : {None, "squarem"}
         How to extrapolate the path of EM (`fastem.accelerate`); None is plain EM.
+    drop_restarts : bool
+        Drop restarts that will hardly reach the best one (`fastem.restarts`).
+    escape : {None, "split-merge"}
+        How the best run tries to leave its local maximum (`fastem.restarts`).
     """
 
     max_iter: int = 100
@@ -54,6 +58,8 @@ class Settings:
     keep_history: bool = False
     callback: Callback | None = None
     accelerate: str | None = None
+    drop_restarts: bool = False
+    escape: str | None = None
 
 
 class Monitor:

@@ -28,6 +28,8 @@ class EMEstimator(BaseEstimator):
     certify: bool
     keep_history: bool
     accelerate: str | None = None  # for estimators that offer it
+    drop_restarts: bool = False  # the same
+    escape: str | None = None  # the same
 
     def _check_shared_parameters(self) -> None:
         check = validate.parameter
@@ -46,6 +48,8 @@ class EMEstimator(BaseEstimator):
             keep_history=self.keep_history,
             callback=self._callback(),
             accelerate=self.accelerate,
+            drop_restarts=self.drop_restarts,
+            escape=self.escape,
         )
 
     def _callback(self) -> Callable[[IterationInfo], Any] | None:

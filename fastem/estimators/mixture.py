@@ -55,6 +55,8 @@ class BaseMixture(DensityMixin, EMEstimator):
         methods = sorted(name for name in METHODS if name is not None)
         check(self, "accelerate", f"None or a str among {set(methods)}", self.accelerate in METHODS)
         check(self, "verbose_interval", "an int in the range [1, inf)", validate.is_int(self.verbose_interval, 1))
+        check(self, "drop_restarts", "a bool", isinstance(self.drop_restarts, bool))
+        check(self, "escape", "None or a str among {'split-merge'}", self.escape in (None, "split-merge"))
         self._check_shared_parameters()
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, labels: Any = None) -> BaseMixture:
