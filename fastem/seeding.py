@@ -1,8 +1,9 @@
 """Choosing k rows to begin k-means with: greedy k-means++ and plain random rows.
 
-The passes over the data are compiled (`score_seeds` in src/nearest.pyx) and skip every row that the triangle
-inequality proves unchanged (Raff, "Exact acceleration of k-means++ and k-means||", IJCAI 2021): the seeds are those of
-the full computation.  Potentials are summed on the fixed row grid, so the seeds do not depend on the number of threads.
+The passes over the data, one for each seed, are compiled (`score_seeds` in src/nearest.pyx) and skip the rows that the
+triangle inequality proves unchanged (Raff, "Exact acceleration of k-means++ and k-means||", IJCAI 2021): the seeds are
+those of the full computation.  Potentials are summed on the fixed row grid, so that the seeds do not depend on the
+number of threads.
 """
 
 from __future__ import annotations
@@ -15,6 +16,11 @@ from fastem import stats as grid
 from fastem import threads
 from fastem._native import nearest
 from fastem.draws import Draws
+
+# Rows drawn at once for one that is needed, when the next candidates are drawn before the last seed has had its pass,
+# which saves every second pass; and the numbers in X from which a pass costs more than that (0.3 milliseconds).
+TRIES = 4
+REJECTION_PAYS_OFF = 1_000_000
 
 
 def kmeans_plus_plus(source: Any, n_clusters: int, draws: Draws, n_local_trials: int | None = None) -> np.ndarray:
@@ -45,10 +51,15 @@ def kmeans_plus_plus(source: Any, n_clusters: int, draws: Draws, n_local_trials:
     """
     trials = n_local_trials or 2 + int(np.log(n_clusters))
     search = _Search(source, n_clusters)
-    search.take_seed(_first(source, draws))
-    for _ in range(1, n_clusters):
-        candidates = search.draw(draws, trials)
-        search.take_seed(candidates[search.best(candidates)])
+    search.add(_first(source, draws))
+    for number in range(1, n_clusters):
+        if not search.pending.size:
+            search.score(search.draw(draws, trials))
+        best = search.best()
+        if number == n_clusters - 1:
+            search.record(best)
+        else:
+            search.add_and_score(best, search.draw_after(best, draws, trials))
     return search.seeds
 
 
@@ -78,20 +89,38 @@ class _Search:
         self.closest = np.full(n, np.inf, dtype)
         self.owner = np.zeros(n, np.int32)
         self.potential = np.zeros(grid.n_cells(n))  # sum of w closest over each cell
+        self.pending = np.empty(0, np.int64)  # candidates, rows of the source
+        self.reductions = np.empty(0)  # of the potential, by each of them
 
-    def take_seed(self, row: int) -> None:
-        """Make a row the next seed."""
+    def record(self, row: int) -> None:
+        """Take down a row as the next seed, without a pass over the data."""
         seed = self.source.take(np.array([row]))
         self.seeds[self.n_seeds] = seed[0]
-        self.relative[self.n_seeds] = (seed[0].astype(np.float64) - self.origin).astype(self.origin.dtype)
+        self.relative[self.n_seeds] = self._relative(seed)[0]
         self.n_seeds += 1
-        self.potential = self._pass(self.relative[self.n_seeds - 1 : self.n_seeds], commit=self.n_seeds - 1)[:, -1]
 
-    def best(self, candidates: np.ndarray) -> int:
-        """Return the place of the candidate row that lowers the potential most."""
-        rows = self.source.take(candidates).astype(np.float64) - self.origin
-        reductions = self._pass(np.ascontiguousarray(rows, self.origin.dtype), commit=-1)[:, :-1]
-        return int(np.argmax(grid.merge_tree(np.ascontiguousarray(reductions))))
+    def add(self, row: int) -> None:
+        """Make a row the next seed."""
+        self.add_and_score(row, self.pending[:0])
+
+    def score(self, candidates: np.ndarray) -> None:
+        """Find by how much each candidate row would lower the potential."""
+        self.pending = candidates
+        rows = self._relative(self.source.take(candidates))
+        self.reductions = self._pass(rows, commit=-1)
+
+    def add_and_score(self, row: int, candidates: np.ndarray) -> None:
+        """Make a row the next seed and score the candidates for the one after it, in one pass."""
+        self.record(row)
+        self.pending = candidates
+        rows = np.concatenate(
+            [self.relative[self.n_seeds - 1 : self.n_seeds], self._relative(self.source.take(candidates))]
+        )
+        self.reductions = self._pass(rows, commit=self.n_seeds - 1)[1:]
+
+    def best(self) -> int:
+        """Return the candidate row that lowers the potential most."""
+        return int(self.pending[np.argmax(self.reductions)])
 
     def draw(self, draws: Draws, m: int) -> np.ndarray:
         """Draw m rows in proportion to w closest: first the grid cell, then the row in it."""
@@ -110,8 +139,24 @@ class _Search:
             rows[i] = span.start + min(int(within), int(np.flatnonzero(mass)[-1]))
         return rows
 
+    def draw_after(self, row: int, draws: Draws, m: int) -> np.ndarray:
+        """Draw m rows as if `row` were a seed already, by rejection; none if too many are refused.
+
+        A row drawn by the present distances D is kept with probability min(D, its distance to the new seed) / D.
+        """
+        if self.source.n_rows * self.source.n_features < REJECTION_PAYS_OFF:
+            return self.pending[:0]
+        rows = self.draw(draws, TRIES * m)
+        seed = self.source.take(np.array([row])).astype(np.float64)
+        distance = np.square(self.source.take(rows) - seed).sum(axis=1)
+        kept = rows[draws.uniform(len(rows)) * self.closest[rows] < distance]
+        return kept[:m] if len(kept) >= m else self.pending[:0]
+
+    def _relative(self, rows: np.ndarray) -> np.ndarray:
+        return np.ascontiguousarray(rows.astype(np.float64) - self.origin, self.origin.dtype)
+
     def _pass(self, candidates: np.ndarray, commit: int) -> np.ndarray:
-        """Return each cell's reductions by the candidates, and its potential (n_cells, m + 1)."""
+        """Return by how much each candidate (m, d) lowers the potential (m,), and note the potential of each cell."""
         out = np.empty((len(self.potential), len(candidates) + 1))
         chosen = self.relative[: max(1, self.n_seeds)]
 
@@ -131,4 +176,5 @@ class _Search:
             )
 
         self.source.each_block(block)
-        return out
+        self.potential = out[:, -1].copy()
+        return grid.merge_tree(np.ascontiguousarray(out[:, :-1]))

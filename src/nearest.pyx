@@ -68,7 +68,7 @@ cdef extern from "tile.h" nogil:
     const char *compiler_name()
     void run_task(const nearest_job *, const nearest_memo *, const nearest_kernels *, ptrdiff_t, int, ptrdiff_t, double *,
                   double *, void *)
-    const ptrdiff_t CELL_ROWS
+    const ptrdiff_t CELL_ROWS, MAX_CANDIDATES
     const double EPSILON_32, EPSILON_64
 
 ctypedef fused real:
@@ -389,8 +389,8 @@ def score_seeds(
     owner : int32 array (n,)
         IN, and OUT after a commit. Index in `chosen` of that seed; 0 before the first seed.
     commit : int
-        -1 to score only; else the index that ``candidates[0]`` (then the only candidate) takes among the seeds:
-        `closest` and `owner` are brought up to date.
+        -1 to score only; else the index that ``candidates[0]`` takes among the seeds: `closest` and `owner` are
+        brought up to date, and the other candidates are scored after that.
     out : float64 array (n_cells, m + 1)
         OUT. For each cell of the row grid: the reduction by each candidate, then sum w closest (after a commit).
     n_threads : int
@@ -404,8 +404,8 @@ def score_seeds(
     cdef ptrdiff_t n_tasks = (job.n + CELL_ROWS - 1) // CELL_ROWS, t
     if out.shape[0] != n_tasks or out.shape[1] != job.k + 1:
         raise ValueError(f"out has shape {(out.shape[0], out.shape[1])}, not {(n_tasks, job.k + 1)}")
-    if commit >= 0 and job.k != 1:
-        raise ValueError(f"one candidate can be committed at a time, not {job.k}")
+    if job.k > MAX_CANDIDATES:
+        raise ValueError(f"{job.k} candidates are more than the {MAX_CANDIDATES} that one pass scores")
     cdef int threads = <int>max(1, min(n_threads, n_tasks))
     cdef ptrdiff_t each = in_lines(kernels.seed_bytes(job.d))
     cdef unsigned char[::1] scratch = _aligned(threads * each)

@@ -55,6 +55,8 @@
 #define GROUP_BYTES 131072 /* the blocks that share a panel stay in the second-level cache */
 #define FEW_SUMS 64
 #define SEED_BYTES 32768
+#define SEED_TILE 4        /* candidates whose distances are computed together */
+#define MAX_CANDIDATES 32
 #define AHEAD (VL * d) /* rows fetched while earlier ones are multiplied */
 
 

@@ -133,7 +133,7 @@ def test_pruned_seeding_keeps_the_exact_distances_and_takes_the_best_candidate(d
     source = MemorySource(X, w if weighted else None)
     mass = w if weighted else np.ones(6000)
     search = seeding._Search(source, 20)
-    search.take_seed(11)
+    search.add(11)
     draws = Draws(6)
     for count in range(1, 20):
         X64, seeds = X.astype(np.float64), search.seeds[:count]
@@ -141,10 +141,22 @@ def test_pruned_seeding_keeps_the_exact_distances_and_takes_the_best_candidate(d
         np.testing.assert_allclose(search.closest, want, rtol=1e-3 if dtype == np.float32 else 1e-9, atol=1e-4)
         np.testing.assert_allclose(search.potential.sum(), mass @ want, rtol=1e-5)
         candidates = search.draw(draws, 4)
-        best = search.best(candidates)
+        search.score(candidates)
         potentials = [naive_potential(X64, mass, np.vstack([seeds, X64[c]])).sum() for c in candidates]
+        best = candidates.tolist().index(search.best())
         assert potentials[best] <= min(potentials) * (1 + 1e-6)
-        search.take_seed(candidates[best])
+        if count % 2:
+            search.add(candidates[best])
+            continue
+        following = np.arange(5)
+        search.add_and_score(candidates[best], following)
+        seeds = search.seeds[: count + 1]
+        want = [
+            mass @ want - naive_potential(X64, mass, np.vstack([seeds, X64[c]])).sum()
+            for want in [naive_potential(X64, np.ones(6000), seeds)]
+            for c in following
+        ]
+        np.testing.assert_allclose(search.reductions, want, rtol=1e-3, atol=1e-3 * max(want))
 
 
 def test_seeds_are_the_same_for_any_number_of_threads_and_for_sparse_rows():
@@ -162,7 +174,31 @@ def test_seeds_are_the_same_for_any_number_of_threads_and_for_sparse_rows():
 def test_rows_are_drawn_in_proportion_to_their_squared_distance():
     X = np.array([[0.0], [1.0], [3.0], [0.0]]).repeat(1500, axis=0)
     search = seeding._Search(MemorySource(X), 2)
-    search.take_seed(0)
+    search.add(0)
     values = X[search.draw(Draws(0), 40_000), 0]
     assert set(values) == {1.0, 3.0}
     assert np.mean(values == 3.0) == pytest.approx(0.9, abs=0.01)
+
+
+def test_rejection_draws_as_if_the_seed_had_been_added(monkeypatch):
+    monkeypatch.setattr(seeding, "REJECTION_PAYS_OFF", 0)
+    X = np.array([[0.0], [1.0], [3.0], [4.0]]).repeat(1500, axis=0)
+    search = seeding._Search(MemorySource(X), 2)
+    search.add(0)  # squared distances 0, 1, 9, 16; with the seed 4 as well 0, 1, 1, 0
+    drawn = [X[search.draw_after(5999, Draws(0, restart), 2), 0] for restart in range(4000)]
+    values = np.concatenate(drawn)
+    assert set(values) == {1.0, 3.0}
+    assert np.mean(values == 3.0) == pytest.approx(0.5, abs=0.03)
+    monkeypatch.setattr(seeding, "TRIES", 400)
+    values = np.concatenate([X[search.draw_after(5999, Draws(1, restart), 2), 0] for restart in range(400)])
+    assert np.mean(values == 3.0) == pytest.approx(0.5, abs=0.06)
+
+
+def test_seeds_do_not_depend_on_pruning_or_rejection(monkeypatch):
+    X = Draws(4).normal(60_000).reshape(-1, 6)
+    potentials = []
+    for pays_off in (0, 10**9):
+        monkeypatch.setattr(seeding, "REJECTION_PAYS_OFF", pays_off)
+        seeds = [seeding.kmeans_plus_plus(MemorySource(X), 12, Draws(seed)) for seed in range(30)]
+        potentials.append([naive_potential(X, np.ones(len(X)), found).sum() for found in seeds])
+    assert scipy_stats.ks_2samp(*potentials).pvalue > 1e-3
