@@ -68,7 +68,11 @@ class GaussianFamily(Family):
         self.rescue = rescue
         self.type: Any = importlib.import_module(f"fastem.families.gaussian.{covariance_type}")
         self.kernels: Any = self.type  # of the E-step
-        self.n_parts = n_components  # components that a row may belong to
+
+    @property
+    def n_parts(self) -> int:
+        """Number of parts of the mixture that a row may belong to."""
+        return self.n_components
 
     def layout(self, n_features: int) -> Layout:
         return self.kernels.layout(self.n_parts, n_features)

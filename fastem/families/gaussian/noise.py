@@ -62,10 +62,13 @@ class NoisyGaussianFamily(GaussianFamily):
         assignment: str = "soft",
     ) -> None:
         super().__init__(n_components, covariance_type, reg_covar, assignment=assignment)
-        self.n_parts = n_components + 1
         # Noise does not share the covariance of the others, nor does its part of the scatter follow from the total.
         if covariance_type == "tied":
             self.kernels = importlib.import_module("fastem.families.gaussian.full")
+
+    @property
+    def n_parts(self) -> int:
+        return self.n_components + 1
 
     def constants(self, source: Any) -> np.ndarray:
         """Return the box (2, d) around the rows that have weight; a constant feature gets the width 1."""
