@@ -33,7 +33,16 @@ WORK_FOR_A_THREAD = 2_000_000
 ROUNDING = 64
 
 
-def run(source: Any, family: Family, start: Start, *, settings: Settings, n_init: int = 1, seed: int = 0) -> FitResult:
+def run(
+    source: Any,
+    family: Family,
+    start: Start,
+    *,
+    settings: Settings,
+    n_init: int = 1,
+    seed: int = 0,
+    reached: float = -np.inf,
+) -> FitResult:
     """Fit `family` to `source` from `n_init` starts and keep the best run.
 
     Parameters
@@ -50,6 +59,8 @@ def run(source: Any, family: Family, start: Start, *, settings: Settings, n_init
         Number of restarts (lecture rows L2, L10).
     seed : int
         Restart r draws its numbers from ``Draws(seed, r)``, whichever thread runs it.
+    reached : float
+        Objective of the iteration that led to the start, when a run goes on with the parameters of an earlier one.
 
     Returns
     -------
@@ -71,7 +82,7 @@ def run(source: Any, family: Family, start: Start, *, settings: Settings, n_init
 
     def restart(number: int) -> None:
         params = start(runner, Draws(seed, number))
-        runs[number] = best.offer(run_once(runner, family, params, constants, settings, number))
+        runs[number] = best.offer(run_once(runner, family, params, constants, settings, number, reached))
 
     def spread(task: Callable[[int], None], n_tasks: int) -> None:
         threads.map_tasks(task, n_tasks, source.n_threads if side_by_side else 1)
@@ -132,7 +143,15 @@ class _EStep(NamedTuple):
     objective: float
 
 
-def run_once(source: Any, family: Family, params: Any, constants: Any, settings: Settings, restart: int = 0) -> Run:
+def run_once(
+    source: Any,
+    family: Family,
+    params: Any,
+    constants: Any,
+    settings: Settings,
+    restart: int = 0,
+    reached: float = -np.inf,
+) -> Run:
     """Run EM once, from `params` until it converges or is stopped."""
     monitor = Monitor(settings, restart, params)
     path = accelerate.METHODS[settings.accelerate](family)
@@ -145,7 +164,7 @@ def run_once(source: Any, family: Family, params: Any, constants: Any, settings:
 
     last: _EStep | None = None
     plain: Any = None  # where EM arrived, while an extrapolation from there is tried
-    stop = False
+    stop = settings.max_iter == 0
     while not stop:
         now = expect(params, last and last.prepared)
         if last is not None and plain is not None and not path.judge(now.objective >= last.objective):
@@ -157,7 +176,7 @@ def run_once(source: Any, family: Family, params: Any, constants: Any, settings:
         step = family.m_step(stats, constants, now.prepared, now.params)
         for message in step.notes:
             monitor.note(message)
-        before = State(now.params, last.objective if last else -np.inf)
+        before = State(now.params, last.objective if last else reached)
         stop = monitor.advance(family.progress(before, State(step.params, now.objective)), step.params, settled)
         leap = None
         if not settled:

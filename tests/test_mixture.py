@@ -249,7 +249,7 @@ def test_same_result_for_any_number_of_threads():
         ({"reg_covar": -1}, "'reg_covar'"),
         ({"n_init": 0}, "'n_init'"),
         ({"init_params": "luck"}, "'init_params'"),
-        ({"max_iter": 0}, "'max_iter'"),
+        ({"max_iter": -1}, "'max_iter'"),
         ({"weights_init": [0.5, 0.2]}, r"'weights' should be normalized, but got sum\(weights\) = 0.70000"),
         ({"weights_init": [1.5, -0.5]}, r"should be in the range \[0, 1\]"),
         ({"weights_init": [1.0]}, r"'weights' should have the shape of \(2,\), but got \(1,\)"),

@@ -20,6 +20,7 @@ EXPECTED = {
     "test_sample_weight_zero": PRIVATE,  # _init_centroids
     "test_gaussian_mixture_precisions_init": PRIVATE,  # _set_parameters
     "test_gaussian_mixture_all_init_does_not_estimate_gaussian_parameters": PRIVATE,  # replaces a private function
+    "test_check_weights": "its text calls the smallest weight the largest",
     "test_kmeans_verbose": "other words",
     "test_warning_elkan_1_cluster": "every algorithm does one cluster",
     "test_regularisation": "a singular covariance is made regular, with a warning, where scikit-learn raises",

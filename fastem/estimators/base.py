@@ -19,6 +19,8 @@ class EMEstimator(BaseEstimator):
     # What `fastem.save` writes: the names of fitted attributes, arrays and scalars.
     _saved: ClassVar[tuple[str, ...]] = ()
 
+    _least_max_iter: ClassVar[int] = 1
+
     n_init: Any
     max_iter: int
     tol: float
@@ -33,7 +35,8 @@ class EMEstimator(BaseEstimator):
 
     def _check_shared_parameters(self) -> None:
         check = validate.parameter
-        check(self, "max_iter", "an int in the range [1, inf)", validate.is_int(self.max_iter, 1))
+        least = self._least_max_iter
+        check(self, "max_iter", f"an int in the range [{least}, inf)", validate.is_int(self.max_iter, least))
         check(self, "tol", "a float in the range [0.0, inf)", validate.is_real(self.tol, 0))
         quiet = isinstance(self.verbose, bool) or validate.is_int(self.verbose, 0)
         check(self, "verbose", "an int in the range [0, inf) or a bool", quiet)

@@ -32,6 +32,8 @@ class BaseMixture(DensityMixin, EMEstimator):
     verbose_interval: int
     random_state: Any
 
+    _least_max_iter: ClassVar[int] = 0  # the start itself, as in scikit-learn
+
     # Fitted attribute of each field of the family's parameters.
     _fields: ClassVar[dict[str, str]] = {}
 
@@ -103,6 +105,7 @@ class BaseMixture(DensityMixin, EMEstimator):
             settings=self._settings(self.tol),
             n_init=1 if warm else self.n_init,
             seed=validate.seed(self.random_state),
+            reached=self.lower_bound_ if warm else -np.inf,
         )
         self._keep_trace(result)
         self.converged_ = result.best.converged
@@ -126,7 +129,7 @@ class BaseMixture(DensityMixin, EMEstimator):
     def _warn(self, notes: tuple[str, ...]) -> None:
         if notes:
             warnings.warn(f"{notes[0]} ({len(notes)} note(s) in notes_).", ConvergenceWarning, stacklevel=3)
-        if not self.converged_ and self.callback is None:
+        if not self.converged_ and self.callback is None and self.max_iter > 0:
             warnings.warn(
                 "Best performing initialization did not converge. Try different init parameters, or increase "
                 "max_iter, tol, or check for degenerate data.",
