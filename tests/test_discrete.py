@@ -114,6 +114,22 @@ def test_a_row_with_missing_values_has_the_density_of_what_is_seen(name):
     np.testing.assert_allclose(family.posterior(hidden, family.prepare(params, X.dtype), 1)[1][0], params.weights)
 
 
+@pytest.mark.parametrize("name", ["bernoulli", "poisson"])
+def test_several_panels_of_features_of_which_some_are_complete(name):
+    family = families.make(name, 5)
+    params = family.example_params(150, Draws(0))
+    X = family.sample(params, 300, Draws(1))[0]
+    X[:, 70:90] = holes(X[:, 70:90], 0.5)
+    want = np.log(params.weights) + np.where(~np.isnan(X)[:, None, :], TERMS[name](X, params), 0.0).sum(axis=2)
+    prepared = family.prepare(params, X.dtype)
+    np.testing.assert_allclose(family.log_joint(X, prepared, 1), want, rtol=1e-11)
+    got = MemorySource(X).accumulate(family, prepared)
+    resp = np.exp(want - np.logaddexp.reduce(want, axis=1)[:, None])
+    np.testing.assert_allclose(got.observed, resp.T @ ~np.isnan(X), rtol=1e-10)
+    total = got.sums + got.observed * prepared.origin
+    np.testing.assert_allclose(total, resp.T @ np.nan_to_num(X), rtol=1e-10, atol=1e-10)
+
+
 @pytest.mark.parametrize("name", TERMS)
 def test_what_has_no_weight_keeps_its_parameters(name):
     family, params, X = example(name, 3, n=300)

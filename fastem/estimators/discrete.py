@@ -28,6 +28,8 @@ class DiscreteMixture(BaseMixture):
         "restarts_",
     )
 
+    weights_: np.ndarray
+
     def __init__(
         self,
         *,

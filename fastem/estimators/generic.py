@@ -126,7 +126,7 @@ class Mixture(BaseMixture):
         if isinstance(self.family, str):
             return families.make(self.family, self.n_components)
         if isinstance(self.family, type) and issubclass(self.family, Family):
-            return self.family(self.n_components)  # type: ignore[call-arg]
+            return self.family(self.n_components)
         if isinstance(self.family, Family):
             family = copy.copy(self.family)
             family.n_components = self.n_components

@@ -7,7 +7,8 @@ for all components, is left to the family.  For a block of rows both steps are t
 
     log_joint = log_weights + slope (X - o)' + level seen',      sums = R (X - o),      observed = R seen,
 
-which the kernels below take in tiles of 4 components by 4 features; a block without missing values needs no `seen`.
+which the kernels below take in tiles of 4 components by 4 features; where nothing is missing in a panel of features,
+`seen` is not needed.
 
 Missing values are ignorable (missing at random): they contribute nothing to the density of their row, and a mean is
 taken over the weight that its component has in the rows where the feature is observed.
@@ -31,6 +32,8 @@ DEAD = 10 * np.finfo(np.float64).eps
 # A probability or rate of 0 counts as this in logarithms: finite, so that 0 log 0 = 0, and far below any rounding of a
 # responsibility, but not so far that float32 loses digits to it.
 NEVER = 1e-30
+# Features that are looked at together, a multiple of 4: with missing values they are written down twice.
+PANEL = 64
 # Weight of the pooled data in the first M-step of a start, as a share of the mean weight of a component.
 POOLED = 0.01
 
@@ -41,7 +44,7 @@ class LinearPrepared(NamedTuple):
     origin: np.ndarray  # (d,) in the rows' dtype
     log_weights: np.ndarray  # (k,) float64
     negligible: np.ndarray  # (k,) float64, zeros: every share counts
-    offsets: np.ndarray  # (k,) float64, log_weights + the sum of the levels
+    levels: np.ndarray  # (k, panels) float64, sums of the levels of each panel of features
     coefficients: np.ndarray  # (k, 2 dp) in the rows' dtype: slopes, then levels, each padded with zeros to dp
 
 
@@ -174,54 +177,80 @@ def highest(
 
 
 @kernel
-def _log_joint_block(rows, XT, prepared, work, log_joint, best):
-    d, dp = prepared.origin.shape[0], XT.shape[0]
+def _panel(
+    rows,
+    j,  # first feature
+    n,  # features, a multiple of 4 but at the end of XT
+    XT,  # (dp, STRIDE) relative to the origin, NaN where missing
+    work,  # (2 PANEL, STRIDE) OUT: values, 0 where missing, in rows 0..n; 1 where seen in rows n..2n
+):
+    """Return whether a value is missing in features j..j + n, and write them down if so."""
     zero, one = XT.dtype.type(0), XT.dtype.type(1)
     missing = 0
-    for j in range(d):
+    for t in range(n):
         for r in range(rows):
-            x = XT[j, r]
+            x = XT[j + t, r]
             missing += 1 if x != x else 0
-    work[2 * dp, 0] = missing  # for `_moments_block`
-    constant = prepared.offsets
-    Z, n = XT, dp
     if missing:
-        for j in range(d):
+        for t in range(n):
             for r in range(rows):
-                x = XT[j, r]
-                work[j, r] = x if x == x else zero
-                work[dp + j, r] = one if x == x else zero
-        Z, n, constant = work, 2 * dp, prepared.log_weights
-    for c in range(log_joint.shape[0]):
+                x = XT[j + t, r]
+                work[t, r] = x if x == x else zero
+                work[n + t, r] = one if x == x else zero
+    return missing > 0
+
+
+@kernel
+def _log_joint_block(rows, XT, prepared, work, log_joint, best):
+    k, dp = log_joint.shape[0], XT.shape[0]
+    constant = prepared.log_weights.copy()
+    for c in range(k):
+        for r in range(rows):
+            log_joint[c, r] = 0
+    for j in range(0, dp, PANEL):
+        n = min(PANEL, dp - j)
+        if _panel(rows, j, n, XT, work):
+            add_product(rows, n, work, j, prepared.coefficients, log_joint)
+            add_product(rows, n, work[n:], dp + j, prepared.coefficients, log_joint)
+        else:
+            add_product(rows, n, XT[j:], j, prepared.coefficients, log_joint)
+            for c in range(k):
+                constant[c] += prepared.levels[c, j // PANEL]
+    for c in range(k):
         start = XT.dtype.type(constant[c])
         for r in range(rows):
-            log_joint[c, r] = start
-    add_product(rows, n, Z, 0, prepared.coefficients, log_joint)
+            log_joint[c, r] += start
     highest(rows, log_joint, best)
 
 
 @kernel
-def _moments_block(rows, XT, prepared, work, share, factor, masses, stats):
+def _moments_block(rows, XT, prepared, work, share, factor, heavy, stats):
     k, d, dp = share.shape[0], prepared.origin.shape[0], XT.shape[0]
-    missing = work[2 * dp, 0] > 0
-    Z, n = (work, 2 * dp) if missing else (XT, dp)
     before = stats[1 : 1 + k].copy()
     weigh(rows, share, factor, stats)
-    out = np.empty((k, n))
-    sum_rows(rows, n, Z, share, out)
-    for c in range(k):
-        sums, observed = 1 + k + c * d, 1 + k + k * d + c * d
-        count = stats[1 + c] - before[c]
-        for j in range(d):
-            stats[sums + j] += out[c, j]
-            stats[observed + j] += out[c, dp + j] if missing else count
+    out = np.empty((k, PANEL))
+    for j in range(0, dp, PANEL):
+        n = min(PANEL, dp - j)
+        missing = _panel(rows, j, n, XT, work)
+        sum_rows(rows, n, work if missing else XT[j:], share, out)
+        for c in range(k):
+            sums = 1 + k + c * d + j
+            for t in range(min(n, d - j)):
+                stats[sums + t] += out[c, t]
+        if missing:
+            sum_rows(rows, n, work[n:], share, out)
+        for c in range(k):
+            observed = 1 + k + k * d + c * d + j
+            count = stats[1 + c] - before[c]
+            for t in range(min(n, d - j)):
+                stats[observed + t] += out[c, t] if missing else count
 
 
 @kernel
 def _room(prepared):
-    """Rows of XT (features in fours), and of the work array: values, `seen`, and the number of missing values."""
+    """Rows of XT (features in fours), and of the work array."""
     dp = prepared.coefficients.shape[1] // 2
-    return dp, 2 * dp + 1
+    return dp, 2 * min(PANEL, dp)
 
 
 accumulate = accumulator(_log_joint_block, _moments_block, _room)
@@ -288,8 +317,8 @@ class LinearFamily(DiscreteFamily):
         coefficients[:, :d] = slope
         coefficients[:, dp : dp + d] = level
         log_pi = log_weights(params.weights)
-        offsets = log_pi + level.sum(axis=1)
-        return LinearPrepared(origin.astype(dtype), log_pi, np.zeros(len(slope)), offsets, coefficients)
+        levels = np.add.reduceat(level, np.arange(0, d, PANEL), axis=1)
+        return LinearPrepared(origin.astype(dtype), log_pi, np.zeros(len(slope)), levels, coefficients)
 
     def accumulate(self, X, w, labels, prepared: LinearPrepared, stats: np.ndarray) -> None:
         record = np.empty((1, stats.size))
