@@ -31,6 +31,7 @@ class BaseMixture(DensityMixin, EMEstimator):
     warm_start: bool
     verbose_interval: int
     random_state: Any
+    lower_bound_: float
 
     _least_max_iter: ClassVar[int] = 0  # the start itself, as in scikit-learn
 
