@@ -32,6 +32,13 @@ from fastem.families.gaussian import COVARIANCE_TYPES
 from fastem.sharing import SharedCenters, sharing
 
 CRITERIA = ("bic", "aic", "icl", "heldout", "silhouette", "elbow")
+MODELS = {
+    "gmm": "GaussianMixture",
+    "kmeans": "KMeans",
+    "bernoulli": "BernoulliMixture",
+    "poisson": "PoissonMixture",
+    "categorical": "CategoricalMixture",
+}
 SILHOUETTE_ROWS = 4000
 CHUNK_ROWS = 1 << 16
 MOST_BY_DEFAULT = 9
@@ -117,7 +124,7 @@ def select(
         The rows.
     n_components : iterable of int, int or None
         The numbers of components to try; None means 1 to 9 (or to the number of rows).
-    model : {"gmm", "kmeans"} or estimator
+    model : {"gmm", "kmeans", "bernoulli", "poisson", "categorical"} or estimator
         What to fit; an estimator of `fastem` brings its own parameters.
     covariance_types : str, sequence of str or None
         Covariance types to try, of a Gaussian mixture; None means all four for "gmm", and an estimator's own.
@@ -417,11 +424,10 @@ def _estimator(model: Any) -> Any:
     """Return a fresh estimator for a name or an estimator."""
     import fastem
 
-    names = {"gmm": "GaussianMixture", "kmeans": "KMeans"}
     if isinstance(model, str):
-        if model not in names:
-            raise ValueError(f"model must be an estimator or one of {', '.join(names)}, got {model!r}.")
-        return getattr(fastem, names[model])()
+        if model not in MODELS:
+            raise ValueError(f"model must be an estimator or one of {', '.join(MODELS)}, got {model!r}.")
+        return getattr(fastem, MODELS[model])()
     params = model.get_params(deep=False) if hasattr(model, "get_params") else {}
     if not ({"n_components", "n_clusters"} & params.keys() and {"random_state", "callback"} <= params.keys()):
         raise TypeError(f"model must be a mixture or KMeans of fastem, got {type(model).__name__}.")

@@ -169,6 +169,22 @@ def test_other_families_are_explained_by_leaving_features_out():
     assert np.isnan(at.expected).all()
 
 
+def test_counts_are_explained_by_their_poisson_conditionals():
+    rng = np.random.default_rng(8)
+    quiet = rng.uniform(size=(800, 1)) < 0.5
+    X = np.where(quiet, rng.poisson([2, 2, 20], (800, 3)), rng.poisson([12, 15, 20], (800, 3))).astype(float)
+    detector = AnomalyDetector(fastem.PoissonMixture(2, n_init=3, random_state=0), contamination=0.01).fit(X)
+    odd = np.array([[2.0, 14.0, 20.0], [12.0, 15.0, 45.0]])  # a mismatch of the first two; too many of the last
+    assert detector.predict(odd).tolist() == [-1, -1]
+    assert detector.explain(odd).surprise.argmax(axis=1).tolist()[1] == 2
+    weights, rates = detector.estimator_.weights_, detector.estimator_._fitted_params(detector.estimator_._family())[1]
+    terms = stats.poisson.logpmf(odd[:, None, :], rates)  # (n, k, d)
+    joint = terms.sum(axis=2) + np.log(weights)
+    rest = np.logaddexp.reduce(joint[:, :, None] - terms, axis=1)
+    want = np.logaddexp.reduce(joint, axis=1)[:, None] - rest
+    np.testing.assert_allclose(detector.explain(odd).log_conditional, want, atol=1e-8)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

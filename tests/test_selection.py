@@ -63,6 +63,21 @@ def test_mixtures_find_the_known_number(criterion, k):
     assert found.criterion == criterion
 
 
+@pytest.mark.parametrize("model", ["bernoulli", "poisson", "categorical"])
+def test_mixtures_of_other_families_find_the_known_number(model):
+    rng = np.random.default_rng(1)
+    z = rng.integers(3, size=1200)
+    draw = {
+        "bernoulli": lambda p: rng.uniform(size=p.shape) < p,
+        "poisson": lambda p: rng.poisson(10 * p),
+        "categorical": lambda p: rng.binomial(2, p),
+    }[model]
+    X = draw(rng.choice([0.1, 0.9], size=(3, 12))[z]).astype(float)
+    found = select(X, range(1, 6), model=model, random_state=0, n_init=3)
+    assert found.best.n_components == 3
+    assert found.best.bic == pytest.approx(found.model.bic(X), rel=1e-12)
+
+
 @pytest.mark.parametrize("criterion", ["silhouette", "elbow", "bic"])
 def test_k_means_finds_the_known_number(criterion):
     found = select(
