@@ -18,6 +18,7 @@ SCRIPTS = {
     "choosing_k": ["choosing_k"],
     "l_shape": ["l_shape"],
     "lecture_panels": ["mixture_cycles", "kmeans_cycles"],
+    "local_maxima": ["local_maxima"],
     "lower_bound": ["jensen", "lower_bound"],
     "old_faithful": ["old_faithful"],
     "one_dimension": ["one_dimension"],

@@ -39,6 +39,13 @@ def test_choosing_k(tmp_path):
     assert run("choosing_k", tmp_path, "choosing_k") == ((2, "full"), 4)
 
 
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_local_maxima(tmp_path):
+    found = run("local_maxima", tmp_path, "local_maxima")
+    assert found["split-merge"] > found["one start"] + 0.1
+    assert found["split-merge"] >= found["12 restarts"] - 1e-6
+
+
 def test_lower_bound(tmp_path):
     assert run("lower_bound", tmp_path, "jensen", "lower_bound") == pytest.approx(0.0, abs=1e-9)
 
