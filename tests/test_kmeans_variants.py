@@ -260,3 +260,56 @@ def test_a_damaged_tree_is_refused(tmp_path):
     fastem.save(model, tmp_path / "model.npz")
     with pytest.raises(ValueError, match="tree_children_"):
         fastem.load(tmp_path / "model.npz")
+
+
+# ---- swaps after convergence ----
+
+
+@pytest.mark.parametrize("spherical", [False, True])
+def test_swaps_lower_the_distortion(blobs, spherical):
+    for seed in range(3):
+        options = {"init": "random", "n_init": 1, "random_state": seed, "spherical": spherical}
+        plain = KMeans(12, **options).fit(blobs)
+        model = KMeans(12, n_swaps=20, certify=True, **options).fit(blobs)
+        assert model.inertia_ < 0.95 * plain.inertia_
+        np.testing.assert_array_equal(model.labels_, model.predict(blobs))
+        assert model.inertia_ == pytest.approx(-model.score(blobs))
+        np.testing.assert_array_equal(model.inertia_history_, plain.inertia_history_)
+        one = KMeans(12, n_swaps=20, n_threads=1, **options).fit(blobs)
+        np.testing.assert_array_equal(one.cluster_centers_, model.cluster_centers_)
+
+
+def test_swaps_know_the_cost_of_a_swap(blobs):
+    from fastem import local_search
+    from fastem.draws import Draws
+    from fastem.sources.memory import MemorySource
+
+    X, w = blobs[:500], np.random.default_rng(0).uniform(0, 2, 500)
+    centers = X[:6]
+    source = MemorySource(X, w)
+    known = local_search.two_nearest(source, centers)
+    sqdist = np.square(X[:, None] - centers).sum(axis=2)
+    np.testing.assert_allclose(known.first, np.sort(sqdist, axis=1)[:, 0], atol=1e-9)
+    np.testing.assert_allclose(known.second, np.sort(sqdist, axis=1)[:, 1])
+
+    def cost(c):
+        return w @ np.square(X[:, None] - c).sum(axis=2).min(axis=1)
+
+    draws = Draws(0)
+    swapped = local_search._swap(source, centers, known, draws)
+    out = np.flatnonzero((swapped != centers).any(axis=1))
+    assert len(out) == 1
+    others = [np.r_[np.delete(centers, k, axis=0), swapped[out]] for k in range(6)]
+    assert cost(swapped) == pytest.approx(min(cost(c) for c in others))
+    rows = np.unique(Draws(0).weighted(w * known.first, local_search.CANDIDATES))
+    every = [np.r_[np.delete(centers, k, axis=0), X[[row]]] for k in range(6) for row in rows]
+    assert cost(swapped) == pytest.approx(min(cost(c) for c in every))
+
+
+def test_swaps_of_csr_duplicates_and_one_cluster(blobs):
+    X = np.where(blobs > 4, blobs, 0)
+    options = {"n_swaps": 5, "random_state": 0, "algorithm": "lloyd"}
+    dense, csr = (KMeans(5, **options).fit(Y) for Y in (X, sparse.csr_matrix(X)))
+    np.testing.assert_array_equal(dense.labels_, csr.labels_)
+    assert KMeans(1, n_swaps=3).fit(X).notes_ == ["after convergence: kept 0 of 3 swaps"]
+    assert KMeans(3, n_swaps=3, random_state=0).fit([[0.0], [0.0], [1.0], [2.0]]).inertia_ == 0

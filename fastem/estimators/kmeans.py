@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastem import em, init, validate
+from fastem import em, init, local_search, validate
 from fastem.draws import Draws
 from fastem.estimators.kmeans_base import KMeansBase
 from fastem.families.kmeans import KMeansFamily, KMeansParams, SphericalKMeansFamily, unit_csr_rows, unit_rows
@@ -53,6 +53,9 @@ class KMeans(KMeansBase):
         Cluster the directions of the rows, by cosine: rows are divided by their norms wherever they are seen, centres
         are unit vectors, and `inertia_` is the weighted sum of 2 (1 - cosine).  Rows of zeros get a label, but count
         for nothing.
+    n_swaps : int, default=0
+        Swaps to try after the best restart: a centre that is missed least is moved to where the distortion falls most.
+        Worth it where the rows form clusters that restarts rarely all find; see `fastem.local_search`.
     n_threads : int or None, default=None
         Threads to use; None means all that the process may use, negative counts from the end (-1 all, -2 all but one).
     callback : callable or None, default=None
@@ -73,7 +76,7 @@ class KMeans(KMeansBase):
     n_iter_ : int
         Iterations of the best restart.
     inertia_history_ : ndarray (n_iter_,)
-        J at the start of each iteration of the best restart; it never rises.
+        J at the start of each iteration of the best restart, before any swaps; it never rises.
     restarts_ : ndarray (n_init,)
         Objective -J of each restart.
     histories_ : list of ndarray
@@ -116,6 +119,7 @@ class KMeans(KMeansBase):
         copy_x: bool = True,
         algorithm: str = "auto",
         spherical: bool = False,
+        n_swaps: int = 0,
         n_threads: int | None = None,
         callback: Callable[[IterationInfo], Any] | None = None,
         certify: bool = False,
@@ -131,6 +135,7 @@ class KMeans(KMeansBase):
         self.copy_x = copy_x
         self.algorithm = algorithm
         self.spherical = spherical
+        self.n_swaps = n_swaps
         self.n_threads = n_threads
         self.callback = callback
         self.certify = certify
@@ -163,18 +168,18 @@ class KMeans(KMeansBase):
         source = self._source(self._rows(X), sample_weight)
         if not source.total_weight > 0:
             raise ValueError("Rows of zeros have no direction, and X has no others of weight above 0.")
-        result = em.run(
-            source,
-            self._family(X.shape[1]),
-            _on_sphere(start) if self.spherical else start,
-            settings=self._settings(init.kmeans_tol(source, self.tol)),
-            n_init=n_init,
-            seed=validate.seed(self.random_state),
-        )
+        family, settings = self._family(X.shape[1]), self._settings(init.kmeans_tol(source, self.tol))
+        seed = validate.seed(self.random_state)
+        start = _on_sphere(start) if self.spherical else start
+        result = em.run(source, family, start, settings=settings, n_init=n_init, seed=seed)
         self._keep_trace(result)
-        self.cluster_centers_ = result.best.params.centers.astype(X.dtype)
-        self.labels_ = result.best.memo.labels
-        self.inertia_ = -result.best.objective
+        best = result.best
+        if self.n_swaps:
+            best, kept = local_search.improve(source, family, best, settings, self.n_swaps, seed)
+            self.notes_.append(f"after convergence: kept {kept} of {self.n_swaps} swaps")
+        self.cluster_centers_ = best.params.centers.astype(X.dtype)
+        self.labels_ = best.memo.labels
+        self.inertia_ = -best.objective
         self.inertia_history_ = -result.best.objectives
         self._n_features_out = self.n_clusters
         self._warn_if_clusters_coincide()
@@ -183,7 +188,8 @@ class KMeans(KMeansBase):
     def _check_parameters(self) -> None:
         check = validate.parameter
         check(self, "algorithm", f"a str among {set(ALGORITHMS)}", self.algorithm in ALGORITHMS)
-        check(self, "spherical", "a bool", isinstance(self.spherical, bool))
+        check(self, "spherical", "a bool", isinstance(self.spherical, bool | np.bool_))
+        check(self, "n_swaps", "an int in the range [0, inf)", validate.is_int(self.n_swaps, 0))
         self._check_clusters_and_init()
 
     def _family(self, n_features: int) -> KMeansFamily:
