@@ -174,6 +174,7 @@ def test_minibatch_moves_light_centres(capsys):
     model = MiniBatchKMeans(2, init=np.array([[0.5, 0.5], [1e3, 1e3]]), random_state=0, verbose=1).fit(X)
     assert model.inertia_ < 1
     assert "of little weight" in capsys.readouterr().out
+    assert model.counts_.sum() > 1000 * model.n_steps_, "a moved centre counts as much as the lightest that stays"
     still = MiniBatchKMeans(2, init=np.array([[0.5, 0.5], [1e3, 1e3]]), reassignment_ratio=0).fit(X)
     assert still.cluster_centers_.max() == 1e3
 
@@ -304,6 +305,14 @@ def test_swaps_know_the_cost_of_a_swap(blobs):
     rows = np.unique(Draws(0).weighted(w * known.first, local_search.CANDIDATES))
     every = [np.r_[np.delete(centers, k, axis=0), X[[row]]] for k in range(6) for row in rows]
     assert cost(swapped) == pytest.approx(min(cost(c) for c in every))
+
+
+def test_swaps_that_do_not_help_are_undone():
+    X, _, centers = make_blobs(2000, 4, centers=6, cluster_std=0.3, random_state=0, return_centers=True)
+    best = KMeans(6, init=centers).fit(X)
+    model = KMeans(6, init=centers, n_swaps=5, random_state=0).fit(X)
+    np.testing.assert_array_equal(model.cluster_centers_, best.cluster_centers_)
+    assert model.notes_ == ["after convergence: kept 0 of 5 swaps"]
 
 
 def test_swaps_of_csr_duplicates_and_one_cluster(blobs):
