@@ -209,11 +209,11 @@ def _log_joint_block(rows, XT, prepared, work, log_joint, best):
             log_joint[c, r] = 0
     for j in range(0, dp, PANEL):
         n = min(PANEL, dp - j)
-        if _panel(rows, j, n, XT, work):
-            add_product(rows, n, work, j, prepared.coefficients, log_joint)
-            add_product(rows, n, work[n:], dp + j, prepared.coefficients, log_joint)
-        else:
-            add_product(rows, n, XT[j:], j, prepared.coefficients, log_joint)
+        missing = _panel(rows, j, n, XT, work)
+        for part in range(2 if missing else 1):  # one call, so that it is compiled once
+            Z = work[part * n :] if missing else XT[j:]
+            add_product(rows, n, Z, part * dp + j, prepared.coefficients, log_joint)
+        if not missing:
             for c in range(k):
                 constant[c] += prepared.levels[c, j // PANEL]
     for c in range(k):
@@ -232,18 +232,17 @@ def _moments_block(rows, XT, prepared, work, share, factor, heavy, stats):
     for j in range(0, dp, PANEL):
         n = min(PANEL, dp - j)
         missing = _panel(rows, j, n, XT, work)
-        sum_rows(rows, n, work if missing else XT[j:], share, out)
-        for c in range(k):
-            sums = 1 + k + c * d + j
-            for t in range(min(n, d - j)):
-                stats[sums + t] += out[c, t]
-        if missing:
-            sum_rows(rows, n, work[n:], share, out)
-        for c in range(k):
-            observed = 1 + k + k * d + c * d + j
-            count = stats[1 + c] - before[c]
-            for t in range(min(n, d - j)):
-                stats[observed + t] += out[c, t] if missing else count
+        for part in range(2 if missing else 1):
+            sum_rows(rows, n, work[part * n :] if missing else XT[j:], share, out)
+            for c in range(k):
+                first = 1 + k + part * k * d + c * d + j
+                for t in range(min(n, d - j)):
+                    stats[first + t] += out[c, t]
+        if not missing:
+            for c in range(k):
+                first = 1 + k + k * d + c * d + j
+                for t in range(min(n, d - j)):
+                    stats[first + t] += stats[1 + c] - before[c]
 
 
 @kernel
