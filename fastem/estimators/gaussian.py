@@ -67,7 +67,7 @@ class GaussianMixture(BaseMixture):
     keep_history : bool, default=False
         Keep the parameters of every iteration of the best restart in `history_` (lecture row L12).
     drop_restarts : bool, default=False
-        Drop restarts early that will hardly reach the best one: about a quarter fewer iterations, and in 95 % of the
+        Drop restarts early that will hardly reach the best one: about a fifth fewer iterations, and in 97 % of the
         cases the same best run.
     escape : {"split-merge"} or None, default=None
         Try to leave the best run's local maximum by merging two components and splitting a third; `lower_bound_` may

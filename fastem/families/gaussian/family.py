@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
 from collections.abc import Collection
 from typing import Any
@@ -204,9 +205,18 @@ class GaussianFamily(Family):
         return {"full": np.outer(shift, shift), "diag": squares, "spherical": squares.sum()}[self.covariance_type]
 
     def shortfall(self, stats: Any, constants: Any, prepared: Any, old: GaussianParams, new: GaussianParams) -> float:
-        q_old = self.type.expected_log_likelihood(stats, constants, prepared, old)
-        q_new = self.type.expected_log_likelihood(stats, constants, prepared, new)
-        return max(0.0, float(q_old - q_new) / float(stats.counts.sum()))
+        def q(params: GaussianParams) -> float:
+            return float(self.type.expected_log_likelihood(stats, constants, prepared, params))
+
+        explained = q(old) - q(new)
+        # No more than what reg_covar takes from the maximum of Q: a wrong M-step must not explain itself.
+        plain = copy.copy(self)
+        plain.reg_covar = 0.0
+        best = plain.m_step(stats, constants, prepared, old)
+        if not best.notes:  # none: the covariances are regular without it
+            floored = self.m_step(stats, constants, prepared, old)
+            explained = min(explained, q(best.params) - q(floored.params))
+        return max(0.0, explained / float(stats.counts.sum()))
 
     def progress(self, before: State, after: State) -> float:
         """Change of the mean log-likelihood since the last iteration."""
