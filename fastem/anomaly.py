@@ -205,8 +205,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         check_is_fitted(self, "estimator_")
         if not _explains(self.estimator_):
             raise ValueError(
-                f"{type(self.estimator_).__name__} cannot be explained: it is no Gaussian mixture of fastem and does "
-                "not accept missing values."
+                f"{type(self.estimator_).__name__} cannot be explained: it is no Gaussian mixture of fastem (without "
+                "noise) and does not accept missing values."
             )
         log_conditional, expected = _conditionals(self.estimator_, X)
         return Explanation(log_conditional, -log_conditional - self.usual_surprisal_, expected)
@@ -279,7 +279,7 @@ def _take(X: Any, rows: np.ndarray) -> Any:
 
 
 def _is_gaussian(model: Any) -> bool:
-    return hasattr(model, "precisions_") and hasattr(model, "_prepared")
+    return hasattr(model, "precisions_") and hasattr(model, "_prepared") and not getattr(model, "noise", False)
 
 
 def _explains(model: Any) -> bool:
@@ -291,7 +291,7 @@ def _conditionals(model: Any, X: Any) -> tuple[np.ndarray, np.ndarray]:
     if _is_gaussian(model):
         X, family, prepared = model._prepared(X)
         log_joint = family.log_joint(X, prepared, 1)
-        if log_joint.shape[1] == len(model.means_) and np.isfinite(X).all():
+        if np.isfinite(X).all():
             parts = [slice(start, start + CHUNK_ROWS) for start in range(0, len(X), CHUNK_ROWS)]
             found = [_gaussian_conditionals(model, X[rows], log_joint[rows]) for rows in parts]
             return np.concatenate([a for a, _ in found]), np.concatenate([b for _, b in found])

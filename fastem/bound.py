@@ -178,7 +178,8 @@ class LowerBound:
 
     def _checked(self, q: Any) -> np.ndarray:
         q = np.asarray(q, np.float64)
-        shape = (len(self.X), self.family.n_components)
+        # Some families have parts beside their components, such as a uniform noise.
+        shape = (len(self.X), getattr(self.family, "n_parts", self.family.n_components))
         if q.shape != shape:
             raise ValueError(f"q has shape {q.shape}, expected {shape}: rows by components.")
         if not (np.all(q >= 0) and np.allclose(q.sum(axis=1), 1.0, atol=1e-6)):

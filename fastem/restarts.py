@@ -165,8 +165,8 @@ def _portrait(source: Any, family: Family, prepared: Any) -> _Portrait:
     k = family.n_components
 
     def cell(X: np.ndarray, rows: slice) -> np.ndarray:
-        log_joint = family.log_joint(X, prepared, 1)
-        resp, w = _responsibilities(family, X, prepared), source.weights_of(rows)
+        log_joint = family.log_joint(X, prepared, 1)[:, :k]  # a noise component is neither merged nor split
+        resp, w = _responsibilities(family, X, prepared)[:, :k], source.weights_of(rows)
         weighted = resp * w[:, None] if w.size else resp
         some = resp > 0
         misfit = np.where(some, weighted * (np.log(np.where(some, resp, 1.0)) - np.where(some, log_joint, 0.0)), 0.0)

@@ -142,6 +142,9 @@ def test_any_model_with_score_samples_serves():
     assert np.mean(detector.predict(X) == -1) == pytest.approx(0.02, abs=0.002)
     with pytest.raises(ValueError, match="KernelDensity cannot be explained"):
         detector.explain(X)
+    noisy = AnomalyDetector(fastem.GaussianMixture(2, noise=True, random_state=0)).fit(X)
+    with pytest.raises(ValueError, match="without noise"):
+        noisy.explain(X)
 
 
 class Independent(KernelDensity):

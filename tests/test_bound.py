@@ -107,6 +107,17 @@ def test_fitted_mixtures_bring_their_parameters():
     np.testing.assert_array_equal(at.e_step(), model.predict_proba(X))
 
 
+def test_a_noise_component_has_its_share_of_q():
+    _, _, X = problem("gaussian-full")
+    model = fastem.GaussianMixture(K, noise=True, random_state=0, reg_covar=0.0, tol=0.1).fit(X)
+    at = LowerBound(model, X)
+    q = at.e_step()
+    assert q.shape == (len(X), K + 1)
+    assert at.bound(q) == pytest.approx(at.log_likelihood(), rel=1e-12)
+    mixed = 0.5 * q + 0.5 / (K + 1)
+    assert at.bound(mixed) + at.kl(mixed) == pytest.approx(at.log_likelihood(), rel=1e-12)
+
+
 def test_a_dead_component_adds_nothing():
     family, theta, X = problem("gaussian-full")
     theta = theta._replace(weights=np.array([0.5, 0.5, 0.0]))

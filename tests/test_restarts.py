@@ -133,6 +133,16 @@ def test_the_most_alike_are_merged_and_the_worst_explained_is_split():
     assert freed.notes_ == []  # a success is no warning
 
 
+def test_noise_stays_out_of_the_moves():
+    X = np.vstack([pairs(), np.random.default_rng(1).uniform(-5, 25, (40, 2))])
+    plain, freed = (
+        fastem.GaussianMixture(6, noise=True, random_state=0, escape=escape, **OPTIONS).fit(X)
+        for escape in (None, "split-merge")
+    )
+    assert freed.lower_bound_ >= plain.lower_bound_
+    assert 0.03 < freed.noise_weight_ < 0.3
+
+
 @pytest.mark.parametrize(("option", "value"), [("escape", "jump"), ("drop_restarts", 1)])
 def test_bad_options_are_refused(option, value):
     with pytest.raises(ValueError, match=f"'{option}' parameter"):
