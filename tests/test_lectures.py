@@ -299,6 +299,16 @@ def test_L8_likelihood_is_bound_plus_divergence_and_em_climbs(name):
 
 
 @pytest.mark.parametrize("name", MIXTURES)
+def test_L8_the_m_step_is_at_the_top_of_the_bound(name):
+    family, X, theta = family_problem(name)
+    at, u = LowerBound(family, X), Draws(5).uniform(1800).reshape(2, 300, 3)
+    q, other = 0.5 * u / u.sum(axis=2, keepdims=True) + 1 / 6
+    top = at.bound(q, at.m_step(q, theta))
+    for step in (1e-3, -1e-3):  # anywhere else, on both sides, it is lower
+        assert at.bound(q, at.m_step(q + step * (other - q), theta)) < top
+
+
+@pytest.mark.parametrize("name", MIXTURES)
 @pytest.mark.parametrize("seed", range(2))
 def test_L8_the_likelihood_never_falls(name, seed):
     family, X, start = family_problem(name, 600, seed)
