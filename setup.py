@@ -13,7 +13,7 @@ native = Extension(
     "fastem._native.nearest",
     ["src/nearest.pyx"],
     include_dirs=["src", np.get_include()],
-    depends=glob("src/*.h"),
+    depends=[*glob("src/*.h"), *glob("src/*.pxi")],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
     extra_compile_args=["/O2"] if sys.platform == "win32" else ["-O3", *OPENMP],
     extra_link_args=OPENMP,

@@ -153,6 +153,10 @@ def run_once(
     reached: float = -np.inf,
 ) -> Run:
     """Run EM once, from `params` until it converges or is stopped."""
+    if settings.accelerate is None:
+        run = family.run_small(source, params, settings, restart, ROUNDING / 2 * float(np.finfo(source.dtype).eps))
+        if run is not None:
+            return run
     monitor = Monitor(settings, restart, params)
     path = accelerate.METHODS[settings.accelerate](family)
     memo = family.new_memo(source.n_rows)

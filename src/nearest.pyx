@@ -450,3 +450,6 @@ cdef void merge_columns(double *records, ptrdiff_t m, ptrdiff_t size, ptrdiff_t 
                 left[j] += right[j]
             i += 2 * span
         span *= 2
+
+
+include "small.pxi"

@@ -3,12 +3,17 @@
 import numpy as np
 import pytest
 import sklearn.cluster
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.datasets import load_digits, load_iris, make_blobs
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import fastem
-from fastem import BisectingKMeans, KMeans, MiniBatchKMeans
+from fastem import BisectingKMeans, KMeans, MiniBatchKMeans, em
+from fastem.families.kmeans import KMeansFamily, KMeansParams
+from fastem.monitor import Settings
+from fastem.sources.memory import MemorySource
 
 # scikit-learn's own k-means estimators declare the same two: they draw rows at random.
 EXPECTED_FAILURES = {
@@ -322,3 +327,30 @@ def test_swaps_of_csr_duplicates_and_one_cluster(blobs):
     np.testing.assert_array_equal(dense.labels_, csr.labels_)
     assert KMeans(1, n_swaps=3).fit(X).notes_ == ["after convergence: kept 0 of 3 swaps"]
     assert KMeans(3, n_swaps=3, random_state=0).fit([[0.0], [0.0], [1.0], [2.0]]).inertia_ == 0
+
+
+# ---- small problems ----
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    n=st.integers(20, 2048), d=st.integers(1, 30), k=st.integers(1, 20), seed=st.integers(0, 10**6),
+    weighted=st.booleans(), single=st.booleans(), max_iter=st.sampled_from([1, 3, 300]),
+)  # fmt: skip
+def test_a_compiled_run_is_the_engines_to_the_bit(n, d, k, seed, weighted, single, max_iter):
+    rng = np.random.default_rng(seed)
+    X = (rng.normal(size=(n, d)) + 3 * rng.normal(size=(k, d))[rng.integers(k, size=n)] + 10).astype(
+        "f4" if single else "f8"
+    )
+    source = MemorySource(X, rng.uniform(0, 2, n).astype(X.dtype) if weighted else None)
+    family, watched = KMeansFamily(k), Settings(max_iter=max_iter, tol=1e-4, keep_history=True)
+    start = KMeansParams(X[rng.choice(n, k, replace=False)].astype(np.float64))
+    engine = em.run_once(source, family, start, None, watched)
+    small = family.run_small(source, start, Settings(max_iter=max_iter, tol=1e-4), 0, 1e-14)
+    if small is None:
+        assert engine.notes or np.any(np.diff(engine.objectives) < 0), "nothing was left for the engine"
+        return
+    assert (small.n_iter, small.converged, small.objective) == (engine.n_iter, engine.converged, engine.objective)
+    for ours, theirs in zip((small.params.centers, small.objectives, small.memo.labels),
+                            (engine.params.centers, engine.objectives, engine.memo.labels), strict=True):  # fmt: skip
+        np.testing.assert_array_equal(ours, theirs)

@@ -65,3 +65,21 @@ def score_seeds(
     n_threads: int,
 ) -> None: ...
 def merge_tree(records: NDArray[np.float64], n_threads: int) -> None: ...  # in place; the sum ends in row 0
+def prepare_centers(
+    params: NDArray[np.float64],  # (k, d)
+    keep_origin: bool,
+    origin: NDArray[Real],  # IN or OUT (d,)
+    centers: NDArray[Real],  # OUT (k, d) relative to the origin
+    half_norms: NDArray[Real],  # OUT (k,)
+) -> None: ...
+def squared_movement(a: NDArray[np.float64], b: NDArray[np.float64]) -> float: ...  # both (k, d)
+def run_small(
+    X: NDArray[Real],  # (n, d), n <= CELL
+    w: NDArray[Real],  # (n,) or (0,)
+    params: NDArray[np.float64],  # IN / OUT (k, d)
+    max_iter: int,
+    tol: float,
+    slack: float,
+    labels: NDArray[np.int32],  # OUT (n,)
+    objectives: NDArray[np.float64],  # OUT (max_iter + 1,)
+) -> tuple[int, bool]: ...  # iterations, or 0 for a run that the engine must make; converged

@@ -12,12 +12,16 @@ from fastem.draws import Draws
 from fastem.estimators.kmeans_base import KMeansBase
 from fastem.families.kmeans import KMeansFamily, KMeansParams, SphericalKMeansFamily, unit_csr_rows, unit_rows
 from fastem.monitor import IterationInfo
+from fastem.stats import CELL
 
 ALGORITHMS = ("auto", "lloyd", "hamerly", "elkan")
 
 # Multiply-adds of a row from which bounds are faster over a whole fit: 1.3 to 3.8 times on shapes from (2 features, 32
 # clusters) to (128, 1000), but 0.4 times with (2, 8).
 BOUNDS_PAY_OFF = 32
+
+# The same for rows of one grid cell, on which the plain algorithm runs without Python between iterations.
+BOUNDS_PAY_OFF_IN_A_CELL = 2000
 
 
 class KMeans(KMeansBase):
@@ -168,7 +172,7 @@ class KMeans(KMeansBase):
         source = self._source(self._rows(X), sample_weight)
         if not source.total_weight > 0:
             raise ValueError("Rows of zeros have no direction, and X has no others of weight above 0.")
-        family, settings = self._family(X.shape[1]), self._settings(init.kmeans_tol(source, self.tol))
+        family, settings = self._family(*X.shape), self._settings(init.kmeans_tol(source, self.tol))
         seed = validate.seed(self.random_state)
         start = _on_sphere(start) if self.spherical else start
         result = em.run(source, family, start, settings=settings, n_init=n_init, seed=seed)
@@ -192,11 +196,12 @@ class KMeans(KMeansBase):
         check(self, "n_swaps", "an int in the range [0, inf)", validate.is_int(self.n_swaps, 0))
         self._check_clusters_and_init()
 
-    def _family(self, n_features: int) -> KMeansFamily:
+    def _family(self, n_rows: int, n_features: int) -> KMeansFamily:
         """Return the family: bounds pay off once a row costs more than to read and test its bounds."""
         bounded = self.algorithm in ("hamerly", "elkan")
         if self.algorithm == "auto":
-            bounded = self.n_clusters > 1 and self.n_clusters * n_features >= BOUNDS_PAY_OFF
+            work = self.n_clusters * n_features
+            bounded = self.n_clusters > 1 and work >= (BOUNDS_PAY_OFF if n_rows > CELL else BOUNDS_PAY_OFF_IN_A_CELL)
         kind = SphericalKMeansFamily if self.spherical else KMeansFamily
         return kind(self.n_clusters, "bounded" if bounded else "lloyd")
 

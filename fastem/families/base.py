@@ -123,6 +123,15 @@ class Family(ABC):
         """
         return None
 
+    def run_small(self, source: Any, params: Any, settings: Any, restart: int, slack: float) -> Any:
+        """Return a whole `Run` from `params`, made in one compiled call, or None to leave it to the engine.
+
+        For sources of few rows (`source.array`), where an iteration costs less than the engine's Python.  The run
+        must be the engine's to the bit; whatever needs the engine (notes, a fall of the objective by more than
+        `slack`, relative) is left to it.
+        """
+        return None
+
     def objective(self, stats: Any, constants: Any, params: Any) -> float:
         """The maximised objective of the parameters with which `stats` were collected.
 

@@ -24,6 +24,8 @@ from fastem import threads
 from fastem._native import nearest
 from fastem.draws import Draws
 from fastem.families.base import Family, MStep, State
+from fastem.monitor import Settings
+from fastem.result import Run
 from fastem.stats import Layout, plan
 
 # Bounded iterations between two counts from zero, so that rounding in the sums cannot pile up.
@@ -108,17 +110,17 @@ class KMeansFamily(Family):
         return _layout(self.n_components, n_features)
 
     def prepare(self, params: KMeansParams, dtype: np.dtype, previous: KMeansPrepared | None = None) -> KMeansPrepared:
-        # Rounded first: the centres that a user sees in the rows' dtype are the ones that the kernel assigns to.
-        rounded = params.centers.astype(dtype).astype(np.float64)
         # One origin for a run: unchanged labels then give unchanged sums, centres and a movement of exactly 0.
-        origin = rounded.mean(axis=0).astype(dtype) if previous is None else previous.origin
-        relative = rounded - origin.astype(np.float64)
-        half_norms = 0.5 * np.einsum("kj,kj->k", relative, relative)
-        centers = np.ascontiguousarray(relative.astype(dtype))
+        k, d = params.centers.shape
+        origin = np.empty(d, dtype) if previous is None else previous.origin
+        centers, half_norms = np.empty((k, d), dtype), np.empty(k, dtype)
+        given = np.ascontiguousarray(params.centers, np.float64)
+        nearest.prepare_centers(given, previous is not None, origin, centers, half_norms)
         moved = np.empty(0)
         if previous is not None:
-            moved = np.sqrt(np.square(centers.astype(np.float64) - previous.centers).sum(axis=1))
-        return KMeansPrepared(origin, centers, half_norms.astype(dtype), moved)
+            step = centers.astype(np.float64) - previous.centers
+            moved = np.sqrt(np.einsum("kj,kj->k", step, step))
+        return KMeansPrepared(origin, centers, half_norms, moved)
 
     def new_memo(self, n_rows: int) -> KMeansMemo:
         return KMeansMemo(np.empty(n_rows, np.int32))
@@ -151,6 +153,8 @@ class KMeansFamily(Family):
         labels = np.empty(0, np.int32) if memo is None else memo.labels
         n_threads = threads.native_threads(n_threads)
         nearest.accumulate(X, w, *prepared[:3], level, records, labels, n_threads, *bounds)
+        if n_tasks == 1:
+            return records[0]
         nearest.merge_tree(records, n_threads)
         return records[0].copy()
 
@@ -199,8 +203,10 @@ class KMeansFamily(Family):
         return -float(stats.inertia)
 
     def m_step(self, stats: KMeansStats, constants: None, prepared: KMeansPrepared, params: KMeansParams) -> MStep:
-        occupied = stats.counts > 0  # an empty cluster keeps its centre
-        centers = params.centers.copy()
+        occupied = stats.counts > 0
+        if occupied.all():
+            return MStep(KMeansParams(prepared.origin + stats.sums / stats.counts[:, None]))
+        centers = params.centers.copy()  # an empty cluster keeps its centre
         centers[occupied] = prepared.origin + stats.sums[occupied] / stats.counts[occupied, None]
         return MStep(KMeansParams(centers))
 
@@ -225,7 +231,25 @@ class KMeansFamily(Family):
 
     def progress(self, before: State, after: State) -> float:
         """Squared distance that the centres moved, summed: what scikit-learn compares with its scaled tol."""
-        return float(np.square(after.params.centers - before.params.centers).sum())
+        return nearest.squared_movement(after.params.centers, before.params.centers)
+
+    def run_small(
+        self, source: Any, params: KMeansParams, settings: Settings, restart: int, slack: float
+    ) -> Run | None:
+        X, watched = getattr(source, "array", None), settings.callback is not None or settings.keep_history or settings.certify
+        plain = type(self) is KMeansFamily and self.algorithm == "lloyd" and 0 < settings.max_iter < 10**6
+        if X is None or len(X) > grid.CELL or watched or not plain:
+            return None
+        centers, memo = params.centers.copy(), self.new_memo(len(X))
+        objectives = np.empty(settings.max_iter + 1)
+        n_iter, converged = nearest.run_small(
+            X, source.sample_weight, centers, settings.max_iter, settings.tol, slack, memo.labels, objectives
+        )
+        if not n_iter:
+            return None
+        objective = float(objectives[n_iter])
+        objectives = objectives[:n_iter].copy()
+        return Run(restart, KMeansParams(centers), objective, objectives, n_iter, converged, [], (), memo)
 
     def assign(self, X: np.ndarray, prepared: KMeansPrepared, n_threads: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the nearest centre (n,) int32 of each row and the squared distance to it (n,)."""

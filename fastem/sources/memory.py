@@ -59,6 +59,11 @@ class MemorySource:
         return self.X.dtype
 
     @property
+    def array(self) -> np.ndarray | None:
+        """All rows as one array (n, d), or None where they are made cell by cell."""
+        return self.X
+
+    @property
     def total_weight(self) -> float:
         """Sum of the weights."""
         return float(self.sample_weight.sum(dtype=np.float64)) if self.sample_weight.size else float(self.n_rows)
@@ -136,6 +141,11 @@ class MemorySource:
 
 class SparseSource(MemorySource):
     """Rows of a CSR matrix; at most one grid cell per thread is dense at any time."""
+
+    @property
+    def array(self) -> None:
+        """None: the rows are made cell by cell."""
+        return None
 
     def _cell(self, cell: int) -> np.ndarray:
         return self.X[self._rows_of(cell)].toarray()

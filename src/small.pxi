@@ -1,0 +1,128 @@
+# A whole run of Lloyd's algorithm on one grid cell, without Python between iterations; included by nearest.pyx.
+#
+# It makes the numbers of the engine (fastem/em.py with KMeansFamily) to the bit: the same kernel, and the same
+# functions for what surrounds it, which the family calls through `prepare_centers` and `squared_movement`.
+
+
+cdef void prepare_into(const double *params, ptrdiff_t k, ptrdiff_t d, bint keep_origin, real *origin, real *centers,
+                       real *half_norms) noexcept nogil:
+    cdef ptrdiff_t c, j
+    cdef double total, relative
+    if not keep_origin:
+        for j in range(d):
+            total = 0
+            for c in range(k):
+                total += <double><real>params[c * d + j]
+            origin[j] = <real>(total / k)
+    for c in range(k):
+        total = 0
+        for j in range(d):
+            # Rounded first: the centres that a user sees in the rows' type are the ones that the kernel assigns to.
+            relative = <double><real>params[c * d + j] - <double>origin[j]
+            centers[c * d + j] = <real>relative
+            total += relative * relative
+        half_norms[c] = <real>(0.5 * total)
+
+
+cdef double movement_of(const double *a, const double *b, ptrdiff_t n) noexcept nogil:
+    cdef ptrdiff_t i
+    cdef double total = 0
+    for i in range(n):
+        total += (a[i] - b[i]) * (a[i] - b[i])
+    return total
+
+
+def prepare_centers(const double[:, ::1] params, bint keep_origin, real[::1] origin, real[:, ::1] centers,
+                    real[::1] half_norms):
+    """Round centres and shift them by an origin, which is their mean unless `keep_origin`.
+
+    Parameters
+    ----------
+    params : float64 array (k, d)
+        Centres.
+    keep_origin : bool
+        Use the origin that is given.
+    origin : array (d,)
+        IN or OUT.
+    centers : array (k, d)
+        OUT. Centres minus the origin.
+    half_norms : array (k,)
+        OUT. Half their squared norms.
+    """
+    prepare_into[real](&params[0, 0], params.shape[0], params.shape[1], keep_origin, &origin[0], &centers[0, 0],
+                       &half_norms[0])
+
+
+def squared_movement(const double[:, ::1] a, const double[:, ::1] b):
+    """Return the summed squared difference of two arrays of centres."""
+    return movement_of(&a[0, 0], &b[0, 0], a.shape[0] * a.shape[1])
+
+
+def run_small(const real[:, ::1] X, const real[::1] w, double[:, ::1] params, int max_iter, double tol, double slack,
+              int32_t[::1] labels, double[::1] objectives):
+    """Run Lloyd's algorithm on at most one grid cell of rows.
+
+    Parameters
+    ----------
+    X, w
+        As in `accumulate`.
+    params : float64 array (k, d)
+        IN / OUT. Centres.
+    max_iter, tol : int, float
+        Stop after so many iterations, or when the squared movement is at most tol.
+    slack : float
+        Relative fall of the objective that is rounding.
+    labels : int32 array (n,)
+        OUT. Nearest final centre.
+    objectives : float64 array (max_iter + 1,)
+        OUT. The objective at the start of each iteration, and that of the final centres.
+
+    Returns
+    -------
+    tuple of int and bool
+        Number of iterations and whether the run converged; 0 iterations if a cluster became empty or the objective
+        fell, which is for the engine to deal with.
+    """
+    cdef ptrdiff_t k = params.shape[0], d = params.shape[1], c, j, size = k + k * d + 1
+    if X.shape[0] > CELL_ROWS or X.shape[0] == 0 or objectives.shape[0] <= max_iter:
+        raise ValueError("run_small takes one grid cell of rows and room for the objectives")
+    real_type = np.float64 if real is double else np.float32
+    cdef real[::1] origin = np.empty(d, real_type), half_norms = np.empty(k, real_type)
+    cdef real[:, ::1] centers = np.empty((k, d), real_type)
+    cdef double[::1] record = np.empty(size)
+    cdef double[:, ::1] moved = np.empty((k, d))
+    cdef const nearest_kernels *kernels = kernels_for(isa, real is double)
+    cdef nearest_job job = job_of[real](X, w, origin, centers, half_norms)
+    cdef unsigned char[::1] packed = _aligned(kernels.panel_bytes(k, d))
+    cdef unsigned char[::1] scratch = _aligned(in_lines(kernels.scratch_bytes(k, d)))
+    cdef int n_iter = 0
+    cdef bint converged = False
+    job.labels = &labels[0]
+    job.packed = &packed[0]
+    with nogil:
+        while n_iter < max_iter and not converged:
+            prepare_into[real](&params[0, 0], k, d, n_iter > 0, &origin[0], &centers[0, 0], &half_norms[0])
+            kernels.pack(&job, &packed[0])
+            run_task(&job, NULL, kernels, 0, 0, size, &record[0], NULL, &scratch[0])
+            objectives[n_iter] = -record[size - 1]
+            if n_iter and objectives[n_iter - 1] - objectives[n_iter] > slack * (1.0 + record[size - 1]):
+                n_iter = 0
+                break
+            for c in range(k):
+                if not record[c] > 0:
+                    break
+                for j in range(d):
+                    moved[c, j] = <double>origin[j] + record[k + c * d + j] / record[c]
+            else:
+                n_iter += 1
+                converged = movement_of(&moved[0, 0], &params[0, 0], k * d) <= tol
+                params[:, :] = moved
+                continue
+            n_iter = 0
+            break
+        if n_iter:
+            prepare_into[real](&params[0, 0], k, d, False, &origin[0], &centers[0, 0], &half_norms[0])
+            kernels.pack(&job, &packed[0])
+            run_task(&job, NULL, kernels, 0, 0, size, &record[0], NULL, &scratch[0])
+            objectives[n_iter] = -record[size - 1]
+    return n_iter, converged
