@@ -236,7 +236,8 @@ class KMeansFamily(Family):
     def run_small(
         self, source: Any, params: KMeansParams, settings: Settings, restart: int, slack: float
     ) -> Run | None:
-        X, watched = getattr(source, "array", None), settings.callback is not None or settings.keep_history or settings.certify
+        X = getattr(source, "array", None)
+        watched = settings.callback is not None or settings.keep_history or settings.certify
         plain = type(self) is KMeansFamily and self.algorithm == "lloyd" and 0 < settings.max_iter < 10**6
         if X is None or len(X) > grid.CELL or watched or not plain:
             return None
