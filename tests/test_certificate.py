@@ -9,6 +9,7 @@ from fastem import em, families, init
 from fastem.draws import Draws
 from fastem.families.base import MStep
 from fastem.families.gaussian import GaussianFamily
+from fastem.families.gaussian.noise import NoisyGaussianFamily
 from fastem.monitor import Settings
 from fastem.sources.memory import MemorySource
 
@@ -73,3 +74,21 @@ def test_L8_a_floor_does_not_excuse_a_wrong_m_step(name, floor, monkeypatch):
     monkeypatch.setattr(type(family), "m_step", wrong)
     with pytest.raises(fastem.MonotonicityError, match=r"at iteration 5 of restart 0"):
         em.run_once(source, family, start, family.constants(source), Settings(max_iter=50, tol=0.0, certify=True))
+
+
+@pytest.mark.parametrize("reg_covar", [0.0, 1e-6])
+def test_L8_regularisation_does_not_excuse_a_wrong_m_step_beside_noise(reg_covar, monkeypatch):
+    X = np.random.default_rng(0).normal(size=(400, 2)) + np.repeat([[0.0], [5.0], [9.0], [9.0]], 100, axis=0)
+    right, calls = NoisyGaussianFamily.m_step, []
+
+    def wrong(self, stats, constants, prepared, params):
+        calls.append(None)
+        step = right(self, stats, constants, prepared, params)
+        return MStep(step.params._replace(means=step.params.means + 1.0)) if len(calls) == 6 else step
+
+    monkeypatch.setattr(NoisyGaussianFamily, "m_step", wrong)
+    model = fastem.GaussianMixture(
+        3, noise=True, reg_covar=reg_covar, means_init=X[:3], random_state=0, tol=0.0, certify=True
+    )
+    with pytest.raises(fastem.MonotonicityError, match="of restart 0"):
+        model.fit(X)

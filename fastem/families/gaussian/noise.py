@@ -8,6 +8,7 @@ Biometrics 49, 1993).  For the kernels noise is one more component, the last, wh
 
 from __future__ import annotations
 
+import copy
 import importlib
 from typing import Any, NamedTuple
 
@@ -137,7 +138,14 @@ class NoisyGaussianFamily(GaussianFamily):
             noise = float(stats.counts[-1]) * np.log(params.noise) if stats.counts[-1] > 0 else 0.0
             return float(self.kernels.expected_log_likelihood(proper, None, centred, gaussians) + noise)
 
-        return max(0.0, (expected(old) - expected(new)) / float(stats.counts.sum()))
+        explained = expected(old) - expected(new)
+        plain = copy.copy(self)
+        plain.reg_covar = 0.0
+        best = plain.m_step(stats, constants, prepared, old)
+        if not best.notes:  # as in GaussianFamily: no more than what reg_covar takes from the maximum of Q
+            floored = self.m_step(stats, constants, prepared, old)
+            explained = min(explained, expected(best.params) - expected(floored.params))
+        return max(0.0, explained / float(stats.counts.sum()))
 
     def accumulate_given(self, X, w, resp: np.ndarray, prepared: Any, stats: np.ndarray) -> None:
         """Add one cell's statistics for responsibilities (m, k), of no noise, or (m, k + 1)."""
