@@ -60,7 +60,7 @@ def score_seeds(
     chosen: NDArray[Real],  # (s, d) relative to the origin
     closest: NDArray[Real],  # IN, and OUT after a commit (n,)
     owner: NDArray[np.int32],  # IN, and OUT after a commit (n,)
-    commit: int,  # -1, or the index that the only candidate takes among the seeds
+    commit: int,  # -1, or the index that candidates[0] takes among the seeds among the seeds
     out: NDArray[np.float64],  # OUT (n_cells, m + 1)
     n_threads: int,
 ) -> None: ...
