@@ -32,7 +32,8 @@ from fastem.families.gaussian.records import (
     shifts,
 )
 from fastem.families.math import STRIDE, heavy_rows
-from fastem.families.tiles import add_outer_tile, mahalanobis
+from fastem.families.scatter import add_scatter
+from fastem.families.tiles import mahalanobis
 from fastem.jit import kernel
 from fastem.stats import Layout
 
@@ -65,30 +66,6 @@ def _log_joint_block(rows, XT, prepared, work, log_joint, best):
                 best[r] = value if value > best[r] else best[r]
             continue
         mahalanobis(rows, d, XT, prepared.means[c], P, offset, panel, log_joint[c], best)
-
-
-@kernel
-def add_scatter(
-    rows,
-    d,
-    Z,  # (dp, STRIDE), dp >= d whole tiles
-    T,  # (16,) float64 room to work in
-    scatter,  # (d * d,) float64 OUT: Z Z' is added
-):
-    """Add the sum of outer products of the rows of a block with themselves."""
-    for i in range(0, Z.shape[0], 4):
-        for j in range(0, i + 4, 4):
-            if i + 4 <= d:
-                add_outer_tile(rows, Z, i, j, scatter, d, i * d + j, j * d + i if j < i else -1)
-            else:  # the last tile is not whole
-                for t in range(16):
-                    T[t] = 0.0
-                add_outer_tile(rows, Z, i, j, T, 4, 0, -1)
-                for a in range(d - i):
-                    for b in range(min(4, d - j)):
-                        scatter[(i + a) * d + j + b] += T[4 * a + b]
-                        if j < i:
-                            scatter[(j + b) * d + i + a] += T[4 * a + b]
 
 
 @kernel

@@ -65,14 +65,6 @@ class TiedStats(NamedTuple):
     sums: np.ndarray  # (k, d)
 
 
-class TiedConstants(NamedTuple):
-    """Moments of the data that no parameter changes, float64."""
-
-    weight: np.ndarray  # (): sum of the weights
-    centre: np.ndarray  # (d,): the mean of the data
-    scatter: np.ndarray  # (d, d): scatter about the mean
-
-
 class DiagPrepared(NamedTuple):
     """Parameters of an E-step with variances of each component."""
 

@@ -10,16 +10,14 @@ Nanoseconds a row, component and iteration on a core (float64 / float32), d = 16
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
 
 from fastem.families.cells import accumulator, expectation, only_log_joint
-from fastem.families.gaussian.full import add_scatter, padded_features, precision_cholesky
+from fastem.families.gaussian.full import padded_features, precision_cholesky
 from fastem.families.gaussian.records import (
     GaussianParams,
-    TiedConstants,
     TiedPrepared,
     TiedStats,
     alive,
@@ -28,7 +26,8 @@ from fastem.families.gaussian.records import (
     prepared_means,
     updated_means,
 )
-from fastem.families.math import BLOCK, STRIDE, heavy_rows, load_weights, padded, transpose_block
+from fastem.families.math import STRIDE, heavy_rows
+from fastem.families.scatter import TotalScatter, total_scatter
 from fastem.families.tiles import add_moments, round_density
 from fastem.jit import kernel
 from fastem.stats import Layout
@@ -93,30 +92,6 @@ expect = expectation(_log_joint_block, _room)
 log_joint = only_log_joint(expect)
 
 
-@kernel
-def total_scatter(
-    X,  # (n, d) one cell
-    w,  # (n,), or empty
-    origin,  # (d,)
-    scatter,  # (d * d,) float64 OUT: w (x - origin)(x - origin)' is added
-):
-    """Scatter of the rows of one cell about the origin."""
-    n, d = X.shape
-    dp = (d + 3) // 4 * 4
-    XT = np.zeros((dp, STRIDE), X.dtype)
-    T = np.empty(16)
-    wb = np.empty(STRIDE, X.dtype)
-    for first in range(0, n, BLOCK):
-        m = min(BLOCK, n - first)
-        rows = padded(m)
-        transpose_block(X, first, m, rows, origin, XT)
-        load_weights(w, first, m, rows, wb)
-        for j in range(d):
-            for r in range(rows):
-                XT[j, r] *= math.sqrt(wb[r])
-        add_scatter(rows, d, XT, T, scatter)
-
-
 # --- algebra
 
 
@@ -126,29 +101,9 @@ def layout(n_components: int, n_features: int) -> Layout:
     return Layout(TiedStats, loglik=(), counts=(k,), sums=(k, d))
 
 
-def constants(source: Any) -> TiedConstants:
-    """Return weight, mean and scatter of all rows of a source: two passes, the second centred on the mean."""
-    d = source.n_features
-    start = source.take(np.array([0]))[0].astype(np.float64)
-
-    def moments(X: np.ndarray, rows: slice) -> np.ndarray:
-        w = source.weights_of(rows)
-        centred = X - start
-        weighted = centred * w[:, None] if w.size else centred
-        return np.append(weighted.sum(axis=0), w.sum(dtype=np.float64) if w.size else len(X))
-
-    *sums, weight = source.fold(moments, d + 1)
-    centre = start + np.array(sums) / weight
-    origin = centre.astype(source.dtype)
-
-    def scatter(X: np.ndarray, rows: slice) -> np.ndarray:
-        out = np.zeros(d * d)
-        total_scatter(np.ascontiguousarray(X), source.weights_of(rows), origin, out)
-        return out
-
-    about_origin = source.fold(scatter, d * d).reshape(d, d)
-    shift = centre - origin
-    return TiedConstants(np.asarray(weight), centre, about_origin - weight * np.outer(shift, shift))
+def constants(source: Any) -> TotalScatter:
+    """Return weight, mean and scatter of all rows of a source."""
+    return total_scatter(source)
 
 
 def precisions_cholesky(covariances: np.ndarray) -> np.ndarray:
@@ -178,7 +133,7 @@ def prepare(params: GaussianParams, dtype: np.dtype) -> TiedPrepared:
     return TiedPrepared(precisions_cholesky=factor, whitened=np.ascontiguousarray(rounded, dtype), **fields)
 
 
-def _scatter_about(stats: TiedStats, constants: TiedConstants, prepared: TiedPrepared, means: np.ndarray) -> np.ndarray:
+def _scatter_about(stats: TiedStats, constants: TotalScatter, prepared: TiedPrepared, means: np.ndarray) -> np.ndarray:
     """Scatter (d, d) of the rows about any means, each weighted by its responsibility.
 
     All relative to the centre of the data: sum r (x - mu)(x - mu)' = sum w x x' - sum_k (a mu' + mu a' - n mu mu') with
@@ -191,7 +146,7 @@ def _scatter_about(stats: TiedStats, constants: TiedConstants, prepared: TiedPre
 
 
 def covariances_from_stats(
-    stats: TiedStats, constants: TiedConstants, prepared: TiedPrepared, previous: np.ndarray
+    stats: TiedStats, constants: TotalScatter, prepared: TiedPrepared, previous: np.ndarray
 ) -> np.ndarray:
     """Return the M-step's covariance (d, d) without regularisation."""
     if not alive(stats).any():
@@ -221,7 +176,7 @@ def add_q_stats(X: np.ndarray, w: np.ndarray, resp: np.ndarray, prepared: TiedPr
 
 
 def expected_log_likelihood(
-    stats: TiedStats, constants: TiedConstants, prepared: TiedPrepared, params: GaussianParams
+    stats: TiedStats, constants: TotalScatter, prepared: TiedPrepared, params: GaussianParams
 ) -> float:
     """Return Q, the expected complete-data log-likelihood of `params` under the responsibilities of the record."""
     factor = params.precisions_cholesky

@@ -1,0 +1,102 @@
+"""Scatter matrices: sums of outer products of rows, and those of a whole source, which no parameter changes."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastem.families.math import BLOCK, STRIDE, load_weights, padded, transpose_block
+from fastem.families.tiles import add_outer_tile
+from fastem.jit import kernel
+
+
+class TotalScatter(NamedTuple):
+    """Moments of the data that no parameter changes, float64."""
+
+    weight: np.ndarray  # (): sum of the weights
+    centre: np.ndarray  # (d,): the mean of the data
+    scatter: np.ndarray  # (d, d): scatter about the mean
+
+
+@kernel
+def add_scatter(
+    rows,
+    d,
+    Z,  # (dp, STRIDE), dp >= d whole tiles
+    T,  # (16,) float64 room to work in
+    scatter,  # (d * d,) float64 OUT: Z Z' is added
+):
+    """Add the sum of outer products of the rows of a block with themselves."""
+    for i in range(0, Z.shape[0], 4):
+        for j in range(0, i + 4, 4):
+            if i + 4 <= d:
+                add_outer_tile(rows, Z, i, j, scatter, d, i * d + j, j * d + i if j < i else -1)
+            else:  # the last tile is not whole
+                for t in range(16):
+                    T[t] = 0.0
+                add_outer_tile(rows, Z, i, j, T, 4, 0, -1)
+                for a in range(d - i):
+                    for b in range(min(4, d - j)):
+                        scatter[(i + a) * d + j + b] += T[4 * a + b]
+                        if j < i:
+                            scatter[(j + b) * d + i + a] += T[4 * a + b]
+
+
+@kernel
+def add_cell(
+    X,  # (n, d) one cell
+    w,  # (n,), or empty
+    origin,  # (d,)
+    scatter,  # (d * d,) float64 OUT: w (x - origin)(x - origin)' is added
+):
+    """Scatter of the rows of one cell about the origin."""
+    n, d = X.shape
+    dp = (d + 3) // 4 * 4
+    XT = np.zeros((dp, STRIDE), X.dtype)
+    T = np.empty(16)
+    wb = np.empty(STRIDE, X.dtype)
+    for first in range(0, n, BLOCK):
+        m = min(BLOCK, n - first)
+        rows = padded(m)
+        transpose_block(X, first, m, rows, origin, XT)
+        load_weights(w, first, m, rows, wb)
+        for j in range(d):
+            for r in range(rows):
+                XT[j, r] *= math.sqrt(wb[r])
+        add_scatter(rows, d, XT, T, scatter)
+
+
+def total_scatter(source: Any, dtype: Any = None) -> TotalScatter:
+    """Return weight, mean and scatter of all rows of a source: two passes, the second centred on the mean.
+
+    Parameters
+    ----------
+    source : a source of `fastem.sources`
+        Complete rows; NaN in any of them makes `centre` NaN.
+    dtype : dtype or None
+        What the products of a block of rows are summed in; None for the rows' own dtype.
+    """
+    d = source.n_features
+    start = source.take(np.array([0]))[0].astype(np.float64)
+    dtype = np.dtype(source.dtype if dtype is None else dtype)
+
+    def moments(X: np.ndarray, rows: slice) -> np.ndarray:
+        w = source.weights_of(rows)
+        centred = X - start
+        weighted = centred * w[:, None] if w.size else centred
+        return np.append(weighted.sum(axis=0), w.sum(dtype=np.float64) if w.size else len(X))
+
+    *sums, weight = source.fold(moments, d + 1)
+    centre = start + np.array(sums) / weight
+    origin = centre.astype(dtype)
+
+    def scatter(X: np.ndarray, rows: slice) -> np.ndarray:
+        out = np.zeros(d * d)
+        add_cell(np.ascontiguousarray(X, dtype), source.weights_of(rows).astype(dtype, copy=False), origin, out)
+        return out
+
+    about_origin = source.fold(scatter, d * d).reshape(d, d)
+    shift = centre - origin
+    return TotalScatter(np.asarray(weight), centre, about_origin - weight * np.outer(shift, shift))
