@@ -18,8 +18,8 @@ from fastem.families.kmeans import KMeansFamily, KMeansMemo, KMeansParams
 from fastem.sources.memory import MemorySource
 
 if TYPE_CHECKING:
+    from fastem.families.elliptical.records import GaussianParams
     from fastem.families.gaussian import GaussianFamily
-    from fastem.families.gaussian.records import GaussianParams
 
 __all__ = ["EMStep", "KMeansStep", "assign", "em_step", "gaussian_log_density", "kmeans_step"]
 
@@ -270,7 +270,7 @@ def _gaussian(n_components: int, covariance_type: str, reg_covar: float = 0.0) -
 
 
 def _params(family: GaussianFamily, weights: np.ndarray, means: np.ndarray, precisions_cholesky: Any) -> GaussianParams:
-    from fastem.families.gaussian.records import GaussianParams
+    from fastem.families.elliptical.records import GaussianParams
 
     factors = validate.shaped(precisions_cholesky, family.covariance_shape(means.shape[1]), "precisions_cholesky")
     return GaussianParams(weights, means, family.inverted(family.precisions(factors)), factors)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from fastem.families.cells import Expected
-from fastem.families.gaussian.records import GaussianParams, prepared_means, updated_means
+from fastem.families.elliptical.records import GaussianParams, prepared_means, updated_means
 from fastem.sources.memory import MemorySource
 from fastem.stats import CELL, merge_tree, plan
 
@@ -29,7 +29,7 @@ SHAPES = (
 
 
 def module(covariance_type):
-    return importlib.import_module(f"fastem.families.gaussian.{covariance_type}")
+    return importlib.import_module(f"fastem.families.elliptical.{covariance_type}")
 
 
 def problem(n, d, k, covariance_type, dtype=np.float64, seed=0, spread=4.0):

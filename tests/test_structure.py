@@ -45,7 +45,7 @@ def module_of(path):
 
 
 def room(module):
-    """fastem.families.gaussian.full -> families"""
+    """fastem.families.elliptical.full -> families"""
     return module.split(".")[1] if "." in module else ""
 
 
@@ -91,7 +91,7 @@ def test_the_engine_knows_no_estimators_and_no_scikit_learn(module):
 
 
 def family_of(module):
-    """fastem.families.gaussian.full -> gaussian, of a registered family; shared modules such as math: nothing."""
+    """fastem.families.elliptical.full -> gaussian, of a registered family; shared modules such as math: nothing."""
     families = {home.split(".")[2] for home, _, _ in FAMILIES.values()}
     parts = module.split(".")
     return parts[2] if parts[:2] == ["fastem", "families"] and len(parts) > 2 and parts[2] in families else ""

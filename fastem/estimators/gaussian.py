@@ -11,10 +11,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastem import validate
 from fastem.estimators.mixture import BaseMixture
+from fastem.families.elliptical.records import GaussianParams
 from fastem.families.gaussian import COVARIANCE_TYPES, GaussianFamily, parts
 from fastem.families.gaussian.family import FIXABLE
 from fastem.families.gaussian.noise import FIRST_SHARE, NoisyGaussianFamily
-from fastem.families.gaussian.records import GaussianParams
 from fastem.monitor import IterationInfo
 
 SKLEARN_INITS = ("kmeans", "k-means++", "random", "random_from_data")

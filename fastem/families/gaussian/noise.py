@@ -16,8 +16,8 @@ import numpy as np
 
 from fastem.draws import Draws
 from fastem.families.base import MStep
+from fastem.families.elliptical.records import GaussianParams, updated_means
 from fastem.families.gaussian.family import GaussianFamily
-from fastem.families.gaussian.records import GaussianParams, updated_means
 
 # Share of the noise at the start; EM cannot leave 0.
 FIRST_SHARE = 0.05
@@ -65,7 +65,7 @@ class NoisyGaussianFamily(GaussianFamily):
         super().__init__(n_components, covariance_type, reg_covar, assignment=assignment)
         # Noise does not share the covariance of the others, nor does its part of the scatter follow from the total.
         if covariance_type == "tied":
-            self.kernels = importlib.import_module("fastem.families.gaussian.full")
+            self.kernels = importlib.import_module("fastem.families.elliptical.full")
 
     @property
     def n_parts(self) -> int:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastem.families.gaussian.records import GaussianParams
+from fastem.families.elliptical.records import GaussianParams
 
 # No step makes a weight or a standard deviation change by more than this in the logarithm.
 FARTHEST = 20.0

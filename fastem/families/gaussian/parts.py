@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from fastem.families.elliptical.records import GaussianParams
 from fastem.families.gaussian.family import GaussianFamily
-from fastem.families.gaussian.records import GaussianParams
 
 
 def marginal(family: GaussianFamily, params: GaussianParams, columns: np.ndarray) -> GaussianParams:

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from fastem.families.cells import accumulator, expectation, only_log_joint
-from fastem.families.gaussian.records import (
+from fastem.families.elliptical.records import (
     FullPrepared,
     FullStats,
     GaussianParams,
@@ -41,7 +41,8 @@ from fastem.stats import Layout
 
 
 @kernel
-def _log_joint_block(rows, XT, prepared, work, log_joint, best):
+def log_joint_block(rows, XT, prepared, work, log_joint, best):
+    """Write log-densities, and the largest of each row, by triangular products (see `cells`)."""
     k, d = prepared.means.shape
     dp = XT.shape[0]
     half = XT.dtype.type(0.5)
@@ -69,7 +70,8 @@ def _log_joint_block(rows, XT, prepared, work, log_joint, best):
 
 
 @kernel
-def _moments_block(rows, XT, prepared, work, share, factor, heavy, stats):
+def moments_block(rows, XT, prepared, work, share, factor, heavy, stats):
+    """Add counts, sums and scatter of a block."""
     k, d = prepared.means.shape
     dp = XT.shape[0]
     zero = XT.dtype.type(0)
@@ -126,14 +128,14 @@ def _moments_block(rows, XT, prepared, work, share, factor, heavy, stats):
 
 
 @kernel
-def _room(prepared):
+def room(prepared):
     """Rows of XT, and of the work array: weighted rows, the panel of `mahalanobis`, roots of responsibilities."""
     dp = prepared.precisions_cholesky.shape[1]
     return dp, dp + (dp + 3) // 4 + 1
 
 
-accumulate = accumulator(_log_joint_block, _moments_block, _room)
-expect = expectation(_log_joint_block, _room)
+accumulate = accumulator(log_joint_block, moments_block, room)
+expect = expectation(log_joint_block, room)
 log_joint = only_log_joint(expect)
 
 # --- algebra

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from fastem.families.cells import accumulator, expectation, only_log_joint
-from fastem.families.gaussian.full import padded_features, precision_cholesky
-from fastem.families.gaussian.records import (
+from fastem.families.elliptical.full import padded_features, precision_cholesky
+from fastem.families.elliptical.records import (
     GaussianParams,
     TiedPrepared,
     TiedStats,
@@ -36,7 +36,8 @@ from fastem.stats import Layout
 
 
 @kernel
-def _log_joint_block(rows, XT, prepared, work, log_joint, best):
+def log_joint_block(rows, XT, prepared, work, log_joint, best):
+    """Write log-densities of whitened rows, and the largest of each row (see `cells`)."""
     k, d = prepared.means.shape
     dp = XT.shape[0]
     zero = XT.dtype.type(0)
@@ -61,7 +62,8 @@ def _log_joint_block(rows, XT, prepared, work, log_joint, best):
 
 
 @kernel
-def _moments_block(rows, XT, prepared, work, share, factor, heavy, stats):
+def moments_block(rows, XT, prepared, work, share, factor, heavy, stats):
+    """Add counts and sums of a block."""
     k, d = prepared.means.shape
     zero = XT.dtype.type(0)
     dp = XT.shape[0]
@@ -81,14 +83,14 @@ def _moments_block(rows, XT, prepared, work, share, factor, heavy, stats):
 
 
 @kernel
-def _room(prepared):
+def room(prepared):
     """Rows of XT, and of the work array: whitened rows, distances."""
     dp = prepared.precisions_cholesky.shape[0]
     return dp, dp + 1
 
 
-accumulate = accumulator(_log_joint_block, _moments_block, _room)
-expect = expectation(_log_joint_block, _room)
+accumulate = accumulator(log_joint_block, moments_block, room)
+expect = expectation(log_joint_block, room)
 log_joint = only_log_joint(expect)
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from fastem.families.cells import accumulator, expectation, only_log_joint
-from fastem.families.gaussian.records import (
+from fastem.families.elliptical.records import (
     DiagPrepared,
     DiagStats,
     GaussianParams,
@@ -33,7 +33,8 @@ from fastem.stats import Layout
 
 
 @kernel
-def _log_joint_block(rows, XT, prepared, work, log_joint, best):
+def log_joint_block(rows, XT, prepared, work, log_joint, best):
+    """Write log-densities, and the largest of each row (see `cells`)."""
     k, d = prepared.means.shape
     for r in range(rows):
         best[r] = -np.inf
@@ -44,7 +45,8 @@ def _log_joint_block(rows, XT, prepared, work, log_joint, best):
 
 
 @kernel
-def _moments_block(rows, XT, prepared, work, share, factor, heavy, stats):
+def moments_block(rows, XT, prepared, work, share, factor, heavy, stats):
+    """Add counts, sums and sums of squares of a block."""
     k, d = prepared.means.shape
     zero = XT.dtype.type(0)
     dp = XT.shape[0]
@@ -64,14 +66,14 @@ def _moments_block(rows, XT, prepared, work, share, factor, heavy, stats):
 
 
 @kernel
-def _room(prepared):
+def room(prepared):
     """Rows of XT, and of the work array: responsibilities, gathered rows."""
     d = prepared.means.shape[1]
     return d, 1 + d
 
 
-accumulate = accumulator(_log_joint_block, _moments_block, _room)
-expect = expectation(_log_joint_block, _room)
+accumulate = accumulator(log_joint_block, moments_block, room)
+expect = expectation(log_joint_block, room)
 log_joint = only_log_joint(expect)
 
 # --- algebra

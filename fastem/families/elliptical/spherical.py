@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from fastem.families.cells import accumulator, expectation, only_log_joint
-from fastem.families.gaussian.diag import add_to_diagonal, mean_variance, precisions_cholesky
-from fastem.families.gaussian.records import (
+from fastem.families.elliptical.diag import add_to_diagonal, mean_variance, precisions_cholesky
+from fastem.families.elliptical.records import (
     GaussianParams,
     SphericalPrepared,
     SphericalStats,
@@ -36,7 +36,7 @@ __all__ = ["add_to_diagonal", "mean_variance", "precisions_cholesky"]
 
 
 @kernel
-def _log_joint_block(rows, XT, prepared, work, log_joint, best):
+def log_joint_block(rows, XT, prepared, work, log_joint, best):
     k, d = prepared.means.shape
     for r in range(rows):
         best[r] = -np.inf
@@ -47,7 +47,7 @@ def _log_joint_block(rows, XT, prepared, work, log_joint, best):
 
 
 @kernel
-def _moments_block(rows, XT, prepared, work, share, factor, heavy, stats):
+def moments_block(rows, XT, prepared, work, share, factor, heavy, stats):
     k, d = prepared.means.shape
     zero = XT.dtype.type(0)
     dp = XT.shape[0]
@@ -75,14 +75,14 @@ def _moments_block(rows, XT, prepared, work, share, factor, heavy, stats):
 
 
 @kernel
-def _room(prepared):
+def room(prepared):
     """Rows of XT, and of the work array: distances to each component, responsibilities, gathered rows."""
     k, d = prepared.means.shape
     return d, k + 1 + d
 
 
-accumulate = accumulator(_log_joint_block, _moments_block, _room)
-expect = expectation(_log_joint_block, _room)
+accumulate = accumulator(log_joint_block, moments_block, room)
+expect = expectation(log_joint_block, room)
 log_joint = only_log_joint(expect)
 
 # --- algebra

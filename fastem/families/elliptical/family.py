@@ -1,0 +1,165 @@
+"""The base of families with a centre and a positive definite matrix for each component."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+
+from fastem import threads
+from fastem.draws import Draws
+from fastem.families.base import Family
+from fastem.families.cells import Expected
+
+COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
+# A component with a smaller share of the rows than this has lost them.
+LOST = 1e-12
+
+
+class EllipticalFamily(Family):
+    """A mixture of `n_components` densities, each constant on ellipsoids about its centre.
+
+    Parameters
+    ----------
+    n_components : int
+        Number of components k.
+    covariance_type : {"full", "tied", "diag", "spherical"}
+        Each its own matrix, one shared matrix, each its own variances, each one variance.
+    reg_covar : float
+        Added to the variances in the M-step.
+
+    Attributes
+    ----------
+    type : module
+        Algebra of the covariance type.
+    kernels : object
+        Kernels of the E-step: a module, or another namespace with ``accumulate``, ``expect`` and ``log_joint``.
+    """
+
+    def __init__(self, n_components: int, covariance_type: str = "full", reg_covar: float = 1e-6) -> None:
+        self.n_components = n_components
+        self.covariance_type = covariance_type
+        self.reg_covar = reg_covar
+        self.type: Any = importlib.import_module(f"fastem.families.elliptical.{covariance_type}")
+        self.kernels: Any = self.type
+
+    @property
+    def n_parts(self) -> int:
+        """Number of parts of the mixture that a row may belong to."""
+        return self.n_components
+
+    def accumulate(self, X, w, labels, prepared, stats: np.ndarray) -> None:
+        record = np.empty((1, stats.size))
+        self.sweep(X, w, labels, prepared, 0, record, 1)
+        stats += record[0]
+
+    def sweep(self, X, w, labels, prepared, level, out, n_threads, memo: Any = None) -> None:
+        threads.run_sweep(self.kernels.accumulate, (X, w, labels, prepared), level, out, n_threads)
+
+    def regular(self, weights: np.ndarray, covariances: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
+        """Return covariances, the precisions' Cholesky factors and notes; a singular covariance is made regular.
+
+        A ridge of 1e-10, 1e-9, ... of the mean variance (or of 1, if that is 0) is added to all components until the
+        factors exist, and noted.
+        """
+        ridge, scale = 0.0, float(self.type.mean_variance(covariances))
+        scale = scale if np.isfinite(scale) and scale > 0 else 1.0
+        while True:
+            try:
+                regular = self.type.add_to_diagonal(covariances, ridge) if ridge else covariances
+                factors = self.type.precisions_cholesky(regular)
+                break
+            except np.linalg.LinAlgError:
+                ridge = 10 * ridge if ridge else 1e-10 * scale
+        notes = [f"a covariance was singular; {ridge:.3g} was added to the variances"] if ridge else []
+        lost, flat = self.collapsed(weights, factors, max(ridge, self.reg_covar))
+        notes += [f"component {c} lost all its rows" for c in np.flatnonzero(lost)]
+        notes += [f"component {c} collapsed: a variance is no more than what was added" for c in np.flatnonzero(flat)]
+        return regular, factors, notes
+
+    def collapsed(self, weights: np.ndarray, factors: np.ndarray, floor: float) -> tuple[np.ndarray, np.ndarray]:
+        """Tell which components lost their rows, and which have no variance of their own in some direction (k,) each.
+
+        Conditional variances, of each feature given those before, are read off the precision's Cholesky factor.
+        """
+        k = len(weights)
+        lost, flat = weights < LOST, np.zeros(k, bool)
+        if self.covariance_type == "tied" or not floor:
+            return lost, flat
+        scales = np.diagonal(factors, axis1=1, axis2=2) if factors.ndim == 3 else factors.reshape(k, -1)
+        if 2 * floor * float(scales.max()) ** 2 < 1:  # nearly always
+            return lost, flat
+        variances = 1.0 / np.square(scales)
+        low = variances <= 2 * floor
+        usual = weights @ variances / weights.sum()
+        # Where all components have no variance, the data have none: no component's fault.
+        return lost, np.any(low & (usual > 100 * floor), axis=1) & ~lost
+
+    def log_joint(self, X: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
+        out = np.empty((len(X), self.n_parts))
+        self.log_joint_into(X, prepared, out, n_threads)
+        return out
+
+    def log_joint_into(self, X: np.ndarray, prepared: Any, out: np.ndarray, n_threads: int) -> None:
+        """Write log p(x_i, z_i = k) into `out` float64 (n, k)."""
+        threads.run_each(self.kernels.log_joint, X, prepared, out, n_threads)
+
+    def posterior(self, X: np.ndarray, prepared: Any, n_threads: int) -> tuple[np.ndarray, np.ndarray]:
+        out = self._expect(X, prepared, n_threads, loglik=np.empty(len(X)), resp=np.empty((len(X), self.n_parts)))
+        return out.loglik, out.resp
+
+    def log_prob(self, X: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
+        return self._expect(X, prepared, n_threads, loglik=np.empty(len(X))).loglik
+
+    def most_probable(self, X: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
+        return self._expect(X, prepared, n_threads, labels=np.empty(len(X), np.int32)).labels
+
+    def _expect(self, X: np.ndarray, prepared: Any, n_threads: int, **outputs: np.ndarray) -> Expected:
+        """Fill the outputs that are asked for by the E-step's own numbers."""
+        nothing, k = np.empty(0), self.n_parts
+        out = Expected(np.empty((0, k)), nothing, np.empty(0, np.int32), np.empty((0, k)))._replace(**outputs)
+        threads.run_each(self.kernels.expect, X, prepared, out, n_threads)
+        return out
+
+    def common_covariances(self, k: int, variances: np.ndarray) -> np.ndarray:
+        """Return covariances of k components that all have the features' variances (d,), none of them 0."""
+        variances = np.maximum(variances, self.reg_covar or np.finfo(np.float64).tiny)
+        variances[variances < 1e-12 * variances.max()] = variances.max()  # a constant feature must not be singular
+        shape = self.covariance_shape(len(variances))
+        covariances = {
+            "full": lambda: np.broadcast_to(np.diag(variances), shape).copy(),
+            "tied": lambda: np.diag(variances),
+            "diag": lambda: np.broadcast_to(variances, shape).copy(),
+            "spherical": lambda: np.full(shape, variances.mean()),
+        }
+        return covariances[self.covariance_type]()
+
+    def covariance_shape(self, n_features: int) -> tuple[int, ...]:
+        """Shape of `covariances`."""
+        k, d = self.n_components, n_features
+        return {"full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)}[self.covariance_type]
+
+    def inverted(self, matrices: np.ndarray) -> np.ndarray:
+        """Return precisions of covariances, or covariances of precisions."""
+        if self.covariance_type in ("diag", "spherical"):
+            return 1.0 / matrices
+        inverse = np.linalg.inv(matrices)
+        return 0.5 * (inverse + np.swapaxes(inverse, -1, -2))
+
+    def precisions(self, precisions_cholesky: np.ndarray) -> np.ndarray:
+        """Return the precisions of their Cholesky factors."""
+        if self.covariance_type in ("diag", "spherical"):
+            return np.square(precisions_cholesky)
+        return precisions_cholesky @ np.swapaxes(precisions_cholesky, -1, -2)
+
+    def example_shapes(self, n_features: int, draws: Draws) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return plausible random weights (k,), means (k, d) and covariances."""
+        k, d = self.n_components, n_features
+        means = 6.0 * draws.normal(k * d).reshape(k, d)
+        mixing = np.eye(d) + 0.5 * draws.normal(k * d * d).reshape(k, d, d) / np.sqrt(d)
+        full = mixing @ np.swapaxes(mixing, 1, 2)
+        diagonal = np.einsum("kjj->kj", full)
+        covariances = {"full": full, "tied": full[0], "diag": diagonal, "spherical": diagonal.mean(axis=1)}
+        weights = 1.0 + draws.uniform(k)
+        return weights / weights.sum(), means, covariances[self.covariance_type]
