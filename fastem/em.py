@@ -42,6 +42,7 @@ def run(
     n_init: int = 1,
     seed: int = 0,
     reached: float = -np.inf,
+    constants: Any = None,
 ) -> FitResult:
     """Fit `family` to `source` from `n_init` starts and keep the best run.
 
@@ -61,6 +62,8 @@ def run(
         Restart r draws its numbers from ``Draws(seed, r)``, whichever thread runs it.
     reached : float
         Objective of the iteration that led to the start, when a run goes on with the parameters of an earlier one.
+    constants : object
+        What ``family.constants(source)`` returned, if it is known already.
 
     Returns
     -------
@@ -76,7 +79,7 @@ def run(
     work = source.n_rows * family.layout(source.n_features).size
     side_by_side = n_init > 1 and few_cells and work > WORK_FOR_A_THREAD
     runner = source.with_threads(1) if side_by_side else source
-    constants = family.constants(source)
+    constants = family.constants(source) if constants is None else constants
     runs: list[Run | None] = [None] * n_init
     best = _Best()
 
@@ -163,7 +166,9 @@ def run_once(
 
     def expect(params: Any, previous: Any) -> _EStep:
         prepared = family.prepare(params, source.dtype, previous)
-        stats = source.accumulate(family, prepared, memo)
+        stats = family.stats_of_constants(constants, prepared)
+        if stats is None:
+            stats = source.accumulate(family, prepared, memo)
         return _EStep(params, prepared, stats, family.objective(stats, constants, params))
 
     last: _EStep | None = None

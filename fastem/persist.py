@@ -23,6 +23,7 @@ _CLASSES = {
     "GaussianMixture": "fastem.estimators.gaussian",
     "BernoulliMixture": "fastem.estimators.discrete",
     "CategoricalMixture": "fastem.estimators.categorical",
+    "FactorAnalysis": "fastem.estimators.factor",
     "Mixture": "fastem.estimators.generic",
     "PoissonMixture": "fastem.estimators.discrete",
 }

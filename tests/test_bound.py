@@ -9,7 +9,7 @@ from fastem.draws import Draws
 from fastem.monitor import Settings
 from fastem.sources.memory import MemorySource
 
-NAMES = sorted(name for name in families.FAMILIES if name != "kmeans")
+NAMES = sorted(name for name in families.FAMILIES if name != "kmeans" and families.mixes(name))
 K, D = 3, 4
 
 

@@ -19,7 +19,21 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "bernoulli": ("fastem.families.bernoulli", "BernoulliFamily", {}),
     "poisson": ("fastem.families.poisson", "PoissonFamily", {}),
     "categorical": ("fastem.families.categorical", "CategoricalFamily", {"n_categories": 3}),
+    "factor": ("fastem.families.factor", "FactorFamily", {}),
 }
+
+
+def mixes(name: str) -> bool:
+    """Tell whether a registered family is a mixture; others have one component.
+
+    Examples
+    --------
+    >>> from fastem import families
+    >>> [name for name in families.FAMILIES if not families.mixes(name)]
+    ['factor']
+    """
+    module, class_name, _ = FAMILIES[name]
+    return bool(getattr(importlib.import_module(module), class_name).mixes)
 
 
 def make(name: str, n_components: int, **options: Any) -> Any:

@@ -48,6 +48,7 @@ class Family(ABC):
     n_components: int
     allow_nan = False  # NaN is a missing value
     positive_only = False  # rows must not be negative
+    mixes = True  # False for models of one component only
     continuous = True  # rows are points of a space that may be shifted and scaled; False for counts and codes
     # True: after the loop the engine makes one more pass, so that the objective and the memo (labels) belong to the
     # final parameters.  False: the objective is that of the last E-step, as scikit-learn's mixtures report it.
@@ -66,6 +67,10 @@ class Family(ABC):
 
     def constants(self, source: Any) -> Any:
         """One pass before the loop for what no parameter changes."""
+        return None
+
+    def stats_of_constants(self, constants: Any, prepared: Any) -> Any:
+        """Return the record of all rows if it can be made of the constants alone, or None: the rows must be read."""
         return None
 
     @abstractmethod

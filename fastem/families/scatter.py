@@ -100,3 +100,34 @@ def total_scatter(source: Any, dtype: Any = None) -> TotalScatter:
     about_origin = source.fold(scatter, d * d).reshape(d, d)
     shift = centre - origin
     return TotalScatter(np.asarray(weight), centre, about_origin - weight * np.outer(shift, shift))
+
+
+class ObservedMoments(NamedTuple):
+    """Moments of each feature over the rows where it is observed, float64; 0 where it never is."""
+
+    means: np.ndarray  # (d,)
+    variances: np.ndarray  # (d,), 0 for a constant feature
+
+
+def observed_moments(source: Any) -> ObservedMoments:
+    """Return mean and variance of each feature of rows in which NaN is a missing value: two passes."""
+    d = source.n_features
+
+    def about(origin: np.ndarray) -> np.ndarray:
+        def cell(X: np.ndarray, rows: slice) -> np.ndarray:
+            w, seen = source.weights_of(rows), ~np.isnan(X)
+            w = w.astype(np.float64) if w.size else np.ones(len(X))
+            centred = np.where(seen, X - origin, 0.0)
+            return np.concatenate([w @ seen, w @ centred, w @ np.square(centred)])
+
+        counts, sums, squares = source.fold(cell, 3 * d).reshape(3, d)
+        counts = np.where(counts > 0, counts, np.inf)
+        return np.array([sums / counts, squares / counts])
+
+    first = source.take(np.array([0]))[0].astype(np.float64)
+    first = np.where(np.isnan(first), 0.0, first)
+    means = first + about(first)[0]
+    shift, squares = about(means)
+    variances = np.maximum(squares - shift**2, 0.0)
+    rounding = np.square(64 * np.finfo(np.float64).eps * means)
+    return ObservedMoments(means + shift, np.where(variances <= rounding, 0.0, variances))

@@ -1,0 +1,360 @@
+"""Factor analysis for scikit-learn users."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import numpy as np
+from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted
+
+from fastem import em, init, validate
+from fastem.draws import Draws
+from fastem.estimators.base import EMEstimator
+from fastem.families.factor import FactorConstants, FactorFamily, FactorParams
+from fastem.monitor import IterationInfo, Settings
+from fastem.sources.memory import MemorySource
+
+# Iterations on rows with means in the place of missing values, from which EM on the rows as they are begins.
+FIRST_ITERATIONS = 20
+# Kaiser's criterion is maximised until it grows by less than this share, or so many times.
+ROTATION_TOL, ROTATIONS = 1e-6, 100
+
+
+class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstimator):
+    """Factor analysis, fitted by expectation-maximization.
+
+    A replacement for `sklearn.decomposition.FactorAnalysis` with the same parameters, methods and attributes; what is
+    added is keyword-only and has a default.  A fit of complete rows reads them twice, for their mean and covariance,
+    and iterates on the covariance; it begins where scikit-learn's begins and takes the same path.  NaN is a missing
+    value, taken as missing at random: it adds nothing to the likelihood of its row, and EM then reads the rows.
+
+    Parameters
+    ----------
+    n_components : int or None, default=None
+        Number of factors; None means as many as features, and more than those are not made.
+    tol : float, default=1e-2
+        Stop when the log-likelihood of all rows changes by at most this.
+    copy : bool, default=True
+        Not used: X is never written to.
+    max_iter : int, default=1000
+        Most iterations.
+    noise_variance_init : array-like (n_features,) or None, default=None
+        Noise variances to start with; None means ones.
+    svd_method : {"lapack", "randomized"}, default="randomized"
+        Not used: both mean the exact eigenvectors of the covariance.
+    iterated_power : int, default=3
+        Not used.
+    rotation : {"varimax", "quartimax"} or None, default=None
+        Rotation of the factors towards few large loadings, by Kaiser's criterion.
+    random_state : int, RandomState, Generator or None, default=0
+        Seed of `sample`; a fit draws no numbers.
+    min_noise : float, default=1e-9
+        Least noise variance of a feature, as a share of its variance.
+    verbose : int, default=0
+        Print every iteration.
+    n_threads : int or None, default=None
+        Threads to use; None means all that the process may use, negative counts from the end (-1 all, -2 all but one).
+    callback : callable or None, default=None
+        Called after each iteration with an `IterationInfo`; returning True stops the fit.
+    certify : bool, default=False
+        Raise `MonotonicityError` should the log-likelihood fall by more than rounding.
+    keep_history : bool, default=False
+        Keep the parameters of every iteration in `history_` (lecture row L12).
+
+    Attributes
+    ----------
+    components_ : ndarray (n_components, n_features)
+        Loadings.
+    loglike_ : list of float
+        Log-likelihood of all rows at each iteration; it never falls.
+    noise_variance_ : ndarray (n_features,)
+        Noise variances.
+    n_iter_ : int
+        Number of iterations.
+    mean_ : ndarray (n_features,)
+        Mean of the rows.
+    converged_ : bool
+        Whether the fit converged.
+    notes_ : list of str
+        What the fit had to do beyond plain EM.
+
+    References
+    ----------
+    Barber, "Bayesian Reasoning and Machine Learning", algorithm 21.1.  Bishop, PRML, section 12.2.4.  Lecture row L9.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from fastem import FactorAnalysis
+    >>> rng = np.random.default_rng(0)
+    >>> z = rng.normal(size=(2000, 1))
+    >>> X = z * [3.0, 2.0, 1.0] + rng.normal(size=(2000, 3))
+    >>> model = FactorAnalysis(1).fit(X)
+    >>> model.components_.round(1)
+    array([[3., 2., 1.]])
+    >>> bool(np.corrcoef(model.transform(X)[:, 0], z[:, 0])[0, 1] > 0.95)
+    True
+    """
+
+    _saved: ClassVar = ("components_", "loglike_", "noise_variance_", "n_iter_", "mean_", "converged_")
+
+    components_: np.ndarray
+    noise_variance_: np.ndarray
+    mean_: np.ndarray
+
+    def __init__(
+        self,
+        n_components: int | None = None,
+        *,
+        tol: float = 1e-2,
+        copy: bool = True,
+        max_iter: int = 1000,
+        noise_variance_init: Any = None,
+        svd_method: str = "randomized",
+        iterated_power: int = 3,
+        rotation: str | None = None,
+        random_state: Any = 0,
+        min_noise: float = 1e-9,
+        verbose: int = 0,
+        n_threads: int | None = None,
+        callback: Callable[[IterationInfo], Any] | None = None,
+        certify: bool = False,
+        keep_history: bool = False,
+    ) -> None:
+        self.n_components = n_components
+        self.tol = tol
+        self.copy = copy
+        self.max_iter = max_iter
+        self.noise_variance_init = noise_variance_init
+        self.svd_method = svd_method
+        self.iterated_power = iterated_power
+        self.rotation = rotation
+        self.random_state = random_state
+        self.min_noise = min_noise
+        self.verbose = verbose
+        self.n_threads = n_threads
+        self.callback = callback
+        self.certify = certify
+        self.keep_history = keep_history
+
+    def __sklearn_tags__(self) -> Tags:
+        """Return scikit-learn's tags: NaN is a missing value, and factors have the dtype of the rows."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def _check_parameters(self) -> None:
+        check = validate.parameter
+        counted = self.n_components is None or validate.is_int(self.n_components, 0)
+        check(self, "n_components", "an int in the range [0, inf) or None", counted)
+        methods, rotations = ("lapack", "randomized"), ("varimax", "quartimax")
+        check(self, "svd_method", f"a str among {set(methods)}", self.svd_method in methods)
+        check(self, "iterated_power", "an int in the range [0, inf)", validate.is_int(self.iterated_power, 0))
+        check(self, "rotation", f"None or a str among {set(rotations)}", self.rotation in (None, *rotations))
+        share = validate.is_real(self.min_noise, 0) and 0 < self.min_noise < 1
+        check(self, "min_noise", "a float in the range (0.0, 1.0)", share)
+        self._check_shared_parameters()
+
+    def _first_noise(self) -> np.ndarray:
+        d = self.n_features_in_
+        if self.noise_variance_init is None:
+            return np.ones(d)
+        if len(self.noise_variance_init) != d:
+            raise ValueError(
+                "noise_variance_init dimension does not match the number of features: "
+                f"{len(self.noise_variance_init)} != {d}"
+            )
+        noise = validate.shaped(self.noise_variance_init, (d,), "noise_variance_init")
+        validate.nonnegative(noise, "noise_variance_init")
+        return noise
+
+    def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> FactorAnalysis:
+        """Estimate the parameters.
+
+        Parameters
+        ----------
+        X : array-like (n_samples, n_features)
+            Rows; float32 is read as float32, all else becomes float64.  NaN is a missing value.
+        y : ignored
+        sample_weight : array-like (n_samples,) or None
+            Weights of the rows, at least 0; a row of weight m counts as m rows.
+
+        Returns
+        -------
+        FactorAnalysis
+            self.
+
+        Raises
+        ------
+        ValueError
+            On bad parameters, infinite values, bad weights.
+        """
+        self._check_parameters()
+        X = self._table(X, reset=True)
+        source = MemorySource(X, self._weights(sample_weight, X), n_threads=self._threads())
+        q = X.shape[1] if self.n_components is None else min(self.n_components, X.shape[1])
+        family, noise = FactorFamily(1, q, self.min_noise), self._first_noise()
+        constants = family.constants(source)
+        result = em.run(
+            source,
+            family,
+            lambda source, draws: _start(family, source, constants, noise),
+            settings=self._settings(self.tol / float(constants.weight)),
+            constants=constants,
+        )
+        self._keep_trace(result)
+        self.converged_ = result.best.converged
+        self.loglike_ = (result.best.objectives * float(constants.weight)).tolist()
+        self.mean_, self.noise_variance_ = result.best.params.means[0], result.best.params.noise_variances[0]
+        loadings = result.best.params.loadings[0]
+        self.components_ = np.ascontiguousarray((rotated(loadings, self.rotation) if self.rotation else loadings).T)
+        if not self.converged_ and self.callback is None:
+            warnings.warn(
+                "FactorAnalysis did not converge. You might want to increase the number of iterations.",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+        return self
+
+    def _table(self, X: Any, *, reset: bool) -> np.ndarray:
+        return validate.table(self, X, reset=reset, allow_nan=True)
+
+    def _family(self) -> FactorFamily:
+        return FactorFamily(1, len(self.components_), self.min_noise)
+
+    def _fitted_params(self, family: FactorFamily) -> FactorParams:
+        return FactorParams(self.mean_[None], self.components_.T[None], self.noise_variance_[None])
+
+    def _prepared(self, X: Any) -> tuple[np.ndarray, FactorFamily, Any]:
+        check_is_fitted(self)
+        X = self._table(X, reset=False)
+        family = self._family()
+        return X, family, family.prepare(self._fitted_params(family), X.dtype)
+
+    def transform(self, X: Any) -> np.ndarray:
+        """Return the posterior mean of the factors of each row.
+
+        Parameters
+        ----------
+        X : array-like (n_samples, n_features)
+
+        Returns
+        -------
+        ndarray (n_samples, n_components)
+            In the dtype of the rows.
+
+        References
+        ----------
+        Barber, equation 21.2.33.
+        """
+        X, family, prepared = self._prepared(X)
+        return family.factors(X, prepared, self._threads()).astype(X.dtype, copy=False)
+
+    def get_covariance(self) -> np.ndarray:
+        """Return the model's covariance of the features (n_features, n_features)."""
+        check_is_fitted(self)
+        return self.components_.T @ self.components_ + np.diag(self.noise_variance_)
+
+    def get_precision(self) -> np.ndarray:
+        """Return the inverse of the model's covariance (n_features, n_features), by the Woodbury identity."""
+        check_is_fitted(self)
+        scaled = self.components_ / self.noise_variance_
+        inner = np.eye(len(scaled)) + scaled @ self.components_.T
+        return np.diag(1.0 / self.noise_variance_) - scaled.T @ np.linalg.solve(inner, scaled)
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Return log p(x) of each row (n_samples,), of what is observed of it."""
+        X, family, prepared = self._prepared(X)
+        return family.log_prob(X, prepared, self._threads())
+
+    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
+        """Return the (weighted) mean log-likelihood of a row."""
+        log_prob = self.score_samples(X)
+        weights = validate.weights(sample_weight, len(log_prob), np.float64)
+        return float(np.average(log_prob, weights=weights if weights.size else None))
+
+    def sample(self, n_samples: int = 1) -> np.ndarray:
+        """Draw rows (n_samples, n_features) from the fitted model.
+
+        Raises
+        ------
+        ValueError
+            If `n_samples` is no positive integer.
+        """
+        check_is_fitted(self)
+        if not validate.is_int(n_samples, 1):
+            raise ValueError(f"Invalid value for 'n_samples': {n_samples!r}, which must be an int of at least 1.")
+        family = self._family()
+        return family.sample(self._fitted_params(family), n_samples, Draws(validate.seed(self.random_state)))[0]
+
+    def aic(self, X: Any) -> float:
+        """Return Akaike's information criterion on X; lower is better (lecture row L3)."""
+        return -2 * self.score(X) * len(X) + 2 * self._family().n_free_params(self.n_features_in_)
+
+    def bic(self, X: Any) -> float:
+        """Return the Bayesian information criterion on X; lower is better (lecture row L3)."""
+        return -2 * self.score(X) * len(X) + self._family().n_free_params(self.n_features_in_) * np.log(len(X))
+
+    @property
+    def _n_features_out(self) -> int:
+        return len(self.components_)
+
+    def _check_loaded(self) -> None:
+        """Check attributes that came from a file."""
+        d = self.n_features_in_
+        self.components_ = validate.shaped(self.components_, (len(self.components_), d), "components_")
+        self.mean_ = validate.shaped(self.mean_, (d,), "mean_")
+        self.noise_variance_ = validate.shaped(self.noise_variance_, (d,), "noise_variance_")
+        if not np.all(self.noise_variance_ > 0):
+            raise ValueError("noise_variance_ must be positive")
+
+
+def _start(family: FactorFamily, source: Any, constants: FactorConstants, noise: np.ndarray) -> FactorParams:
+    """Return the parameters that EM begins with: the best ones for these noise variances (d,).
+
+    With missing values: where a few iterations arrive on rows with means in their place, and no factor is 0 there,
+    because EM on the rows would leave it 0.
+    """
+    if constants.scatter.size:
+        return family.start(constants, noise)
+    filled = init.landscape(source, family)
+    complete = family.constants(filled)
+    settings = Settings(max_iter=FIRST_ITERATIONS, tol=0.0)
+    params = em.run_once(filled, family, family.start(complete, noise), complete, settings).params
+    generic, _ = family.generic(params.means, constants.variances)
+    unused = ~params.loadings.any(axis=1, keepdims=True)
+    return params._replace(loadings=np.where(unused, 0.1 * generic, params.loadings))
+
+
+def rotated(loadings: np.ndarray, method: str) -> np.ndarray:
+    """Return the loadings (d, q) rotated to the maximum of Kaiser's criterion.
+
+    Parameters
+    ----------
+    loadings : ndarray (d, q)
+        One column for each factor.
+    method : {"varimax", "quartimax"}
+        Variance of the squared loadings of each factor, or the sum of their squares.
+
+    References
+    ----------
+    Kaiser, "The varimax criterion for analytic rotation in factor analysis", Psychometrika 23, 1958.
+    """
+    rotation, reached = np.eye(loadings.shape[1]), 0.0
+    for _ in range(ROTATIONS):
+        turned = loadings @ rotation
+        gradient = turned**3
+        if method == "varimax":
+            gradient -= turned * np.mean(turned**2, axis=0)
+        left, values, right = np.linalg.svd(loadings.T @ gradient)
+        rotation = left @ right
+        if values.sum() <= reached * (1 + ROTATION_TOL):
+            break
+        reached = values.sum()
+    return loadings @ rotation

@@ -1,0 +1,169 @@
+r"""Factor analysis: x = mu + Lambda z + e, z ~ N(0, I), e ~ N(0, Psi), Psi diagonal (lecture row L9).
+
+With complete rows the log-likelihood depends on the data through their mean and covariance S alone, which are computed
+once (`scatter`): an iteration costs O(d^3) and reads no rows.  Given Psi the best loadings are known in closed form:
+with the eigenvalues l_1 >= l_2 >= ... and eigenvectors v_f of Psi^-1/2 S Psi^-1/2,
+
+    Lambda_f = Psi^1/2 v_f sqrt(max(l_f - 1, 0)),       f = 1 .. q.
+
+So an iteration is the M-step of EM over Psi, and then the maximum over mu and Lambda of the log-likelihood itself
+(ECME, Liu and Rubin 1994): both only raise it.  At loadings that are the best for Psi, EM's new Psi is diag(S - Lambda
+Lambda'), and the iteration is that of Barber and of scikit-learn.
+
+With missing values (NaN, missing at random) the loadings have no closed form: EM then reads the rows, grouped by which
+values they miss (`loadings`).
+
+References
+----------
+Barber, "Bayesian Reasoning and Machine Learning", algorithm 21.1.
+Rubin and Thayer, "EM algorithms for ML factor analysis", Psychometrika 47, 1982.
+Liu and Rubin, "The ECME algorithm", Biometrika 81, 1994.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastem.draws import Draws
+from fastem.families.analysers import AnalyserFamily, centres_of
+from fastem.families.base import MStep
+from fastem.families.loadings import LOG_2PI, AnalyserPrepared, AnalyserStats
+from fastem.families.scatter import observed_moments, total_scatter
+
+
+class FactorParams(NamedTuple):
+    """Parameters of a factor analyser, float64; the first axis counts components, of which there is one."""
+
+    means: np.ndarray  # (1, d)
+    loadings: np.ndarray  # (1, d, q)
+    noise_variances: np.ndarray  # (1, d)
+
+
+class FactorConstants(NamedTuple):
+    """What the loop knows of the data, float64."""
+
+    weight: np.ndarray  # (): sum of the weights
+    centre: np.ndarray  # (d,): mean of each feature, over the observed values
+    variances: np.ndarray  # (d,): the same of the variance, 0 for a constant feature
+    scatter: np.ndarray  # (d, d): about the mean; (0, 0) where values are missing
+
+
+class FactorFamily(AnalyserFamily):
+    """One factor analyser.
+
+    Parameters
+    ----------
+    n_components : int
+        1.
+    n_factors : int
+        Number of factors q.
+    min_noise : float
+        Least noise variance of a feature, as a share of its variance in the data.
+    """
+
+    name = "factor"
+    params = FactorParams
+    mixes = False
+
+    def __init__(self, n_components: int = 1, n_factors: int = 1, min_noise: float = 1e-9) -> None:
+        if n_components != 1:
+            raise ValueError(f"Factor analysis has one component, got n_components={n_components}.")
+        super().__init__(n_components, n_factors, min_noise)
+
+    def weights_of(self, params: FactorParams) -> np.ndarray:
+        return np.ones(1)
+
+    def constants(self, source: Any) -> FactorConstants:
+        total = total_scatter(source, np.float64)
+        if np.isnan(total.centre).any():
+            seen = observed_moments(source)
+            return FactorConstants(total.weight, seen.means, seen.variances, np.empty((0, 0)))
+        variances = np.maximum(np.diagonal(total.scatter) / total.weight, 0.0)
+        # What a constant feature far from 0 leaves is rounding.
+        constant = variances <= np.square(64 * np.finfo(np.float64).eps * total.centre)
+        return FactorConstants(total.weight, total.centre, np.where(constant, 0.0, variances), total.scatter)
+
+    def start(self, constants: FactorConstants, noise_variances: np.ndarray) -> FactorParams:
+        """Return the best parameters of complete rows for these noise variances (d,)."""
+        noise = np.maximum(noise_variances, self.floors(constants.variances))
+        best = best_loadings(constants.scatter / constants.weight, noise, self.n_factors)
+        return FactorParams(constants.centre[None].copy(), best[None], noise[None])
+
+    def stats_of_constants(self, constants: FactorConstants, prepared: AnalyserPrepared) -> AnalyserStats | None:
+        """Return the record that all rows together would give, made of their scatter alone."""
+        if not constants.scatter.size:
+            return None
+        n, d, q = float(constants.weight), len(constants.centre), self.n_factors
+        slopes, noise = prepared.loadings[0], prepared.noise[0]
+        shift = constants.centre - centres_of(prepared)[0]
+        scatter = constants.scatter + n * np.outer(shift, shift)
+        scaled = slopes / noise[:, None]
+        M = np.eye(q) + scaled.T @ slopes
+        covariance = np.linalg.inv(M)
+        to_factors = covariance @ scaled.T  # (q, d)
+        cross = np.column_stack([scatter @ to_factors.T, n * shift])
+        seconds = np.empty((q + 1, q + 1))
+        seconds[:q, :q] = to_factors @ cross[:, :q] + n * covariance
+        seconds[:q, q] = seconds[q, :q] = n * (to_factors @ shift)
+        seconds[q, q] = n
+        squares = np.diagonal(scatter).copy()
+        outer = seconds[:q, :q] - n * covariance  # sum of z_bar z_bar'
+        residual = squares - np.sum(slopes * (2.0 * cross[:, :q] - slopes @ outer), axis=1)
+        quadratic = float(np.sum(residual / noise) + np.trace(outer))
+        log_det = float(np.log(noise).sum() + np.linalg.slogdet(M)[1])
+        loglik = -0.5 * (n * (d * LOG_2PI + log_det) + quadratic)
+        lacking = np.broadcast_to(np.zeros(()), (1, d, q + 1, q + 1))
+        return AnalyserStats(np.asarray(loglik), np.array([n]), seconds[None], cross[None], squares[None], lacking)
+
+    def em_step(self, stats: AnalyserStats, constants: Any, prepared: AnalyserPrepared, params: Any) -> FactorParams:
+        return FactorParams(*self.regression(stats, prepared, params, self.floors(constants.variances)))
+
+    def m_step(self, stats: AnalyserStats, constants: Any, prepared: AnalyserPrepared, params: Any) -> MStep:
+        new = self.em_step(stats, constants, prepared, params)
+        if not constants.scatter.size:
+            return MStep(new)
+        return MStep(self.start(constants, new.noise_variances[0]))
+
+    def shortfall(self, stats: Any, constants: Any, prepared: Any, old: Any, new: Any) -> float:
+        """What the floors explain, and the rounding of eigenvalues: large beside 1 where a noise variance is small."""
+        floors = super().shortfall(stats, constants, prepared, old, new)
+        return floors + 8 * np.finfo(np.float64).eps * float(np.sum(constants.variances / new.noise_variances[0]))
+
+    def blank_params(self, means: np.ndarray, variances: np.ndarray) -> FactorParams:
+        return FactorParams(np.asarray(means, np.float64), *self.generic(means, variances))
+
+    def example_params(self, n_features: int, draws: Draws) -> FactorParams:
+        d, q = n_features, self.n_factors
+        slopes = 1.0 + draws.normal(d * q).reshape(1, d, q)
+        return FactorParams(6.0 * draws.normal(d).reshape(1, d), slopes, 0.5 + draws.uniform(d).reshape(1, d))
+
+    def sample(self, params: FactorParams, n: int, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
+        """Draw n rows (n, d), and their component (n,), 0."""
+        y = np.zeros(n, np.int64)
+        return self.draw(params, y, draws), y
+
+    def n_free_params(self, n_features: int) -> int:
+        return n_features + self.n_free_loadings(n_features)
+
+
+def best_loadings(covariance: np.ndarray, noise: np.ndarray, n_factors: int) -> np.ndarray:
+    """Return the loadings (d, q) that maximise the likelihood of rows with this covariance, given the noise variances.
+
+    Factors come in the order of what they explain, beside the noise; the largest entry of each is positive, next to the
+    noise.  Factors that the covariance has no room for are 0.
+    """
+    from scipy.linalg import eigh
+
+    d, q = len(noise), min(n_factors, len(noise))
+    slopes = np.zeros((d, n_factors))
+    if not q:
+        return slopes
+    root = np.sqrt(noise)
+    some = {"subset_by_index": [d - q, d - 1]} if d > 32 and 4 * q < d else {}
+    values, vectors = eigh(covariance / root / root[:, None], check_finite=False, **some)
+    values, vectors = values[::-1][:q], vectors[:, ::-1][:, :q]
+    signs = np.where(vectors[np.abs(vectors).argmax(axis=0), np.arange(q)] < 0, -1.0, 1.0)
+    slopes[:, :q] = root[:, None] * vectors * (signs * np.sqrt(np.maximum(values - 1.0, 0.0)))
+    return slopes
