@@ -6,7 +6,10 @@ TARGET static void NAME(cell)(const nearest_job *job, const nearest_memo *memo, 
                               double *stats, void *memory) {
     const ptrdiff_t d = job->d, k = job->k, rows = NAME(rows)(k, d);
     const int few = stats && NAME(few)(k, d);
-    const int sorted = stats && d >= VL && k <= SORTED_CENTROIDS && rows >= 4 * k;
+    const int sorted = stats && !few && NAME(sorted)(k, d);
+    const ptrdiff_t batch = NAME(batch)(k, d);
+    ptrdiff_t settled = start;
+    int32_t labels[CELL_ROWS];
     NAME(scratch) s;
     NAME(dvec) inertia = {0};
     double inertia_tail = 0;
@@ -28,11 +31,13 @@ TARGET static void NAME(cell)(const nearest_job *job, const nearest_memo *memo, 
             continue;
         }
 #endif
-        if (sorted && job->w)
-            NAME(settle_sorted)(job, g, m, &s, stats, &inertia, 1);
-        else if (sorted)
-            NAME(settle_sorted)(job, g, m, &s, stats, &inertia, 0);
-        else if (stats && job->w)
+        if (sorted) {
+            for (ptrdiff_t i = 0; i < m; i++) labels[g + i - settled] = (int32_t)s.nearest[i];
+            if (g + m - settled >= batch || g + m == stop) {
+                NAME(settle_sorted)(job, labels, settled, g + m - settled, stats, &inertia);
+                settled = g + m;
+            }
+        } else if (stats && job->w)
             NAME(settle)(job, g, m, &s, stats, &inertia, &inertia_tail, 1, 1, 0);
         else if (stats)
             NAME(settle)(job, g, m, &s, stats, &inertia, &inertia_tail, 1, 0, 0);

@@ -52,76 +52,118 @@ INLINE TARGET void NAME(settle)(const nearest_job *job, ptrdiff_t start, ptrdiff
     }
 }
 
-/* The same for a group in which each centroid has several rows: rows are taken centroid by centroid, so that a sum is
-   loaded and widened to float64 once for all of them. */
-INLINE TARGET void NAME(sum_rows)(const int nv, const REAL *x, ptrdiff_t d, const unsigned char *row, ptrdiff_t count,
-                                  const REAL *w, const REAL *o, const REAL *mu, NAME(vec) fresh, double *sum,
-                                  NAME(dvec) * inertia, const int weighted, const int partly) {
-    NAME(vec) total[GV], q[GV], shift[GV], center[GV];
+/* ---- the same for a batch of groups in which each centroid has several rows: rows are taken centroid by centroid, so
+   that a sum is loaded, and widened to float64, once for all of them ---- */
+
+/* Row numbers of a batch centroid by centroid; end[c] becomes where those of centroid c end. */
+TARGET NOINLINE void NAME(sort_rows)(const int32_t *RESTRICT labels, ptrdiff_t m, ptrdiff_t k,
+                                     uint16_t *RESTRICT order, int32_t *RESTRICT end) {
+    for (ptrdiff_t c = 0; c <= k; c++) end[c] = 0;
+    for (ptrdiff_t i = 0; i < m; i++) end[labels[i] + 1]++;
+    for (ptrdiff_t c = 0; c < k; c++) end[c + 1] += end[c];
+    for (ptrdiff_t i = 0; i < m; i++) order[end[labels[i]]++] = (uint16_t)i;
+}
+
+typedef struct {
+    const REAL *x, *w, *o, *mu; /* w: NULL for unit weights */
+    ptrdiff_t d;
+    const uint16_t *row;        /* numbers of the rows of one centroid */
+    ptrdiff_t count;
+    double *sum;
+    NAME(dvec) inertia;
+    REAL fresh[VL]; /* 1 in the lanes of the last vector of features that no whole vector holds */
+} NAME(run);
+
+/* Adds the lanes of v to the numbers at `to` in turn, or half upon half with step 0. */
+INLINE TARGET void NAME(widen_into)(double *to, const int step, NAME(vec) v) {
     REAL buffer[VL];
+    STORE(buffer, v);
+    for (int h = 0; h < VL; h += HL) DVEC(to + h * step) += WIDEN(HLOAD(buffer + h));
+}
+
+/* nv vectors of features from j on, nr rows at a time, sums in registers. */
+INLINE TARGET void NAME(sum_rows)(NAME(run) * a, ptrdiff_t j, ptrdiff_t first, ptrdiff_t last, const int nv,
+                                   const int nr, const int weighted, const int partly) {
+    NAME(vec) total[GV], q[GV], shift[GV], center[GV];
+    const NAME(vec) fresh = LOAD(a->fresh);
+    const REAL *RESTRICT x = a->x + j;
     UNROLL for (int v = 0; v < nv; v++) {
-        total[v] = q[v] = SPLAT(0);
-        shift[v] = LOAD(o + v * VL);
-        center[v] = LOAD(mu + v * VL);
+        shift[v] = LOAD(a->o + j + v * VL);
+        center[v] = LOAD(a->mu + j + v * VL);
     }
-    for (ptrdiff_t i = 0; i < count; i++) {
-        const REAL *RESTRICT from = x + row[i] * d;
-        UNROLL for (int v = 0; v < nv; v++) {
-            NAME(vec) r = LOAD(from + v * VL) - shift[v], e = r - center[v];
-            if (partly) {
-                r = r * fresh;
-                e = e * fresh;
-            }
-            if (weighted) {
-                const NAME(vec) weight = SPLAT(w[row[i]]);
-                total[v] = FMA(r, weight, total[v]);
-                q[v] = FMA(e * weight, e, q[v]);
-            } else {
-                total[v] += r;
-                q[v] = FMA(e, e, q[v]);
+    UNROLL for (int v = 0; v < nv * nr; v++) total[v] = q[v] = SPLAT(0);
+    for (ptrdiff_t i = first; i < last; i += nr) {
+        UNROLL for (int t = 0; t < nr; t++) {
+            const ptrdiff_t number = a->row[i + t];
+            const NAME(vec) weight = SPLAT(weighted ? a->w[number] : 1);
+            UNROLL for (int v = 0; v < nv; v++) {
+                NAME(vec) r = LOAD(x + number * a->d + v * VL) - shift[v], e = r - center[v];
+                if (partly) {
+                    r = r * fresh;
+                    e = e * fresh;
+                }
+                if (weighted) {
+                    total[t * nv + v] = FMA(r, weight, total[t * nv + v]);
+                    q[t * nv + v] = FMA(e * weight, e, q[t * nv + v]);
+                } else {
+                    total[t * nv + v] += r;
+                    q[t * nv + v] = FMA(e, e, q[t * nv + v]);
+                }
             }
         }
     }
-    UNROLL for (int v = 0; v < nv; v++) {
-        STORE(buffer, total[v]);
-        for (int h = 0; h < VL; h += HL) DVEC(sum + v * VL + h) += WIDEN(HLOAD(buffer + h));
-        STORE(buffer, q[v]);
-        for (int h = 0; h < VL; h += HL) *inertia += WIDEN(HLOAD(buffer + h));
-    }
+    UNROLL for (int t = 1; t < nr; t++) UNROLL for (int v = 0; v < nv; v++) total[v] += total[t * nv + v];
+    UNROLL for (int v = 0; v < nv; v++) NAME(widen_into)(a->sum + j + v * VL, 1, total[v]);
+    UNROLL for (int v = 1; v < nv * nr; v++) q[0] += q[v];
+    NAME(widen_into)((double *)&a->inertia, 0, q[0]);
 }
 
-INLINE TARGET void NAME(settle_sorted)(const nearest_job *job, ptrdiff_t start, ptrdiff_t m, const NAME(scratch) * s,
-                                       double *stats, NAME(dvec) * inertia, const int weighted) {
-    const ptrdiff_t d = job->d, k = job->k, rest = d % VL;
-    const REAL *x = (const REAL *)job->x + start * d, *o = (const REAL *)job->origin;
-    const REAL *w = weighted ? (const REAL *)job->w + start : NULL;
-    int end[SORTED_CENTROIDS + 1];
-    unsigned char order[256];
-    REAL fresh[VL];
-    for (ptrdiff_t c = 0; c <= k; c++) end[c] = 0;
-    for (int lane = 0; lane < VL; lane++) fresh[lane] = lane >= VL - rest;
-    for (ptrdiff_t i = 0; i < m; i++) end[s->nearest[i] + 1]++;
-    for (ptrdiff_t c = 0; c < k; c++) end[c + 1] += end[c];
-    for (ptrdiff_t i = 0; i < m; i++) order[end[s->nearest[i]]++] = (unsigned char)i;
-    for (ptrdiff_t c = 0; c < k; c++) {
-        const unsigned char *row = order + (c ? end[c - 1] : 0);
-        const ptrdiff_t count = order + end[c] - row;
-        const REAL *mu = (const REAL *)job->centers + c * d;
-        double *sum = stats + k + c * d;
-        ptrdiff_t j = 0;
-        if (count == 0) continue;
-        if (weighted)
-            for (ptrdiff_t i = 0; i < count; i++) stats[c] += w[row[i]];
-        else
-            stats[c] += (double)count;
-        for (; j + GV * VL <= d; j += GV * VL)
-            NAME(sum_rows)(GV, x + j, d, row, count, w, o + j, mu + j, SPLAT(1), sum + j, inertia, weighted, 0);
-        for (; j + VL <= d; j += VL)
-            NAME(sum_rows)(1, x + j, d, row, count, w, o + j, mu + j, SPLAT(1), sum + j, inertia, weighted, 0);
-        if (rest) /* the last whole vector of features, of which only the last `rest` are new */
-            NAME(sum_rows)(1, x + d - VL, d, row, count, w, o + d - VL, mu + d - VL, LOAD(fresh), sum + d - VL, inertia,
-                           weighted, 1);
+INLINE TARGET void NAME(settle_centroid)(NAME(run) * a, const int weighted) {
+    const ptrdiff_t d = a->d, whole = d / VL, n = a->count;
+    ptrdiff_t v = 0;
+    for (; v + GV <= whole; v += GV) NAME(sum_rows)(a, v * VL, 0, n, GV, 1, weighted, 0);
+    for (; v + GV / 2 <= whole; v += GV / 2) {
+        NAME(sum_rows)(a, v * VL, 0, n / 2 * 2, GV / 2, 2, weighted, 0);
+        if (n % 2) NAME(sum_rows)(a, v * VL, n - 1, n, GV / 2, 1, weighted, 0);
     }
+    for (; v < whole; v++) {
+        NAME(sum_rows)(a, v * VL, 0, n / GV * GV, 1, GV, weighted, 0);
+        NAME(sum_rows)(a, v * VL, n / GV * GV, n, 1, 1, weighted, 0);
+    }
+    if (d % VL) NAME(sum_rows)(a, d - VL, 0, n, 1, 1, weighted, 1);
+}
+
+TARGET NOINLINE void NAME(settle_sorted)(const nearest_job *job, const int32_t *labels, ptrdiff_t start, ptrdiff_t m,
+                                         double *stats, NAME(dvec) * inertia) {
+    const ptrdiff_t d = job->d, k = job->k;
+    int32_t end[SORTED_CENTROIDS + 1];
+    uint16_t order[CELL_ROWS];
+    NAME(run) a;
+    a.x = (const REAL *)job->x + start * d;
+    a.w = job->w ? (const REAL *)job->w + start : NULL;
+    a.o = (const REAL *)job->origin;
+    a.d = d;
+    a.inertia = *inertia;
+    for (int lane = 0; lane < VL; lane++) a.fresh[lane] = lane >= VL - d % VL;
+    NAME(sort_rows)(labels, m, k, order, end);
+    for (ptrdiff_t c = 0; c < k; c++) {
+        const ptrdiff_t first = c ? end[c - 1] : 0;
+        a.mu = (const REAL *)job->centers + c * d;
+        a.sum = stats + k + c * d;
+        if (a.w)
+            for (ptrdiff_t i = first; i < end[c]; i++) stats[c] += a.w[order[i]];
+        else
+            stats[c] += (double)(end[c] - first);
+        for (ptrdiff_t i = first; i < end[c]; i += a.count) { /* REAL adds up a limited number of rows */
+            a.row = order + i;
+            a.count = end[c] - i < FLOAT_ROWS ? end[c] - i : FLOAT_ROWS;
+            if (a.w)
+                NAME(settle_centroid)(&a, 1);
+            else
+                NAME(settle_centroid)(&a, 0);
+        }
+    }
+    *inertia = a.inertia;
 }
 
 #if HAS_LOOKUP

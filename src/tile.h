@@ -33,6 +33,7 @@
 #define RESTRICT __restrict__
 #define PREFETCH(p) __builtin_prefetch(p)
 #define INLINE static inline __attribute__((always_inline))
+#define NOINLINE static __attribute__((noinline))
 #ifdef __clang__
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
@@ -42,6 +43,7 @@
 #define RESTRICT __restrict
 #define PREFETCH(p) ((void)0)
 #define INLINE static inline
+#define NOINLINE static
 #define UNROLL
 #endif
 
@@ -65,7 +67,11 @@
 #define FLAT_FEATURES 96
 #define FLAT_CENTROIDS 32
 #define FLAT_BYTES 262144
-#define SORTED_CENTROIDS 60
+#define FLOAT_ROWS 240       /* that float32 may add up */
+#define BATCH_BYTES 524288
+#define SORTED_CENTROIDS 512
+#define SORTED_ROWS 128
+#define SORTED_LEAST 4
 
 /* What a pass over the rows works on.  All arrays are C-contiguous; X, w, origin, centers, half_norms and sqdist are of
    one type, float or double. */

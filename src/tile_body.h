@@ -59,6 +59,18 @@ static ptrdiff_t NAME(rows)(ptrdiff_t k, ptrdiff_t d) {
     return rows < VL ? VL : rows > 240 / VL * VL ? 240 / VL * VL : rows;
 }
 
+/* Rows whose sums are settled together: whole groups, enough for SORTED_ROWS of each centroid if the second-level cache
+   holds them. */
+static ptrdiff_t NAME(batch)(ptrdiff_t k, ptrdiff_t d) {
+    const ptrdiff_t group = NAME(rows)(k, d), wanted = SORTED_ROWS * k < CELL_ROWS ? SORTED_ROWS * k : CELL_ROWS;
+    const ptrdiff_t fit = BATCH_BYTES / (d * REAL_BYTES), rows = fit < wanted ? fit : wanted;
+    return rows <= group ? group : rows / group * group;
+}
+
+static int NAME(sorted)(ptrdiff_t k, ptrdiff_t d) {
+    return VL > 1 && d >= VL && k <= SORTED_CENTROIDS && NAME(batch)(k, d) >= SORTED_LEAST * k;
+}
+
 static size_t NAME(carve)(NAME(scratch) * s, char *memory, ptrdiff_t k, ptrdiff_t d) {
     const int flat = NAME(flat)(k, d);
     const size_t rows = (size_t)NAME(rows)(k, d), dc = (size_t)NAME(chunk)(d);
