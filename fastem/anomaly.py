@@ -205,8 +205,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         check_is_fitted(self, "estimator_")
         if not _explains(self.estimator_):
             raise ValueError(
-                f"{type(self.estimator_).__name__} cannot be explained: it is no Gaussian mixture of fastem (without "
-                "noise) and does not accept missing values."
+                f"{type(self.estimator_).__name__} cannot be explained: it is no Gaussian mixture of fastem and "
+                "does not accept missing values."
             )
         log_conditional, expected = _conditionals(self.estimator_, X)
         return Explanation(log_conditional, -log_conditional - self.usual_surprisal_, expected)

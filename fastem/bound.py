@@ -86,6 +86,8 @@ class LowerBound:
         self._source = MemorySource(
             self.X, validate.weights(sample_weight, len(self.X), self.X.dtype), n_threads=threads.resolve(n_threads)
         )
+        if self.family.allow_nan and self._source.has_nan:
+            self.family = self.family.for_missing()
 
     def _rows(self, X: Any) -> np.ndarray:
         if self._model is not None and hasattr(self._model, "n_features_in_"):

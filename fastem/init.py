@@ -102,7 +102,7 @@ def landscape(source: Any, family: Family) -> Any:
     embed = family.embedding()
     if embed is not None:
         return MappedSource(source, embed)
-    if not family.allow_nan or not np.isnan(source.fold(lambda X, rows: X.sum(keepdims=True)[0], 1)[0]):
+    if not family.allow_nan or not source.has_nan:
         return source
     middle = _observed_means(source).astype(source.dtype)
     return MappedSource(source, lambda X: np.where(np.isnan(X), middle, X))

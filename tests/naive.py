@@ -50,3 +50,34 @@ def gaussian_stats(X, w, labels, params, covariance_type, centres):
     sums = np.array([weighted[:, c] @ (X - centres[c]) for c in range(len(counts))])
     scatter = np.array([(X - m).T @ ((X - m) * weighted[:, c, None]) for c, m in enumerate(centres)])
     return float(w @ loglik), counts, sums, scatter
+
+
+def gaussian_missing(X, params, covariance_type):
+    """Rows with NaN: log p(x_o, z = k) (n, k), completed rows (n, k, d) and conditional covariances (n, k, d, d)."""
+    X = np.asarray(X, np.float64)
+    n, d = X.shape
+    k = len(params.weights)
+    log_joint, filled, spread = np.empty((n, k)), np.empty((n, k, d)), np.zeros((n, k, d, d))
+    sigmas = full_covariances(params.covariances, covariance_type, k, d)
+    for i, x in enumerate(X):
+        m, o = np.flatnonzero(np.isnan(x)), np.flatnonzero(~np.isnan(x))
+        for c, (mu, sigma) in enumerate(zip(params.means, sigmas, strict=True)):
+            observed, cross = sigma[np.ix_(o, o)], sigma[np.ix_(m, o)]
+            shift = np.linalg.solve(observed, x[o] - mu[o])
+            log_det = np.linalg.slogdet(observed)[1]
+            log_joint[i, c] = np.log(params.weights[c]) - 0.5 * (
+                len(o) * np.log(2 * np.pi) + log_det + (x[o] - mu[o]) @ shift
+            )
+            filled[i, c, o], filled[i, c, m] = x[o], mu[m] + cross @ shift
+            spread[i, c][np.ix_(m, m)] = sigma[np.ix_(m, m)] - cross @ np.linalg.solve(observed, cross.T)
+    return log_joint, filled, spread
+
+
+def gaussian_missing_stats(X, w, labels, params, covariance_type, centres):
+    """loglik, counts, sums and full scatter (k, d, d) about `centres`, in expectation over what is missing."""
+    log_joint, filled, spread = gaussian_missing(X, params, covariance_type)
+    loglik, resp = responsibilities(log_joint, labels)
+    weighted = resp * w[:, None]
+    centred = filled - centres
+    scatter = np.einsum("ik,ikj,ikl->kjl", weighted, centred, centred) + np.einsum("ik,ikjl->kjl", weighted, spread)
+    return float(w @ loglik), weighted.sum(axis=0), np.einsum("ik,ikj->kj", weighted, centred), scatter

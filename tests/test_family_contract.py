@@ -115,7 +115,7 @@ def test_fused_kernel_equals_the_two_steps_done_apart(name, weighted, missing):
     family, _, X, start = problem(name)
     if missing and not family.allow_nan:
         pytest.skip("a family of complete rows")
-    X = with_missing(X) if missing else X
+    family, X = (family.for_missing(), with_missing(X)) if missing else (family, X)
     w = Draws(1).uniform(len(X)) if weighted else np.empty(0)
     prepared = family.prepare(start, X.dtype)
     log_joint = family.log_joint(X, prepared, 1)
@@ -140,7 +140,7 @@ def test_objective_never_falls(name, dtype, seed, missing):
     family, _, X, start = problem(name, seed=seed)
     if missing and not family.allow_nan:
         pytest.skip("a family of complete rows")
-    X = with_missing(X) if missing else X
+    family, X = (family.for_missing(), with_missing(X)) if missing else (family, X)
     run = fit(family, start, X.astype(dtype))  # certified: raises where it falls
     assert len(run.objectives) > 1
     slack = 64 * np.finfo(dtype).eps * (1 + np.abs(run.objectives[1:]))
@@ -164,6 +164,44 @@ def test_a_floor_lowers_the_objective_by_no_more_than_the_shortfall(name):
     shortfall = family.shortfall(stats, constants, prepared, fitted, new)
     assert after < before, "the floor was meant to hurt"
     assert before - after <= shortfall + 1e-12
+
+
+def incomplete(name, n):
+    """A family that takes missing values, rows that have some, and a start."""
+    family, _, X, start = problem(name, n)
+    if not family.allow_nan:
+        pytest.skip("a family of complete rows")
+    return family.for_missing(), with_missing(X), start
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_missing_values_keep_weights_and_order_and_additivity(name):
+    family, X, start = incomplete(name, 2 * CELL + 300)
+    assert_close(merge(expect(family, start, X[:900]), expect(family, start, X[900:])), expect(family, start, X))
+    m = 1 + np.arange(len(X)) % 3
+    assert_close(fit(family, start, X, m).params, fit(family, start, np.repeat(X, m, axis=0)).params)
+    w = (np.arange(len(X)) % 4 > 0).astype(float)
+    assert_close(fit(family, start, X, w).params, fit(family, start, X[w > 0]).params)
+    reference, order = fit(family, start, X, max_iter=10).params, np.array([2, 0, 1])
+    shuffled = np.ascontiguousarray(X[np.argsort(Draws(5).uniform(len(X)))])
+    assert_close(fit(family, start, shuffled, max_iter=10).params, reference)
+    assert_close(fit(family, permuted(start, order), X, max_iter=10).params, permuted(reference, order))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_missing_values_in_float32_give_float64s_answer(name):
+    family, X, start = incomplete(name, 3000)
+    rounded = X.astype(np.float32)
+    want = fit(family, start, rounded.astype(np.float64), max_iter=15, tol=0)
+    assert_close(fit(family, start, rounded, max_iter=15, tol=0).params, want.params, 2e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_complete_rows_are_the_same_to_kernels_for_missing_values(name):
+    family, _, X, start = problem(name)
+    if not family.allow_nan:
+        pytest.skip("a family of complete rows")
+    assert_close(fit(family.for_missing(), start, X, max_iter=10).params, fit(family, start, X, max_iter=10).params)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -278,14 +316,18 @@ for name in sorted(families.FAMILIES):
     params = family.example_params(4, Draws(0))
     X = family.sample(params, 40_001, Draws(1))[0]
     X = np.ascontiguousarray(X[np.argsort(Draws(2).uniform(len(X)))])
-    for dtype in ("f4", "f8"):
-        prepared = family.prepare(params, np.dtype(dtype))
-        for n_threads in (1, 2, 7):
-            source = MemorySource(X.astype(dtype), n_threads=n_threads)
-            stats = source.accumulate(family, prepared)
-            joint = family.log_joint(source.X, prepared, n_threads)
-            bits = b"".join(field.tobytes() for field in (*stats, joint))
-            digests[f"{name} {dtype} {n_threads}"] = hashlib.sha256(bits).hexdigest()
+    holes = np.where(Draws(3).uniform(X.size).reshape(X.shape) < 0.2, np.nan, X)
+    for kind, rows, model in (("complete", X, family), ("missing", holes, family.for_missing())):
+        if rows is holes and not family.allow_nan:
+            continue
+        for dtype in ("f4", "f8"):
+            prepared = model.prepare(params, np.dtype(dtype))
+            for n_threads in (1, 2, 7):
+                source = MemorySource(rows.astype(dtype), n_threads=n_threads)
+                stats = source.accumulate(model, prepared)
+                joint = model.log_joint(source.X, prepared, n_threads)
+                bits = b"".join(field.tobytes() for field in (*stats, joint))
+                digests[f"{name} {kind} {dtype} {n_threads}"] = hashlib.sha256(bits).hexdigest()
 print(json.dumps(digests))
 """
 
@@ -295,7 +337,7 @@ def test_same_bits_for_1_2_and_7_threads():
     output = subprocess.run([sys.executable, "-c", BITS], env=environment, capture_output=True, text=True, timeout=200)
     assert output.returncode == 0, output.stderr
     digests = json.loads(output.stdout)
-    assert len(digests) == 6 * len(NAMES)
+    assert len(digests) == 6 * len(NAMES) + 6 * sum(families.make(name, K).allow_nan for name in NAMES)
     for key, digest in digests.items():
         assert digest == digests[key[:-1] + "1"], key
 

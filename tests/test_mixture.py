@@ -265,8 +265,8 @@ def test_bad_parameters_are_refused_in_one_sentence(parameters, message):
 
 def test_bad_rows_weights_and_unfitted_models_are_refused():
     X = load_iris().data
-    with pytest.raises(ValueError, match="NaN"):
-        GaussianMixture(2).fit(np.where(X[3, 1] == X, np.nan, X))
+    with pytest.raises(ValueError, match="infinity"):
+        GaussianMixture(2).fit(np.where(X[3, 1] == X, np.inf, X))
     with pytest.raises(ValueError, match="Negative values"):
         GaussianMixture(2).fit(X, sample_weight=-np.ones(150))
     with pytest.raises(NotFittedError):

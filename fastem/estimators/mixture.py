@@ -42,6 +42,11 @@ class BaseMixture(DensityMixin, EMEstimator):
         """Return the family to fit."""
         raise NotImplementedError
 
+    def _family_of(self, source: MemorySource) -> Family:
+        """Return the family to fit, or to score with, on these rows."""
+        family = self._family()
+        return family.for_missing() if family.allow_nan and source.has_nan else family
+
     def _given(self, family: Family, n_features: int) -> dict[str, np.ndarray]:
         """Return the parameters that the user starts with, checked, by field."""
         return {}
@@ -95,7 +100,7 @@ class BaseMixture(DensityMixin, EMEstimator):
             )
         known = validate.labels(labels, len(X), self.n_components)
         source = MemorySource(X, self._weights(sample_weight, X), known, self._threads())
-        family = self._family()
+        family = self._family_of(source)
         warm = self.warm_start and hasattr(self, "converged_")
         result = em.run(
             source,
@@ -146,7 +151,7 @@ class BaseMixture(DensityMixin, EMEstimator):
         """Return checked rows, the family, and its prepared parameters, for a pass over new rows."""
         check_is_fitted(self)
         X = self._table(X, reset=False)
-        family = self._family()
+        family = self._family_of(MemorySource(X))
         return X, family, family.prepare(self._fitted_params(family), X.dtype)
 
     def score_samples(self, X: Any) -> np.ndarray:

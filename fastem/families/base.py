@@ -61,6 +61,13 @@ class Family(ABC):
         """Refuse rows with values that the family cannot have, by a ValueError of one sentence."""
         return None
 
+    def for_missing(self) -> Family:
+        """Return the same model for rows with missing values (NaN): itself, unless these need kernels of their own.
+
+        Asked of families with `allow_nan`, where there are such rows.
+        """
+        return self
+
     @abstractmethod
     def layout(self, n_features: int) -> grid.Layout:
         """Shape of the additive record."""

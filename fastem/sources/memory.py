@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -68,8 +69,21 @@ class MemorySource:
         """Sum of the weights."""
         return float(self.sample_weight.sum(dtype=np.float64)) if self.sample_weight.size else float(self.n_rows)
 
+    @cached_property
+    def has_nan(self) -> bool:
+        """Whether a value is missing (NaN); one pass over the rows, the first time."""
+
+        def cell(X: np.ndarray, rows: slice) -> np.ndarray:
+            suspicious = np.isnan(X.sum())  # without a mask; an overflowing sum is no proof
+            return np.array([suspicious and np.isnan(X).any()], np.float64)
+
+        return bool(self.fold(cell, 1)[0])
+
     def _but(self, labels: np.ndarray, n_threads: int) -> MemorySource:
-        return type(self)(self.X, self.sample_weight, labels, n_threads)
+        other = type(self)(self.X, self.sample_weight, labels, n_threads)
+        if "has_nan" in self.__dict__:
+            other.has_nan = self.has_nan
+        return other
 
     def with_threads(self, n_threads: int) -> MemorySource:
         """Return the same rows, read by another number of threads."""

@@ -46,6 +46,7 @@ class GaussianFamily(EllipticalFamily):
 
     name = "gaussian"
     params: type[Any] = GaussianParams
+    allow_nan = True
     may_fall = True
     max_refills = 5
 
@@ -62,6 +63,13 @@ class GaussianFamily(EllipticalFamily):
         self.fixed = frozenset(fixed)
         self.assignment = assignment
         self.rescue = rescue
+
+    def for_missing(self) -> GaussianFamily:
+        from fastem.families.gaussian.missing import MissingValues
+
+        other = copy.copy(self)
+        other.type = other.kernels = MissingValues(self.covariance_type)
+        return other
 
     def layout(self, n_features: int) -> Layout:
         return self.kernels.layout(self.n_parts, n_features)
@@ -129,28 +137,25 @@ class GaussianFamily(EllipticalFamily):
         total = float(stats.counts.sum())
         if not good.size or stats.counts[kept].sum() <= LOST * total:
             return stats
+        middle = stats.counts[kept] @ prepared_means(prepared)[kept] / stats.counts[kept].sum()
         fields = {name: getattr(stats, name).copy() for name in ("counts", "sums", "scatter") if hasattr(stats, name)}
         share = total / self.n_components if "scatter" in fields else float(rows.weights[good].min())
         for c, row in zip(vacant, good, strict=False):
-            shift = rows.X[row].astype(np.float64) - prepared_means(prepared)[c]
+            X = np.where(np.isnan(rows.X[row]), middle, rows.X[row].astype(np.float64))
+            shift = X - prepared_means(prepared)[c]
             fields["counts"][c] = share
             fields["sums"][c] = share * shift
             if "scatter" in fields:
-                fields["scatter"][c] = share * (self._mean_covariance(stats, kept) + self._outer(shift))
+                fields["scatter"][c] = share * (self._mean_covariance(stats, kept) + _outer(shift, stats.scatter))
         return stats._replace(**fields)
 
     def _mean_covariance(self, stats: Any, kept: np.ndarray) -> np.ndarray:
         """Return the covariance of one component: that of `kept` components (m,) on average."""
         counts = stats.counts[kept]
         within = stats.scatter[kept].sum(axis=0) - sum(
-            n * self._outer(s / n) for n, s in zip(counts, stats.sums[kept], strict=True) if n > 0
+            n * _outer(s / n, stats.scatter) for n, s in zip(counts, stats.sums[kept], strict=True) if n > 0
         )
         return np.asarray(within / counts.sum())
-
-    def _outer(self, shift: np.ndarray) -> np.ndarray:
-        """Return second moments of one vector (d,) in the shape that the record of one component has."""
-        squares = np.square(shift)
-        return {"full": np.outer(shift, shift), "diag": squares, "spherical": squares.sum()}[self.covariance_type]
 
     def shortfall(self, stats: Any, constants: Any, prepared: Any, old: GaussianParams, new: GaussianParams) -> float:
         def q(params: GaussianParams) -> float:
@@ -208,3 +213,9 @@ class GaussianFamily(EllipticalFamily):
         k, d = self.n_components, n_features
         free = {"weights": k - 1, "means": k * d, "covariances": int(self.type.n_covariance_params(k, d))}
         return sum(count for name, count in free.items() if name not in self.fixed)
+
+
+def _outer(shift: np.ndarray, scatter: np.ndarray) -> np.ndarray:
+    """Return second moments of one vector (d,) in the shape that a record's scatter has for one component."""
+    squares = np.square(shift)
+    return np.outer(shift, shift) if scatter.ndim == 3 else squares if scatter.ndim == 2 else squares.sum()

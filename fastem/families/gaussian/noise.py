@@ -16,7 +16,7 @@ import numpy as np
 
 from fastem.draws import Draws
 from fastem.families.base import MStep
-from fastem.families.elliptical.records import GaussianParams, updated_means
+from fastem.families.elliptical.records import GaussianParams, refuse_empty, updated_means
 from fastem.families.gaussian.family import GaussianFamily
 
 # Share of the noise at the start; EM cannot leave 0.
@@ -67,6 +67,11 @@ class NoisyGaussianFamily(GaussianFamily):
         if covariance_type == "tied":
             self.kernels = importlib.import_module("fastem.families.elliptical.full")
 
+    def for_missing(self) -> NoisyGaussianFamily:
+        from fastem.families.gaussian.missing import MissingNoisyFamily
+
+        return MissingNoisyFamily(self.n_components, self.covariance_type, self.reg_covar, self.assignment)
+
     @property
     def n_parts(self) -> int:
         return self.n_components + 1
@@ -79,10 +84,11 @@ class NoisyGaussianFamily(GaussianFamily):
             w = source.weights_of(rows)
             counted = X[w > 0] if w.size else X
             if len(counted):
-                corners.append(np.array([counted.min(axis=0), counted.max(axis=0)], np.float64))
+                corners.append(np.array([np.fmin.reduce(counted), np.fmax.reduce(counted)], np.float64))
 
         source.each_block(block)
-        box = np.array([np.min([low for low, _ in corners], axis=0), np.max([high for _, high in corners], axis=0)])
+        box = np.array([np.fmin.reduce([low for low, _ in corners]), np.fmax.reduce([high for _, high in corners])])
+        refuse_empty(np.isnan(box[0]))
         return _with_volume(box)
 
     def prepare(self, params: NoisyParams, dtype: np.dtype, previous: Any = None) -> Any:  # type: ignore[override]
@@ -99,7 +105,11 @@ class NoisyGaussianFamily(GaussianFamily):
         flat, offsets = prepared.precisions_cholesky.copy(), prepared.offsets.copy()
         flat[k] = 0.0
         offsets[k] = prepared.log_weights[k] + params.log_density
-        return prepared._replace(precisions_cholesky=flat, offsets=offsets)
+        return self._with_noise(prepared._replace(precisions_cholesky=flat, offsets=offsets), params)
+
+    def _with_noise(self, prepared: Any, params: NoisyParams) -> Any:
+        """Return the prepared parameters with what else the kernels must know of the noise: nothing."""
+        return prepared
 
     def _factors(self, params: NoisyParams) -> np.ndarray:
         """Return a factor for each component."""
