@@ -119,6 +119,17 @@ def mixture_data(shape: Shape, dtype: str = "float64") -> tuple[np.ndarray, Mixt
     return X, mixture_start(X, shape.k)
 
 
+def factor_data(n: int, d: int, q: int, dtype: str = "float64") -> np.ndarray:
+    """Return rows (n, d) of a factor analyser: loadings N(0, 1), noise of standard deviation 0.5 to 1.5."""
+    rng = np.random.default_rng(0)
+    loadings, noise, mean = rng.standard_normal((q, d)), rng.uniform(0.5, 1.5, d), rng.uniform(-4, 4, d)
+    X = np.empty((n, d), dtype)
+    for rows in blocks(n):
+        m = len(X[rows])
+        X[rows] = mean + rng.standard_normal((m, q)) @ loadings + noise * rng.standard_normal((m, d))
+    return X
+
+
 def mixture_start(X: np.ndarray, k: int) -> MixtureStart:
     """Return the starting point for any rows."""
     n, d = X.shape

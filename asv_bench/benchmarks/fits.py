@@ -6,7 +6,7 @@ import numpy as np
 
 import fastem
 
-from .data import KMEANS_SHAPES, MIXTURE_SHAPES, MORE_MIXTURE_SHAPES, kmeans_data, mixture_data
+from .data import KMEANS_SHAPES, MIXTURE_SHAPES, MORE_MIXTURE_SHAPES, Shape, factor_data, kmeans_data, mixture_data
 
 DTYPES = ["float32", "float64"]
 KMEANS = {str(shape): shape for shape in KMEANS_SHAPES}
@@ -67,6 +67,30 @@ class GaussianMixtureFit:
 
     def track_log_likelihood_per_row(self, shape, dtype):
         return float(quietly(self.model.fit, self.X).lower_bound_)
+
+    track_log_likelihood_per_row.unit = "nats"
+
+
+class FactorAnalysisFit:
+    """Twenty iterations of factor analysis: on the covariance, and on rows of which a tenth is missing."""
+
+    params = (["complete", "missing"], DTYPES)
+    param_names = ("rows", "dtype")
+    timeout = 300
+
+    def setup(self, rows, dtype):
+        n = Shape(100_000, 32, 5).shrunk().n
+        self.X = factor_data(n, 32, 5, dtype)
+        if rows == "missing":
+            self.X[np.random.default_rng(1).random(self.X.shape) < 0.1] = np.nan
+        self.model = fastem.FactorAnalysis(5, max_iter=20, tol=0)
+        quietly(self.model.fit, self.X[:FEW])
+
+    def time_fit(self, rows, dtype):
+        quietly(self.model.fit, self.X)
+
+    def track_log_likelihood_per_row(self, rows, dtype):
+        return float(quietly(self.model.fit, self.X).loglike_[-1] / len(self.X))
 
     track_log_likelihood_per_row.unit = "nats"
 
