@@ -40,9 +40,10 @@ def centers_of(params):
 
 
 def covariances_of(params):
-    """The covariances, made of loadings and noise where they are not parameters."""
-    if hasattr(params, "covariances"):
-        return params.covariances
+    """The covariances, made of loadings and noise where they are not parameters; or matrices that stand for them."""
+    for name in ("covariances", "scales"):
+        if hasattr(params, name):
+            return getattr(params, name)
     diagonal = np.eye(params.noise_variances.shape[1]) * params.noise_variances[:, None]
     return params.loadings @ np.swapaxes(params.loadings, 1, 2) + diagonal
 
