@@ -29,6 +29,7 @@ _HOME = {
     "FactorAnalysis": "fastem.estimators.factor",
     "Mixture": "fastem.estimators.generic",
     "PoissonMixture": "fastem.estimators.discrete",
+    "StudentTMixture": "fastem.estimators.student",
     "IterationInfo": "fastem.monitor",
     "LowerBound": "fastem.bound",
     "MonotonicityError": "fastem.monitor",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from fastem.estimators.generic import Mixture as Mixture
     from fastem.estimators.kmeans import KMeans as KMeans
     from fastem.estimators.minibatch import MiniBatchKMeans as MiniBatchKMeans
+    from fastem.estimators.student import StudentTMixture as StudentTMixture
     from fastem.monitor import IterationInfo as IterationInfo
     from fastem.monitor import MonotonicityError as MonotonicityError
     from fastem.persist import load as load

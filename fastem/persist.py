@@ -26,6 +26,7 @@ _CLASSES = {
     "FactorAnalysis": "fastem.estimators.factor",
     "Mixture": "fastem.estimators.generic",
     "PoissonMixture": "fastem.estimators.discrete",
+    "StudentTMixture": "fastem.estimators.student",
 }
 
 

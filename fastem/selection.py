@@ -38,6 +38,7 @@ MODELS = {
     "bernoulli": "BernoulliMixture",
     "poisson": "PoissonMixture",
     "categorical": "CategoricalMixture",
+    "student": "StudentTMixture",
 }
 SILHOUETTE_ROWS = 4000
 CHUNK_ROWS = 1 << 16
@@ -124,7 +125,7 @@ def select(
         The rows.
     n_components : iterable of int, int or None
         The numbers of components to try; None means 1 to 9 (or to the number of rows).
-    model : {"gmm", "kmeans", "bernoulli", "poisson", "categorical"} or estimator
+    model : {"gmm", "kmeans", "bernoulli", "poisson", "categorical", "student"} or estimator
         What to fit; an estimator of `fastem` brings its own parameters.
     covariance_types : str, sequence of str or None
         Covariance types to try, of a Gaussian mixture; None means all four for "gmm", and an estimator's own.
@@ -272,12 +273,13 @@ class _Search:
             if asked is not None:
                 raise ValueError(f"{type(self.estimator).__name__} has no covariance types to choose among.")
             return [None]
+        known = getattr(self.estimator, "_covariance_types", COVARIANCE_TYPES)
         if asked is None:
-            return list(COVARIANCE_TYPES) if self.by_name else [self.estimator.covariance_type]
+            return list(known) if self.by_name else [self.estimator.covariance_type]
         kinds = [asked] if isinstance(asked, str) else list(asked)
-        unknown = [kind for kind in kinds if kind not in COVARIANCE_TYPES]
+        unknown = [kind for kind in kinds if kind not in known]
         if unknown or not kinds:
-            raise ValueError(f"covariance_types must be among {', '.join(COVARIANCE_TYPES)}, got {unknown or kinds!r}.")
+            raise ValueError(f"covariance_types must be among {', '.join(known)}, got {unknown or kinds!r}.")
         return list(dict.fromkeys(kinds))
 
     def run(self, cells: list[tuple[int, str | None]], progress: Callable[[Progress], Any] | None) -> dict:

@@ -81,3 +81,40 @@ def gaussian_missing_stats(X, w, labels, params, covariance_type, centres):
     centred = filled - centres
     scatter = np.einsum("ik,ikj,ikl->kjl", weighted, centred, centred) + np.einsum("ik,ikjl->kjl", weighted, spread)
     return float(w @ loglik), weighted.sum(axis=0), np.einsum("ik,ikj->kj", weighted, centred), scatter
+
+
+def mahalanobis(X, means, scales, covariance_type):
+    """Squared distances (n, k), and the matrices' log-determinants (k,)."""
+    X = np.asarray(X, np.float64)
+    k, d = means.shape
+    matrices = full_covariances(scales, covariance_type, k, d)
+    centred = X[:, None] - means
+    distances = np.einsum("nkj,kjl,nkl->nk", centred, np.linalg.inv(matrices), centred)
+    return distances, np.linalg.slogdet(matrices)[1]
+
+
+def student_log_joint(X, params, covariance_type):
+    """log p(x_i, z_i = k) (n, k) of a mixture of Student-t distributions, by their density."""
+    from scipy.special import gammaln
+
+    d, nu = params.means.shape[1], params.dofs
+    distances, log_det = mahalanobis(X, params.means, params.scales, covariance_type)
+    level = gammaln((nu + d) / 2) - gammaln(nu / 2) - d / 2 * np.log(nu * np.pi) - log_det / 2
+    return np.log(params.weights) + level - (nu + d) / 2 * np.log1p(distances / nu)
+
+
+def student_stats(X, weighted, params, covariance_type, centres):
+    """counts, logs, masses, sums and full scatter (k, d, d) about `centres` for weighted responsibilities (n, k).
+
+    The expectations of u and log u are those of a gamma distribution, as Peel and McLachlan give them.
+    """
+    from scipy.special import digamma
+
+    X = np.asarray(X, np.float64)
+    distances, _ = mahalanobis(X, params.means, params.scales, covariance_type)
+    shape, rate = (params.dofs + X.shape[1]) / 2, (params.dofs + distances) / 2
+    expected, expected_log = shape / rate, digamma(shape) - np.log(rate)
+    masses = weighted * expected
+    sums = np.array([masses[:, c] @ (X - m) for c, m in enumerate(centres)])
+    scatter = np.array([(X - m).T @ ((X - m) * masses[:, c, None]) for c, m in enumerate(centres)])
+    return weighted.sum(axis=0), (weighted * expected_log).sum(axis=0), masses.sum(axis=0), sums, scatter

@@ -33,6 +33,11 @@ class EMEstimator(BaseEstimator):
     drop_restarts: bool = False  # the same
     escape: str | None = None  # the same
 
+    def _keep_arguments(self, arguments: dict[str, Any]) -> None:
+        """Store the constructor's ``locals()`` under their own names, which is all that it may do (scikit-learn)."""
+        for name in self._get_param_names():
+            setattr(self, name, arguments[name])
+
     def _check_shared_parameters(self) -> None:
         check = validate.parameter
         least = self._least_max_iter

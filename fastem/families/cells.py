@@ -28,6 +28,7 @@ from fastem.families.math import (
     fix_labels,
     load_weights,
     log,
+    log1p,
     padded,
     settle,
     shares,
@@ -35,7 +36,7 @@ from fastem.families.math import (
 )
 from fastem.jit import Sweep, each_cell, kernel, sweep
 
-__all__ = ["Expected", "accumulator", "exp", "expectation", "log", "only_log_joint"]
+__all__ = ["Expected", "accumulator", "exp", "expectation", "log", "log1p", "only_log_joint"]
 
 
 class Expected(NamedTuple):

@@ -1,4 +1,4 @@
-"""What the mixture kernels share: inlined exp and log, transposed blocks of rows, and responsibilities.
+"""What the mixture kernels share: inlined exp and logarithms, transposed blocks of rows, and responsibilities.
 
 A kernel works on blocks of at most `BLOCK` rows.  A block is transposed and taken relative to an origin inside the
 data, XT[j, r] = X[start + r, j] - origin[j], so that every inner loop runs over rows, contiguous and without a
@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from llvmlite import ir
 from numba.core import types
-from numba.extending import intrinsic, overload
+from numba.extending import intrinsic, overload, register_jitable
 
 from fastem.jit import kernel
 
@@ -111,6 +111,11 @@ def log(x):
     raise NotImplementedError("only within compiled kernels")
 
 
+def log1p(x):
+    """log(1 + x) of x >= 0 to about one unit in the last place; only for kernels."""
+    raise NotImplementedError("only within compiled kernels")
+
+
 # exp(x) = 2^n exp(r), |r| <= ln(2) / 2: adding 1.5 * 2^52 rounds x / ln(2) to the integer n, which then sits in the
 # low bits of the sum; ln(2) is subtracted in two parts; the polynomial interpolates (exp(r) - 1 - r) / r^2 at
 # Chebyshev nodes (error 2e-17; float32 1e-8); n is added to the exponent's bits.
@@ -187,6 +192,21 @@ def _log32(x):
     return whole * f32(0.693359375) + (whole * f32(-0.00021219444005469057) + (f - (half - s * (half + z * p))))
 
 
+# What the sum 1 + x loses is x - ((1 + x) - 1), exactly, and counts for less by the slope of the logarithm.
+def _log1p64(x):
+    w = 1.0 + x
+    return _log64_(w) + (x - (w - 1.0)) / w
+
+
+def _log1p32(x):
+    w = np.float32(1.0) + x
+    return _log32_(w) + (x - (w - np.float32(1.0))) / w
+
+
+_log64_ = register_jitable(**_EXACT)(_log64)
+_log32_ = register_jitable(**_EXACT)(_log32)
+
+
 @overload(exp, jit_options=_EXACT)
 def _typed_exp(x):
     return {types.float64: _exp64, types.float32: _exp32}.get(x)
@@ -195,6 +215,11 @@ def _typed_exp(x):
 @overload(log, jit_options=_EXACT)
 def _typed_log(x):
     return {types.float64: _log64, types.float32: _log32}.get(x)
+
+
+@overload(log1p, jit_options=_EXACT)
+def _typed_log1p(x):
+    return {types.float64: _log1p64, types.float32: _log1p32}.get(x)
 
 
 @kernel

@@ -1,7 +1,7 @@
 r"""Mixtures of multivariate Student-t distributions: clusters with outliers (Peel and McLachlan, 2000).
 
-A row of component k is normal with a precision of its own: u ~ Gamma(nu_k / 2, nu_k / 2), x given u ~ N(mu_k, Sigma_k/u).
-Then x has the density
+A row of component k is normal with a precision of its own: u ~ Gamma(nu_k / 2, nu_k / 2) and x given u
+~ N(mu_k, Sigma_k / u).  Then x has the density
 
     p(x given z = k) = Gamma((nu + d) / 2) / Gamma(nu / 2) |nu pi Sigma|^(-1/2) (1 + q / nu)^(-(nu + d) / 2),
 
@@ -11,7 +11,8 @@ with q = (x - mu)' inverse(Sigma) (x - mu), and the E-step knows of u, besides t
 
 rows far away count for less.  It collects, centred on the current means m,
 
-    counts = sum r,   logs = sum r E[log u],   masses = sum r u,   sums = sum r u (x - m),   scatter = sum r u (x-m)(x-m)'.
+    counts = sum r,   logs = sum r E[log u],   masses = sum r u,
+    sums = sum r u (x - m),   scatter = sum r u (x - m)(x - m)'.
 
 The M-step is that of parameter expansion (PX-EM): u has an unknown scale a as well, whose estimate masses / counts is
 absorbed by Sigma.  It costs nothing, raises the likelihood as surely, and needs fewer iterations:
@@ -38,11 +39,11 @@ import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import digamma, gammaln, polygamma
+from scipy.special import betaln, digamma, gammaln, polygamma
 
 from fastem.draws import Draws
 from fastem.families.base import MStep
-from fastem.families.cells import accumulator, expectation, log, only_log_joint
+from fastem.families.cells import accumulator, expectation, log, log1p, only_log_joint
 from fastem.families.elliptical.family import EllipticalFamily
 from fastem.families.elliptical.records import alive, updated_means
 from fastem.jit import Sweep, kernel
@@ -113,7 +114,7 @@ def heavy_tails(
     distances,  # (k, STRIDE) OUT: q
 ):
     """Turn the Gaussian's exponents into log-densities of Student-t distributions."""
-    one, minus_inf = best.dtype.type(1), best.dtype.type(-np.inf)
+    minus_inf = best.dtype.type(-np.inf)
     limit = best.dtype.type(1e300 if best.itemsize == 8 else 1e36)
     for r in range(rows):
         best[r] = minus_inf
@@ -125,7 +126,7 @@ def heavy_tails(
             q = best.dtype.type(-2) * log_joint[c, r]
             near = q < limit  # neither overflowed nor NaN
             q = q if near else limit
-            value = level - power * log(one + q * inverse)
+            value = level - power * log1p(q * inverse)
             value = value if near else minus_inf
             distances[c, r] = q
             log_joint[c, r] = value
@@ -251,7 +252,7 @@ class StudentFamily(EllipticalFamily):
     def prepare(self, params: StudentParams, dtype: np.dtype, previous: Any = None) -> StudentPrepared:
         inner = self.type.prepare(params, dtype)
         d, nu = params.means.shape[1], params.dofs
-        level = gammaln(0.5 * (nu + d)) - gammaln(0.5 * nu) - 0.5 * d * np.log(nu * math.pi)
+        level = gammaln(0.5 * d) - betaln(0.5 * nu, 0.5 * d) - 0.5 * d * np.log(nu * math.pi)
         nothing = np.zeros(len(nu))
         return StudentPrepared(
             origin=inner.origin,
