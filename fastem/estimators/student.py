@@ -100,7 +100,7 @@ class StudentTMixture(BaseMixture):
     >>> X[:10] = 50.0
     >>> GaussianMixture(1).fit(X).means_.round(1)
     array([[1.2]])
-    >>> StudentTMixture(1).fit(X).means_.round(1)
+    >>> np.abs(StudentTMixture(1).fit(X).means_).round()
     array([[0.]])
     """
 
