@@ -4,11 +4,12 @@
    When centroids move, u grows by the movement of its own and l shrinks by the largest movement among the others; while
    u < l, or u < half the distance from its centroid to the next one, the row can't change and X is not even read.
    Rows that fail are tightened by their true distance, and those that still fail are packed into dense groups for the
-   tile (best and second best).
+   tile (best and second best).  Where nearly all rows of a cell fail, it is searched as it stands.
 
    Rounding.  With e = machine epsilon of REAL, direct distances are off by less than (d + 8) e relative, squared
    distances from scores by less than E = (d + 8) e (|r|^2 + max |c|^2) absolute.  u is widened by the first, l by
-   2 E: once for its own error, once more so that rows whose scores the tile itself can't tell apart are left to it. */
+   2 E: once for its own error, once more so that rows whose scores the tile itself can't tell apart are left to it.
+   Bounds that are taken from scores and from norms in REAL alike are widened by twice as much. */
 
 INLINE TARGET REAL NAME(direct)(const REAL *RESTRICT x, const REAL *RESTRICT o, const REAL *RESTRICT mu, ptrdiff_t d,
                                 double *norm) {
@@ -39,16 +40,51 @@ INLINE TARGET REAL NAME(lower_bound)(REAL second, double norm, const nearest_mem
     return (REAL)(square > 0 ? sqrt(square) * (1 - 2 * (double)EPSILON) : 0);
 }
 
-/* Bounds of a group right after `search` with second best, every row of it: the full pass that starts a memo. */
-TARGET static void NAME(start_bounds)(const nearest_job *job, const nearest_memo *memo, ptrdiff_t start, ptrdiff_t m,
-                                      const NAME(scratch) * s) {
-    const ptrdiff_t d = job->d;
-    for (ptrdiff_t i = 0; i < m; i++) {
-        double norm;
-        const REAL sqdist = NAME(direct)((const REAL *)job->x + (start + i) * d, (const REAL *)job->origin,
-                                         (const REAL *)job->centers + (ptrdiff_t)s->nearest[i] * d, d, &norm);
-        ((REAL *)memo->upper)[start + i] = NAME(upper_bound)(sqdist, d);
-        ((REAL *)memo->lower)[start + i] = NAME(lower_bound)(s->second[i], norm, memo, d);
+/* Squared norms of the rows of a group, relative to the origin: from the transposed copy that `search` left, if it
+   holds all features. */
+INLINE TARGET void NAME(row_norms)(const nearest_job *job, const REAL *x, ptrdiff_t m, const NAME(scratch) * s,
+                                   REAL *norms) {
+    const ptrdiff_t d = job->d, vectors = (m + VL - 1) / VL, full = vectors / NV * NV;
+    const REAL *RESTRICT o = (const REAL *)job->origin;
+    if (NAME(flat)(job->k, d) || NAME(chunk)(d) < d) {
+        for (ptrdiff_t i = 0; i < m; i++, x += d) {
+            NAME(hvec) q[4] = {{0}, {0}, {0}, {0}};
+            REAL tail = 0;
+            ptrdiff_t j = 0;
+            for (; j + 4 * HL <= d; j += 4 * HL) UNROLL for (int t = 0; t < 4; t++) {
+                    const NAME(hvec) r = HLOAD(x + j + t * HL) - HLOAD(o + j + t * HL);
+                    q[t] += r * r;
+                }
+            for (; j < d; j++) tail += (x[j] - o[j]) * (x[j] - o[j]);
+            norms[i] = (REAL)(NAME(sum_lanes)(WIDEN(q[0] + q[1] + q[2] + q[3])) + tail);
+        }
+        return;
+    }
+    for (ptrdiff_t v = 0; v < vectors; v++) {
+        const ptrdiff_t nv = v < full ? NV : 1;
+        const REAL *xt = s->xt + (v - v % nv) * VL * d + v % nv * VL;
+        NAME(vec) q = SPLAT(0);
+        for (ptrdiff_t j = 0; j < d; j++) q = FMA(LOAD(xt + j * nv * VL), LOAD(xt + j * nv * VL), q);
+        STORE(norms + v * VL, q);
+    }
+}
+
+/* Bounds of every row of a group right after `search` with second best, from the scores. */
+TARGET static void NAME(start_bounds)(const nearest_job *job, const nearest_memo *memo, const REAL *x, ptrdiff_t m,
+                                      const NAME(scratch) * s, REAL *upper, REAL *lower) {
+    REAL norms[MAX_BLOCKS * BLOCK + NV * VL], u[VL], l[VL];
+    const REAL share = (REAL)(2 * (job->d + 8) * EPSILON), largest = (REAL)(memo->largest_norm * (1 + EPSILON));
+    NAME(row_norms)(job, x, m, s, norms);
+    for (ptrdiff_t i = 0; i < m; i += VL) {
+        const NAME(vec) norm = LOAD(norms + i), error = (norm + SPLAT(largest)) * SPLAT(share);
+        const NAME(vec) near = norm - SPLAT(2) * LOAD(s->best + i) + error;
+        const NAME(vec) far = norm - SPLAT(2) * LOAD(s->second + i) - SPLAT(2) * error;
+        STORE(u, SQRT(MAX(near, SPLAT(0))) * SPLAT(1 + 2 * EPSILON));
+        STORE(l, SQRT(MAX(far, SPLAT(0))) * SPLAT(1 - 2 * EPSILON));
+        for (ptrdiff_t lane = 0; lane < VL && i + lane < m; lane++) {
+            upper[i + lane] = u[lane];
+            lower[i + lane] = l[lane];
+        }
     }
 }
 
@@ -96,6 +132,26 @@ TARGET static ptrdiff_t NAME(move_bounds)(const nearest_memo *memo, ptrdiff_t m,
     return n_failed;
 }
 
+/* Every row of a grid cell against every centroid: labels, bounds, and the list of rows that changed. */
+TARGET static ptrdiff_t NAME(search_cell)(const nearest_job *job, const nearest_memo *memo, ptrdiff_t start,
+                                          ptrdiff_t stop, const NAME(scratch) * s) {
+    const ptrdiff_t d = job->d, rows = NAME(rows)(job->k, d);
+    ptrdiff_t n_changed = 0;
+    for (ptrdiff_t g = start; g < stop; g += rows) {
+        const ptrdiff_t m = stop - g < rows ? stop - g : rows;
+        const REAL *x = (const REAL *)job->x + g * d;
+        NAME(search)(job, x, m, s, 1);
+        NAME(start_bounds)(job, memo, x, m, s, (REAL *)memo->upper + g, (REAL *)memo->lower + g);
+        for (ptrdiff_t i = 0; i < m; i++) {
+            const int32_t before = job->labels[g + i], now = (int32_t)s->nearest[i];
+            memo->changes[start + n_changed] = (uint32_t)before << CELL_BITS | (uint32_t)(g - start + i);
+            n_changed += before != now;
+            job->labels[g + i] = now;
+        }
+    }
+    return n_changed;
+}
+
 /* Rows of one grid cell: bounds, labels, and the list of rows that changed, as (old label << 11 | row in the cell) from
    memo->changes[start] on.  Returns their number. */
 TARGET static ptrdiff_t NAME(bounded_cell)(const nearest_job *job, const nearest_memo *memo, ptrdiff_t start,
@@ -113,6 +169,7 @@ TARGET static ptrdiff_t NAME(bounded_cell)(const nearest_job *job, const nearest
     NAME(carve)(&s, (char *)memory, k, d);
 
     n_failed = NAME(move_bounds)(memo, m, k, labels, upper, lower, failed);
+    if (n_failed * (k + SINGLE_ROW) >= m * k) return NAME(search_cell)(job, memo, start, stop, &s);
     for (ptrdiff_t f = 0; f < n_failed; f++) {
         const ptrdiff_t i = failed[f];
         const int32_t c = labels[i];

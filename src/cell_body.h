@@ -22,7 +22,9 @@ TARGET static void NAME(cell)(const nearest_job *job, const nearest_memo *memo, 
     for (ptrdiff_t g = start; g < stop; g += rows) {
         const ptrdiff_t m = stop - g < rows ? stop - g : rows;
         NAME(search)(job, (const REAL *)job->x + g * d, m, &s, memo != NULL);
-        if (memo) NAME(start_bounds)(job, memo, g, m, &s);
+        if (memo)
+            NAME(start_bounds)(job, memo, (const REAL *)job->x + g * d, m, &s, (REAL *)memo->upper + g,
+                               (REAL *)memo->lower + g);
         if (job->labels)
             for (ptrdiff_t i = 0; i < m; i++) job->labels[g + i] = (int32_t)s.nearest[i];
 #if HAS_LOOKUP

@@ -26,6 +26,7 @@ typedef __m512i NAME(ivec);
 #define MIN(a, b) _mm512_min_ps(a, b)
 #define KEEP(m, a) _mm512_maskz_mov_ps(m, a)
 #define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
+#define SQRT(a) _mm512_sqrt_ps(a)
 #define LOOKUP(table, i) _mm512_permutexvar_ps(i, table)
 #define TRANSPOSE_PAIRS(x, o, to, ld)                                                                       \
     do {                                                                                                    \
@@ -83,6 +84,7 @@ typedef __m512i NAME(ivec);
 #define MIN(a, b) _mm512_min_pd(a, b)
 #define KEEP(m, a) _mm512_maskz_mov_pd(m, a)
 #define FMA(a, b, c) _mm512_fmadd_pd(a, b, c)
+#define SQRT(a) _mm512_sqrt_pd(a)
 #define LOOKUP(table, i) _mm512_permutexvar_pd(i, table)
 #define TRANSPOSE_PAIRS(x, o, to, ld)                                                                       \
     do {                                                                                                    \

@@ -42,6 +42,13 @@ typedef INT NAME(uivec);
 #define MAX(a, b) PICK(GREATER(a, b), a, b)
 #define MIN(a, b) PICK(GREATER(a, b), b, a)
 #define FMA(a, b, c) ((a) * (b) + (c))
+INLINE NAME(vec) NAME(square_roots)(NAME(vec) v) {
+    REAL lane[VL];
+    STORE(lane, v);
+    for (int i = 0; i < VL; i++) lane[i] = (REAL)sqrt((double)lane[i]);
+    return LOAD(lane);
+}
+#define SQRT(a) NAME(square_roots)(a)
 #define TQ 1
 #define TRANSPOSE_STEP(x, stride, o, to, ld)                                                                \
     do {                                                                                                    \

@@ -24,6 +24,7 @@
 #undef MIN
 #undef KEEP
 #undef FMA
+#undef SQRT
 #undef LOOKUP
 #undef TQ
 #undef QUARTER
