@@ -26,6 +26,7 @@ _HOME = {
     "AnomalyDetector": "fastem.anomaly",
     "BernoulliMixture": "fastem.estimators.discrete",
     "CategoricalMixture": "fastem.estimators.categorical",
+    "FactorAnalyserMixture": "fastem.estimators.factor_mixture",
     "FactorAnalysis": "fastem.estimators.factor",
     "Mixture": "fastem.estimators.generic",
     "PoissonMixture": "fastem.estimators.discrete",
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from fastem.estimators.discrete import BernoulliMixture as BernoulliMixture
     from fastem.estimators.discrete import PoissonMixture as PoissonMixture
     from fastem.estimators.factor import FactorAnalysis as FactorAnalysis
+    from fastem.estimators.factor_mixture import FactorAnalyserMixture as FactorAnalyserMixture
     from fastem.estimators.gaussian import GaussianMixture as GaussianMixture
     from fastem.estimators.generic import Mixture as Mixture
     from fastem.estimators.kmeans import KMeans as KMeans

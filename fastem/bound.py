@@ -152,7 +152,7 @@ class LowerBound:
         return self.family.posterior(self.X, self._prepared(theta), self._source.n_threads)[1]
 
     def m_step(self, q: Any, theta: Any = None) -> Any:
-        """Return the parameters that maximise the bound for this q.
+        """Return the parameters that maximise the bound for this q, or raise it where rows hide more than components.
 
         Parameters
         ----------

@@ -23,6 +23,7 @@ _CLASSES = {
     "GaussianMixture": "fastem.estimators.gaussian",
     "BernoulliMixture": "fastem.estimators.discrete",
     "CategoricalMixture": "fastem.estimators.categorical",
+    "FactorAnalyserMixture": "fastem.estimators.factor_mixture",
     "FactorAnalysis": "fastem.estimators.factor",
     "Mixture": "fastem.estimators.generic",
     "PoissonMixture": "fastem.estimators.discrete",

@@ -64,7 +64,10 @@ def test_the_m_step_raises_the_bound_for_any_q(name, seed):
         new = at.m_step(q, theta)
         assert at.bound(q, new) > at.bound(q, theta)
         again = at.m_step(q, new)  # the maximum does not depend on where the statistics are centred
-        assert at.bound(q, again) == pytest.approx(at.bound(q, new), rel=1e-10)
+        if family.hides_more:
+            assert at.bound(q, again) > at.bound(q, new)
+        else:
+            assert at.bound(q, again) == pytest.approx(at.bound(q, new), rel=1e-10)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -301,6 +301,8 @@ def test_L8_likelihood_is_bound_plus_divergence_and_em_climbs(name):
 @pytest.mark.parametrize("name", MIXTURES)
 def test_L8_the_m_step_is_at_the_top_of_the_bound(name):
     family, X, theta = family_problem(name)
+    if family.hides_more:
+        pytest.skip("factors and scales are hidden too: an M-step climbs, but not to the top")
     at, u = LowerBound(family, X), Draws(5).uniform(1800).reshape(2, 300, 3)
     q, other = 0.5 * u / u.sum(axis=2, keepdims=True) + 1 / 6
     top = at.bound(q, at.m_step(q, theta))
@@ -340,7 +342,7 @@ def test_L9_one_engine_fits_every_family(name):
     params = family.example_params(5, draws)
     X = np.ascontiguousarray(family.sample(params, 4000, draws)[0], np.float64)
     start = init.kmeans_start(2, "k-means++") if name == "kmeans" else init.mixture_start(family, "kmeans")
-    result = em.run(MemorySource(X), family, start, settings=Settings(max_iter=200, tol=1e-9, certify=True), n_init=5)
+    result = em.run(MemorySource(X), family, start, settings=Settings(max_iter=1000, tol=1e-9, certify=True), n_init=5)
     assert result.best.converged
     if name != "kmeans":
         truth = LowerBound(family, X).log_likelihood(params) / len(X)

@@ -200,6 +200,8 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
         source = MemorySource(X, self._weights(sample_weight, X), n_threads=self._threads())
         q = X.shape[1] if self.n_components is None else min(self.n_components, X.shape[1])
         family, noise = FactorFamily(1, q, self.min_noise), self._first_noise()
+        if source.has_nan:
+            family = family.for_missing()
         constants = family.constants(source)
         result = em.run(
             source,
@@ -325,7 +327,7 @@ def _start(family: FactorFamily, source: Any, constants: FactorConstants, noise:
         return family.start(constants, noise)
     filled = init.landscape(source, family)
     complete = family.constants(filled)
-    settings = Settings(max_iter=FIRST_ITERATIONS, tol=0.0)
+    settings = Settings(max_iter=FIRST_ITERATIONS, tol=0.0)  # on the covariance alone
     params = em.run_once(filled, family, family.start(complete, noise), complete, settings).params
     generic, _ = family.generic(params.means, constants.variances)
     unused = ~params.loadings.any(axis=1, keepdims=True)

@@ -51,6 +51,10 @@ class BaseMixture(DensityMixin, EMEstimator):
         """Return the parameters that the user starts with, checked, by field."""
         return {}
 
+    def _start(self, family: Family, given: dict[str, np.ndarray]) -> em.Start:
+        """Return what makes the parameters that a restart begins with."""
+        return init.mixture_start(family, self.init_params, given)
+
     def _table(self, X: Any, *, reset: bool) -> np.ndarray:
         """Return rows that the family's kernels can trust."""
         return validate.table(self, X, reset=reset)
@@ -105,9 +109,7 @@ class BaseMixture(DensityMixin, EMEstimator):
         result = em.run(
             source,
             family,
-            self._last_params
-            if warm
-            else init.mixture_start(family, self.init_params, self._given(family, X.shape[1])),
+            self._last_params if warm else self._start(family, self._given(family, X.shape[1])),
             settings=self._settings(self.tol),
             n_init=1 if warm else self.n_init,
             seed=validate.seed(self.random_state),

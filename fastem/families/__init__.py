@@ -23,6 +23,7 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "poisson": ("fastem.families.poisson", "PoissonFamily", {}),
     "categorical": ("fastem.families.categorical", "CategoricalFamily", {"n_categories": 3}),
     "factor": ("fastem.families.factor", "FactorFamily", {}),
+    "factor-mixture": ("fastem.families.factor_mixture", "FactorMixtureFamily", {}),
 }
 
 

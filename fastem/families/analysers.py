@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -32,6 +33,8 @@ class AnalyserFamily(Family):
     """
 
     allow_nan = True
+    hides_more = True
+    has_room_for_missing = False  # in the record, for rows with missing values
 
     def __init__(self, n_components: int, n_factors: int, min_noise: float) -> None:
         self.n_components = n_components
@@ -42,8 +45,14 @@ class AnalyserFamily(Family):
     def weights_of(self, params: Any) -> np.ndarray:
         """Return the mixing proportions (k,)."""
 
+    def for_missing(self) -> Self:
+        family = copy.copy(self)
+        family.has_room_for_missing = True
+        return family
+
     def layout(self, n_features: int) -> Layout[AnalyserStats]:
-        return loadings.layout(self.n_components, n_features, self.n_factors)
+        lacking = n_features if self.has_room_for_missing else 0
+        return loadings.layout(self.n_components, n_features, self.n_factors, lacking)
 
     def prepare(self, params: Any, dtype: np.dtype, previous: Any = None) -> AnalyserPrepared:
         weights = self.weights_of(params)
@@ -117,7 +126,8 @@ class AnalyserFamily(Family):
         seconds = zz.T @ (a[:, None] * zz)
         seconds[:q, :q] += a.sum() * covariance
         record.seconds[c] += seconds
-        record.lacking[c, missing] += seconds
+        if missing.any():
+            record.lacking[c, missing] += seconds
         record.cross[c, seen] += U.T @ (a[:, None] * zz)
         record.squares[c, seen] += a @ np.square(U)
 
@@ -140,7 +150,7 @@ class AnalyserFamily(Family):
         means, slopes, noise = (a.copy() for a in (params.means, params.loadings, params.noise_variances))
         for c in range(self.n_components):
             lacking = stats.lacking[c]
-            n = stats.seconds[c, q, q] - lacking[:, q, q]
+            n = observed_weights(stats, c)
             alive = n > TINY * max(1.0, stats.seconds[c, q, q])
             if not alive.any() or stats.counts[c] <= TINY:
                 continue
@@ -156,14 +166,33 @@ class AnalyserFamily(Family):
             noise[c, alive] = np.maximum(residual / n[alive], floors[alive])
         return means, slopes, noise
 
+    def best_loadings(self, covariance: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """Return the loadings (d, q) that maximise the likelihood of rows with this covariance, given the noise.
+
+        Factors come in the order of what they explain, measured by the noise, and the largest loading of each, so
+        measured, is positive.  Factors that the covariance has no room for are 0.
+        """
+        from scipy.linalg import eigh
+
+        d, q = len(noise), min(self.n_factors, len(noise))
+        slopes = np.zeros((d, self.n_factors))
+        if not q:
+            return slopes
+        root = np.sqrt(noise)
+        some = {"subset_by_index": [d - q, d - 1]} if d > 32 and 4 * q < d else {}
+        values, vectors = eigh(covariance / root / root[:, None], check_finite=False, **some)
+        values, vectors = values[::-1][:q], vectors[:, ::-1][:, :q]
+        signs = np.where(vectors[np.abs(vectors).argmax(axis=0), np.arange(q)] < 0, -1.0, 1.0)
+        slopes[:, :q] = root[:, None] * vectors * (signs * np.sqrt(np.maximum(values - 1.0, 0.0)))
+        return slopes
+
     def expected_log_likelihood(self, stats: AnalyserStats, prepared: AnalyserPrepared, params: Any) -> float:
         """Return Q of `params`, but for what no parameter changes."""
-        q = self.n_factors
         shift = params.means - centres_of(prepared)
         total = 0.0
         for c in range(self.n_components):
             zz = np.column_stack([params.loadings[c], shift[c]])
-            n = stats.seconds[c, q, q] - stats.lacking[c, :, q, q]
+            n = observed_weights(stats, c)
             # A record of rows without missing values is not subtracted from, feature by feature.
             quadratic = np.sum((zz @ stats.seconds[c]) * zz, axis=1)
             if stats.lacking[c].any():
@@ -221,3 +250,9 @@ class AnalyserFamily(Family):
 def centres_of(prepared: AnalyserPrepared) -> np.ndarray:
     """Return the means of the E-step as rounded, float64 (k, d)."""
     return prepared.origin.astype(np.float64) + prepared.means.astype(np.float64)
+
+
+def observed_weights(stats: AnalyserStats, c: int) -> np.ndarray:
+    """Return the weight (d,) of the rows of component c in which each feature is observed."""
+    lacking = stats.lacking[c, :, -1, -1]
+    return stats.seconds[c, -1, -1] - (lacking if lacking.size else np.zeros(stats.cross.shape[1]))

@@ -49,6 +49,9 @@ class Family(ABC):
     allow_nan = False  # NaN is a missing value
     positive_only = False  # rows must not be negative
     mixes = True  # False for models of one component only
+    # Rows hide more than their component (factors, scales): for given responsibilities an M-step then raises the bound
+    # of `fastem.bound`, but not to its top.
+    hides_more = False
     continuous = True  # rows are points of a space that may be shifted and scaled; False for counts and codes
     # True: after the loop the engine makes one more pass, so that the objective and the memo (labels) belong to the
     # final parameters.  False: the objective is that of the last E-step, as scikit-learn's mixtures report it.

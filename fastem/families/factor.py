@@ -88,7 +88,7 @@ class FactorFamily(AnalyserFamily):
     def start(self, constants: FactorConstants, noise_variances: np.ndarray) -> FactorParams:
         """Return the best parameters of complete rows for these noise variances (d,)."""
         noise = np.maximum(noise_variances, self.floors(constants.variances))
-        best = best_loadings(constants.scatter / constants.weight, noise, self.n_factors)
+        best = self.best_loadings(constants.scatter / constants.weight, noise)
         return FactorParams(constants.centre[None].copy(), best[None], noise[None])
 
     def stats_of_constants(self, constants: FactorConstants, prepared: AnalyserPrepared) -> AnalyserStats | None:
@@ -114,8 +114,8 @@ class FactorFamily(AnalyserFamily):
         quadratic = float(np.sum(residual / noise) + np.trace(outer))
         log_det = float(np.log(noise).sum() + np.linalg.slogdet(M)[1])
         loglik = -0.5 * (n * (d * LOG_2PI + log_det) + quadratic)
-        lacking = np.broadcast_to(np.zeros(()), (1, d, q + 1, q + 1))
-        return AnalyserStats(np.asarray(loglik), np.array([n]), seconds[None], cross[None], squares[None], lacking)
+        nothing = np.empty((1, 0, q + 1, q + 1))
+        return AnalyserStats(np.asarray(loglik), np.array([n]), seconds[None], cross[None], squares[None], nothing)
 
     def em_step(self, stats: AnalyserStats, constants: Any, prepared: AnalyserPrepared, params: Any) -> FactorParams:
         return FactorParams(*self.regression(stats, prepared, params, self.floors(constants.variances)))
@@ -146,24 +146,3 @@ class FactorFamily(AnalyserFamily):
 
     def n_free_params(self, n_features: int) -> int:
         return n_features + self.n_free_loadings(n_features)
-
-
-def best_loadings(covariance: np.ndarray, noise: np.ndarray, n_factors: int) -> np.ndarray:
-    """Return the loadings (d, q) that maximise the likelihood of rows with this covariance, given the noise variances.
-
-    Factors come in the order of what they explain, beside the noise; the largest entry of each is positive, next to the
-    noise.  Factors that the covariance has no room for are 0.
-    """
-    from scipy.linalg import eigh
-
-    d, q = len(noise), min(n_factors, len(noise))
-    slopes = np.zeros((d, n_factors))
-    if not q:
-        return slopes
-    root = np.sqrt(noise)
-    some = {"subset_by_index": [d - q, d - 1]} if d > 32 and 4 * q < d else {}
-    values, vectors = eigh(covariance / root / root[:, None], check_finite=False, **some)
-    values, vectors = values[::-1][:q], vectors[:, ::-1][:, :q]
-    signs = np.where(vectors[np.abs(vectors).argmax(axis=0), np.arange(q)] < 0, -1.0, 1.0)
-    slopes[:, :q] = root[:, None] * vectors * (signs * np.sqrt(np.maximum(values - 1.0, 0.0)))
-    return slopes

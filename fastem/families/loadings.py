@@ -64,7 +64,7 @@ class AnalyserStats(NamedTuple):
     seconds: np.ndarray  # (k, p, p) sum w r E[zz zz']
     cross: np.ndarray  # (k, d, p) sum w r u_j E[zz], over the observed values
     squares: np.ndarray  # (k, d) sum w r u_j^2, over the observed values
-    lacking: np.ndarray  # (k, d, p, p) what of `seconds` comes from rows where the feature is missing
+    lacking: np.ndarray  # (k, d, p, p) what of `seconds` comes from rows where the feature is missing, or (k, 0, p, p)
 
 
 class Expected(NamedTuple):
@@ -87,11 +87,17 @@ class Pattern(NamedTuple):
     covariances: np.ndarray  # (k, q, q) float64: M^-1
 
 
-def layout(n_components: int, n_features: int, n_factors: int) -> Layout[AnalyserStats]:
-    """Shape of the additive record."""
+def layout(n_components: int, n_features: int, n_factors: int, n_lacking: int) -> Layout[AnalyserStats]:
+    """Shape of the additive record; `n_lacking` is the number of features, or 0 for rows without missing values."""
     k, d, p = n_components, n_features, n_factors + 1
     return Layout(
-        AnalyserStats, loglik=(), counts=(k,), seconds=(k, p, p), cross=(k, d, p), squares=(k, d), lacking=(k, d, p, p)
+        AnalyserStats,
+        loglik=(),
+        counts=(k,),
+        seconds=(k, p, p),
+        cross=(k, d, p),
+        squares=(k, d),
+        lacking=(k, n_lacking, p, p),
     )
 
 
@@ -310,7 +316,7 @@ def _moments_block(
         for f in range(p):
             for g in range(p):
                 stats[seconds + (c * p + f) * p + g] += moments[f, g]
-                for j in missing:
+                for j in missing if lacking < stats.shape[0] else missing[:0]:
                     stats[lacking + ((c * d + j) * p + f) * p + g] += moments[f, g]
 
 

@@ -235,6 +235,7 @@ class StudentFamily(EllipticalFamily):
     """
 
     name = "student"
+    hides_more = True
     params = StudentParams
 
     def __init__(
