@@ -32,6 +32,7 @@ _HOME = {
     "PoissonMixture": "fastem.estimators.discrete",
     "StudentTMixture": "fastem.estimators.student",
     "IterationInfo": "fastem.monitor",
+    "GaussianQ": "fastem.gaussian_bound",
     "LowerBound": "fastem.bound",
     "MonotonicityError": "fastem.monitor",
     "build_info": "fastem.build",
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from fastem.estimators.kmeans import KMeans as KMeans
     from fastem.estimators.minibatch import MiniBatchKMeans as MiniBatchKMeans
     from fastem.estimators.student import StudentTMixture as StudentTMixture
+    from fastem.gaussian_bound import GaussianQ as GaussianQ
     from fastem.monitor import IterationInfo as IterationInfo
     from fastem.monitor import MonotonicityError as MonotonicityError
     from fastem.persist import load as load

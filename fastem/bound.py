@@ -51,8 +51,9 @@ class LowerBound:
     Notes
     -----
     `theta` is a record of the family's parameters (its ``params`` class), a fitted mixture, or None for those of the
-    fitted mixture that this was made with.  `q` has shape (n, k), is nonnegative and its rows sum to one.  All values
-    are sums over the rows; divided by the sum of the weights they compare with `lower_bound_`.
+    fitted mixture that this was made with.  `q` has shape (n, k), is nonnegative and its rows sum to one; of factor
+    analysis, whose hidden variables are continuous, it is a `fastem.GaussianQ`.  All values are sums over the rows;
+    divided by the sum of the weights they compare with `lower_bound_`.
 
     References
     ----------
@@ -76,6 +77,15 @@ class LowerBound:
     >>> bool(at.bound(q, theta) > at.bound(q))
     True
     """
+
+    def __new__(cls, model: Any, *args: Any, **kwargs: Any) -> LowerBound:
+        """Make a bound over what the model hides: components, or the factors of a single analyser."""
+        family = model if isinstance(model, Family) else _family_of(model)
+        if cls is LowerBound and not family.mixes:
+            from fastem.gaussian_bound import GaussianLowerBound
+
+            return object.__new__(GaussianLowerBound)
+        return object.__new__(cls)
 
     def __init__(self, model: Any, X: Any, sample_weight: Any = None, *, n_threads: int | None = None) -> None:
         self._model = None if isinstance(model, Family) else model
@@ -178,7 +188,7 @@ class LowerBound:
         stats = layout.view(self._source.fold(cell, layout.size))
         return self.family.m_step(stats, self.family.constants(self._source), prepared, params).params
 
-    def _checked(self, q: Any) -> np.ndarray:
+    def _checked(self, q: Any) -> Any:
         q = np.asarray(q, np.float64)
         # Some families have parts beside their components, such as a uniform noise.
         shape = (len(self.X), getattr(self.family, "n_parts", self.family.n_components))

@@ -146,3 +146,88 @@ def test_what_is_refused():
         LowerBound(families.make("kmeans", 2), X)
     with pytest.raises(TypeError, match="got KMeans"):
         LowerBound(fastem.KMeans(2), X)
+
+
+# Factor analysis: what is hidden is continuous, and q is normal.
+
+
+def factor_problem(n_factors=2, missing=0.0, seed=0, n=200, d=6):
+    """A bound, parameters that did not make the rows, and any normal q."""
+    family, draws = families.make("factor", 1, n_factors=n_factors), Draws(seed)
+    X, _ = family.sample(family.example_params(d, draws), n, draws)
+    X = np.where(draws.uniform(X.size).reshape(X.shape) < missing, np.nan, X)
+    theta = family.example_params(d, draws)
+    roots = draws.normal(n * n_factors**2).reshape(n, n_factors, n_factors)
+    covariances = 0.1 * np.eye(n_factors) + roots @ np.swapaxes(roots, 1, 2)
+    return family, theta, X, fastem.GaussianQ(draws.normal(n * n_factors).reshape(n, n_factors), covariances)
+
+
+@pytest.mark.parametrize("n_factors", [0, 1, 3])
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_bound_and_divergence_add_up_for_any_normal_q(n_factors, missing, weighted):
+    family, theta, X, q = factor_problem(n_factors, missing)
+    at = LowerBound(family, X, Draws(1).uniform(len(X)) if weighted else None)
+    likelihood = at.log_likelihood(theta)
+    assert at.bound(q, theta) + at.kl(q, theta) == pytest.approx(likelihood, rel=1e-11)
+    same = fastem.GaussianQ(q.means, np.eye(n_factors))  # one covariance for all rows
+    assert at.bound(same, theta) + at.kl(same, theta) == pytest.approx(likelihood, rel=1e-11)
+    assert (at.kl(q, theta) > 1) == (n_factors > 0)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_the_posterior_of_the_factors_closes_the_gap_and_nothing_else_does(missing):
+    family, theta, X, q = factor_problem(2, missing)
+    at = LowerBound(family, X)
+    best = at.e_step(theta)
+    assert at.kl(best, theta) == pytest.approx(0.0, abs=1e-9)
+    assert at.bound(best, theta) == pytest.approx(at.log_likelihood(theta), rel=1e-12)
+    np.testing.assert_allclose(best.means, family.factors(X, family.prepare(theta, X.dtype), 1), atol=1e-10)
+    for share in (1e-2, -1e-2):
+        moved = best._replace(means=best.means + share * q.means)
+        assert at.bound(moved, theta) < at.bound(best, theta)
+        assert at.bound(best._replace(covariances=best.covariances * (1 + share)), theta) < at.bound(best, theta)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_the_m_step_of_factor_analysis_is_at_the_top_of_the_bound(missing):
+    family, theta, X, other = factor_problem(2, missing)
+    at = LowerBound(family, X, Draws(2).uniform(len(X)))
+    for q in (other, at.e_step(theta)):
+        new = at.m_step(q, theta)
+        top = at.bound(q, new)
+        assert top > at.bound(q, theta)
+        assert at.log_likelihood(new) >= top
+        assert at.bound(q, at.m_step(q, new)) == pytest.approx(top, rel=1e-12)
+        rng = np.random.default_rng(0)
+        for _ in range(10):
+            step = [1e-3 * rng.standard_normal(field.shape) for field in new]
+            for sign in (1, -1):
+                assert at.bound(q, type(new)(*(a + sign * s for a, s in zip(new, step, strict=True)))) < top
+
+
+def test_em_by_hand_is_the_engine_where_values_are_missing():
+    family, theta, X, _ = factor_problem(2, 0.2)
+    at, values, start = LowerBound(family, X), [], theta
+    for _ in range(5):
+        q = at.e_step(theta)
+        values.append(at.bound(q, theta) / len(X))
+        theta = at.m_step(q, theta)
+    source = MemorySource(X)
+    missing = family.for_missing()
+    run = em.run_once(source, missing, start, missing.constants(source), Settings(max_iter=5, tol=0.0))
+    np.testing.assert_allclose(run.objectives, values, rtol=1e-10)
+
+
+def test_a_fitted_factor_analysis_brings_its_parameters():
+    X = factor_problem()[2]
+    model = fastem.FactorAnalysis(2).fit(X)
+    at = LowerBound(model, X)
+    assert at.log_likelihood() == pytest.approx(model.score(X) * len(X), rel=1e-12)
+    np.testing.assert_allclose(at.e_step().means, model.transform(X), atol=1e-10)
+    with pytest.raises(TypeError, match="GaussianQ"):
+        at.bound(np.ones((len(X), 1)))
+    with pytest.raises(ValueError, match="rows by factors"):
+        at.bound(fastem.GaussianQ(np.zeros((3, 2)), np.eye(2)))
+    with pytest.raises(ValueError, match="positive definite"):
+        at.kl(fastem.GaussianQ(np.zeros((len(X), 2)), np.zeros((2, 2))))
