@@ -32,8 +32,8 @@ from fastem.families.math import (
     padded,
     settle,
     shares,
-    transpose_block,
 )
+from fastem.families.transposed import transpose_block
 from fastem.jit import Sweep, each_cell, kernel, sweep
 
 __all__ = ["Expected", "accumulator", "exp", "expectation", "log", "log1p", "only_log_joint"]

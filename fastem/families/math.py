@@ -238,25 +238,6 @@ def padded(m):
 
 
 @kernel
-def transpose_block(
-    X,  # (n, d)
-    start,
-    m,
-    rows,
-    origin,  # (d,)
-    XT,  # (>= d, STRIDE) OUT
-):
-    """Write rows start..start + m, relative to the origin, as columns; rows m..rows lie at the origin."""
-    zero = XT.dtype.type(0)
-    for j in range(X.shape[1]):
-        centre = origin[j]
-        for r in range(m):
-            XT[j, r] = X[start + r, j] - centre
-        for r in range(m, rows):
-            XT[j, r] = zero
-
-
-@kernel
 def load_weights(
     w,  # (n,), or empty for unit weights
     start,

@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastem.families.math import BLOCK, STRIDE, load_weights, padded, transpose_block
+from fastem.families.math import BLOCK, STRIDE, load_weights, padded
 from fastem.families.tiles import add_outer_tile
+from fastem.families.transposed import transpose_block
 from fastem.jit import kernel
 
 

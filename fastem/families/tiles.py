@@ -11,163 +11,14 @@ is sized by the machine that compiles: 32 vectors of 64 bytes with AVX-512, othe
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastem.families.math import STRIDE
-
-_WORD = ir.IntType(64)
-
-
-class Machine(NamedTuple):
-    """Vector registers of this machine."""
-
-    n_bytes: int  # of a register
-    many: bool  # 32 registers, not 16
-
-
-def _machine() -> Machine:
-    features = llvm.get_host_cpu_features()
-    if features.get("avx512f"):
-        return Machine(64, True)
-    if features.get("avx"):
-        return Machine(32, False)
-    return Machine(16, bool(features.get("neon")))
-
-
-MACHINE = _machine()
-
-
-class _Code:
-    """Short names for building loops over vectors of `lanes` numbers; variables are stack slots that LLVM promotes."""
-
-    def __init__(self, builder: ir.IRBuilder, number: ir.Type) -> None:
-        self.builder = builder
-        self.number = number
-        self.lanes = MACHINE.n_bytes // (8 if number == ir.DoubleType() else 4)
-        self.vector = ir.VectorType(number, self.lanes)
-
-    def at(self, base: Any, index: Any) -> Any:
-        return self.builder.gep(base, [index])
-
-    def word(self, value: int) -> Any:
-        return ir.Constant(_WORD, value)
-
-    def plus(self, a: Any, b: Any) -> Any:
-        return self.builder.add(a, self.word(b) if isinstance(b, int) else b)
-
-    def load(self, base: Any, index: Any) -> Any:
-        pointer = self.builder.bitcast(self.at(base, index), self.vector.as_pointer())
-        return self.builder.load(pointer, align=self.size)
-
-    def store(self, value: Any, base: Any, index: Any) -> None:
-        pointer = self.builder.bitcast(self.at(base, index), self.vector.as_pointer())
-        self.builder.store(value, pointer, align=self.size)
-
-    @property
-    def size(self) -> int:
-        return 8 if self.number == ir.DoubleType() else 4
-
-    def splat(self, scalar: Any) -> Any:
-        first = self.builder.insert_element(
-            ir.Constant(self.vector, ir.Undefined), scalar, ir.Constant(ir.IntType(32), 0)
-        )
-        mask = ir.Constant(ir.VectorType(ir.IntType(32), self.lanes), [0] * self.lanes)
-        return self.builder.shuffle_vector(first, first, mask)
-
-    def number_at(self, base: Any, index: Any) -> Any:
-        return self.splat(self.builder.load(self.at(base, index)))
-
-    def fma(self, a: Any, b: Any, c: Any) -> Any:
-        name = f"llvm.fmuladd.v{self.lanes}f{8 * self.size}"
-        kind = ir.FunctionType(self.vector, [self.vector] * 3)
-        return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), [a, b, c])
-
-    def zeros(self, count: int) -> list[Any]:
-        slots = [cgutils.alloca_once(self.builder, self.vector) for _ in range(count)]
-        self.clear(slots)
-        return slots
-
-    def clear(self, slots: list[Any]) -> None:
-        for slot in slots:
-            self.builder.store(ir.Constant(self.vector, [0.0] * self.lanes), slot)
-
-    def loop(self, start: Any, stop: Any, step: int = 1) -> Any:
-        return cgutils.for_range_slice(self.builder, start, stop, self.word(step), _WORD)
-
-    def shuffle(self, a: Any, b: Any, lanes: list[int]) -> Any:
-        return self.builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
-
-    def sums(self, vectors: list[Any]) -> list[Any]:
-        """Horizontal sums, in order, up to `lanes` of them in each vector: neighbours are added until one is left."""
-        even, odd = list(range(0, 2 * self.lanes, 2)), list(range(1, 2 * self.lanes, 2))
-
-        def add_neighbours(a: Any, b: Any) -> Any:
-            return self.builder.fadd(self.shuffle(a, b, even), self.shuffle(a, b, odd))
-
-        out = []
-        for first in range(0, len(vectors), self.lanes):
-            group = vectors[first : first + self.lanes]
-            size = len(group)
-            while len(group) > 1:
-                group = [add_neighbours(a, b) for a, b in zip(group[::2], group[1::2], strict=True)]
-            while size < self.lanes:
-                group = [add_neighbours(group[0], group[0])]
-                size *= 2
-            out.append(group[0])
-        return out
-
-    def add_quad(self, totals: list[Any], places: list[int], out: Any, at: Any) -> None:
-        """Add the four totals at `places`, as float64, to ``out[at : at + 4]``."""
-        double = ir.DoubleType()
-        quad = ir.VectorType(double, 4)
-        vectors = {place // self.lanes for place in places}
-        if len(vectors) == 1:
-            vector = totals[vectors.pop()]
-            four = self.shuffle(vector, vector, [place % self.lanes for place in places])
-        else:
-            four = ir.Constant(ir.VectorType(self.number, 4), ir.Undefined)
-            for i, place in enumerate(places):
-                four = self.builder.insert_element(four, self.lane(totals, place), ir.Constant(ir.IntType(32), i))
-        four = four if self.number == double else self.builder.fpext(four, quad)
-        target = self.builder.bitcast(self.at(out, at), quad.as_pointer())
-        self.builder.store(self.builder.fadd(self.builder.load(target, align=8), four), target, align=8)
-
-    def add_one(self, totals: list[Any], place: int, out: Any, at: Any) -> None:
-        """Add one total to ``out[at]``."""
-        one = self.lane(totals, place)
-        one = one if self.number == ir.DoubleType() else self.builder.fpext(one, ir.DoubleType())
-        target = self.at(out, at)
-        self.builder.store(self.builder.fadd(self.builder.load(target), one), target)
-
-    def lane(self, totals: list[Any], place: int) -> Any:
-        return self.builder.extract_element(
-            totals[place // self.lanes], ir.Constant(ir.IntType(32), place % self.lanes)
-        )
-
-
-def _procedure(builder: ir.IRBuilder, name: str, kinds: list[ir.Type], build: Any) -> ir.Function:
-    """Define an internal function of the module once; `build(builder, args)` writes its body."""
-    if name in builder.module.globals:
-        return builder.module.globals[name]
-    function = ir.Function(builder.module, ir.FunctionType(ir.VoidType(), kinds), name=name)
-    function.linkage = "internal"
-    function.attributes.add("noinline")
-    for argument in function.args:
-        if isinstance(argument.type, ir.PointerType):
-            argument.add_attribute("noalias")
-    inner = ir.IRBuilder(function.append_basic_block())
-    build(inner, function.args)
-    inner.ret_void()
-    return function
-
-
-def _data(context: Any, builder: ir.IRBuilder, kind: Any, value: Any) -> Any:
-    return context.make_array(kind)(context, builder, value).data
+from fastem.families.vectors import MACHINE, WORD, Code, data_of, procedure
 
 
 def vectors_of_rows() -> int:
@@ -201,11 +52,11 @@ def mahalanobis(typingcontext, rows, d, XT, mean, P, offset, panel, log_joint, b
     def generate(context, builder, signature, args):
         real = context.get_value_type(number)
         pointer = real.as_pointer()
-        kinds = [_WORD, _WORD, _WORD, pointer, pointer, pointer, real, pointer, pointer, pointer]
+        kinds = [WORD, WORD, WORD, pointer, pointer, pointer, real, pointer, pointer, pointer]
 
         def build(builder, arguments):
             rows, d, dp, XT, mean, P, offset, panel, log_joint, best = arguments
-            code = _Code(builder, real)
+            code = Code(builder, real)
             n = vectors_of_rows()
             width = n * code.lanes
             products, squares = code.zeros(4 * n), code.zeros(n)
@@ -250,7 +101,7 @@ def mahalanobis(typingcontext, rows, d, XT, mean, P, offset, panel, log_joint, b
                     old = code.load(best, place)
                     code.store(builder.select(builder.fcmp_ordered(">", value, old), value, old), best, place)
 
-        procedure = _procedure(builder, f"fastem.mahalanobis.{number}", kinds, build)
+        defined = procedure(builder, f"fastem.mahalanobis.{number}", kinds, build)
         kind = dict(
             zip(("rows", "d", "XT", "mean", "P", "offset", "panel", "log_joint", "best"), signature.args, strict=True)
         )
@@ -258,12 +109,12 @@ def mahalanobis(typingcontext, rows, d, XT, mean, P, offset, panel, log_joint, b
         factor = context.make_array(kind["P"])(context, builder, value["P"])
         dp = cgutils.unpack_tuple(builder, factor.shape)[0]
         arrays = {
-            name: _data(context, builder, kind[name], value[name])
+            name: data_of(context, builder, kind[name], value[name])
             for name in kind
             if isinstance(kind[name], types.Array)
         }
         builder.call(
-            procedure,
+            defined,
             [
                 value["rows"],
                 value["d"],
@@ -311,7 +162,7 @@ def add_outer_tile(typingcontext, rows, Z, i, j, out, width, at, mirrored):
 
         def build(builder, arguments):
             rows, left, right, out, width, at, mirrored = arguments
-            code = _Code(builder, real)
+            code = Code(builder, real)
             sums: list[Any] = [None] * 16
             for first in range(0, 4, columns):
                 slots = code.zeros(4 * columns)
@@ -333,15 +184,15 @@ def add_outer_tile(typingcontext, rows, Z, i, j, out, width, at, mirrored):
                     places = [4 * a + b for a in range(4)]
                     code.add_quad(totals, places, out, builder.add(mirrored, builder.mul(width, code.word(b))))
 
-        kinds = [_WORD, pointer, pointer, double.as_pointer(), _WORD, _WORD, _WORD]
-        procedure = _procedure(builder, f"fastem.outer.{number}", kinds, build)
+        kinds = [WORD, pointer, pointer, double.as_pointer(), WORD, WORD, WORD]
+        defined = procedure(builder, f"fastem.outer.{number}", kinds, build)
         # One tile lies on the diagonal and reads the same rows twice: nothing is written there, so noalias holds.
         rows, columns_of_rows, i, j, sums, width, at, mirrored = args
-        base = _data(context, builder, signature.args[1], columns_of_rows)
-        left = builder.gep(base, [builder.mul(i, ir.Constant(_WORD, STRIDE))])
-        right = builder.gep(base, [builder.mul(j, ir.Constant(_WORD, STRIDE))])
-        target = _data(context, builder, signature.args[4], sums)
-        builder.call(procedure, [rows, left, right, target, width, at, mirrored])
+        base = data_of(context, builder, signature.args[1], columns_of_rows)
+        left = builder.gep(base, [builder.mul(i, ir.Constant(WORD, STRIDE))])
+        right = builder.gep(base, [builder.mul(j, ir.Constant(WORD, STRIDE))])
+        target = data_of(context, builder, signature.args[4], sums)
+        builder.call(defined, [rows, left, right, target, width, at, mirrored])
         return context.get_dummy_value()
 
     integer = types.intp
@@ -357,7 +208,7 @@ def _density(scaled: bool) -> Any:
 
             def build(builder, arguments):
                 rows, d, XT, mean, scale, offset, distance, log_joint, best = arguments
-                code = _Code(builder, real)
+                code = Code(builder, real)
                 n = vectors_of_rows()
                 squares = code.zeros(n)
                 zero = code.word(0)
@@ -385,14 +236,14 @@ def _density(scaled: bool) -> Any:
                         code.store(builder.select(builder.fcmp_ordered(">", value, old), value, old), best, place)
 
             pointer = real.as_pointer()
-            kinds = [_WORD, _WORD, pointer, pointer, pointer, real, pointer, pointer, pointer]
+            kinds = [WORD, WORD, pointer, pointer, pointer, real, pointer, pointer, pointer]
             name = f"fastem.{'diagonal' if scaled else 'round'}.{number}"
-            procedure = _procedure(builder, name, kinds, build)
+            defined = procedure(builder, name, kinds, build)
             values = [
-                _data(context, builder, kind, value) if isinstance(kind, types.Array) else value
+                data_of(context, builder, kind, value) if isinstance(kind, types.Array) else value
                 for kind, value in zip(signature.args, args, strict=True)
             ]
-            builder.call(procedure, values)
+            builder.call(defined, values)
             return context.get_dummy_value()
 
         _, _, XT, mean, scale, _, distance, log_joint, best = arguments
@@ -439,7 +290,7 @@ def add_moments(typingcontext, rows, d, XT, mean, resp, out, sums, squares):
         def procedure_for(with_squares):
             def build(builder, arguments):
                 rows, d, XT, mean, resp, out, sums, squares = arguments
-                code = _Code(builder, real)
+                code = Code(builder, real)
                 zero = code.word(0)
                 whole = builder.and_(d, code.word(-4))
 
@@ -472,15 +323,15 @@ def add_moments(typingcontext, rows, d, XT, mean, resp, out, sums, squares):
                 with code.loop(whole, d) as (j, _):
                     features(j, 1)
 
-            kinds = [_WORD, _WORD, pointer, pointer, pointer, ir.DoubleType().as_pointer(), _WORD, _WORD]
-            return _procedure(builder, f"fastem.moments{'2' if with_squares else '1'}.{number}", kinds, build)
+            kinds = [WORD, WORD, pointer, pointer, pointer, ir.DoubleType().as_pointer(), WORD, WORD]
+            return procedure(builder, f"fastem.moments{'2' if with_squares else '1'}.{number}", kinds, build)
 
         values = [
-            _data(context, builder, kind, value) if isinstance(kind, types.Array) else value
+            data_of(context, builder, kind, value) if isinstance(kind, types.Array) else value
             for kind, value in zip(signature.args, args, strict=True)
         ]
         with_squares, without = procedure_for(True), procedure_for(False)
-        wanted = builder.icmp_signed(">=", args[-1], ir.Constant(_WORD, 0))
+        wanted = builder.icmp_signed(">=", args[-1], ir.Constant(WORD, 0))
         with builder.if_else(wanted) as (yes, no):
             with yes:
                 builder.call(with_squares, values)
