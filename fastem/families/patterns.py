@@ -9,8 +9,9 @@ Usable by any family whose kernels see one grid cell at a time:
         for i in groups.order[groups.starts[g] : groups.starts[g + 1]]:  # rows X[i] of that pattern, ascending
             ...
 
-Group 0 holds the complete rows, even where there are none; the others follow in the order in which their patterns first
-appear, so that the result depends on nothing but the rows.  A complete cell costs one pass over its values.
+Group 0 holds the complete rows, even where there are none; the others follow by how many features they miss, and those
+that miss as many in the order in which their patterns first appear, so that the result depends on nothing but the rows.
+A complete cell costs one pass over its values.
 """
 
 from __future__ import annotations
@@ -38,34 +39,34 @@ class Groups(NamedTuple):
 def _pattern(
     X,  # (n, d)
     i,
-    words,  # (ceil(d / 64),) int64 OUT: bit j is set where feature j is missing
+    g,
+    known,  # (> g, ceil(d / 64)) int64 OUT: patterns; bit j is set where feature j is missing
 ):
-    """Write the pattern of a row as bits; return a hash of them."""
-    for t in range(words.shape[0]):
-        words[t] = 0
-    for j in range(X.shape[1]):
-        if np.isnan(X[i, j]):
-            words[j >> 6] |= 1 << (j & 63)
+    """Write the pattern of row i as that of group g; return a hash of it."""
     key = 0
-    for t in range(words.shape[0]):
-        key = (key ^ words[t]) * -7046029254386353131
+    for t in range(known.shape[1]):
+        bits = 0
+        for j in range(64 * t, min(64 * t + 64, X.shape[1])):
+            bits |= (1 if np.isnan(X[i, j]) else 0) << (j - 64 * t)
+        known[g, t] = bits
+        key = (key ^ bits) * -7046029254386353131
         key ^= key >> 29
     return key ^ (key >> 32)
 
 
 @kernel
 def _find(
-    words,  # (t,) int64: a pattern
+    g,
     key,
-    known,  # (g, t) int64: the patterns so far
+    known,  # (> g, t) int64: the patterns so far, and that of g
     slots,  # (2^s,) intp: group of each slot, or -1
 ):
-    """Return the slot of the pattern, or the free one where it belongs."""
+    """Return the slot of the group that has the pattern of g, or the free one where it belongs."""
     at = key & (slots.shape[0] - 1)
     while slots[at] >= 0:
         same = True
-        for t in range(words.shape[0]):
-            same &= known[slots[at], t] == words[t]
+        for t in range(known.shape[1]):
+            same &= known[slots[at], t] == known[g, t]
         if same:
             break
         at = (at + 1) & (slots.shape[0] - 1)
@@ -75,28 +76,110 @@ def _find(
 @kernel
 def _number_patterns(
     X,  # (n, d)
-    start,
-    group,  # (m,) intp INOUT: 0 for complete rows, not 0 for others; becomes the number of the row's group
-    n_incomplete,
-    known,  # (n_incomplete + 1, ceil(d / 64)) int64 OUT: the pattern of each group; that of group 0 is 0
+    rows,  # (m,) intp: the incomplete rows
+    group,  # (m,) intp OUT: number of each row's group, from 1
+    known,  # (m + 1, ceil(d / 64)) int64 OUT: the pattern of each group; that of group 0 is 0
 ):
-    """Number the patterns in the order in which they appear; return how many groups there are."""
+    """Number the patterns in the order in which they appear; return how many groups there are, with group 0."""
     size = _LEAST_SLOTS
-    while size < 2 * n_incomplete:
+    while size < 2 * rows.shape[0]:
         size *= 2
     slots = np.full(size, -1, np.intp)
     n_groups = 1
-    for t in range(known.shape[1]):
-        known[0, t] = 0
-    for r in range(group.shape[0]):
-        if group[r]:
-            words = known[n_groups]
-            at = _find(words, _pattern(X, start + r, words), known, slots)
-            if slots[at] < 0:
-                slots[at] = n_groups
-                n_groups += 1
-            group[r] = slots[at]
+    for r in range(rows.shape[0]):
+        at = _find(n_groups, _pattern(X, rows[r], n_groups, known), known, slots)
+        if slots[at] < 0:
+            slots[at] = n_groups
+            n_groups += 1
+        group[r] = slots[at]
     return n_groups
+
+
+@kernel
+def _by_how_much(
+    group,  # (m,) intp INOUT: number of each row's group
+    n_groups,
+    d,
+    known,  # (>= n_groups, t) int64: the pattern of each group
+):
+    """Number the groups anew, by how many features they miss; return their patterns (n_groups, t) in that order."""
+    missing, starts = np.zeros(n_groups, np.intp), np.zeros(d + 2, np.intp)
+    for g in range(n_groups):
+        for j in range(d):
+            missing[g] += (known[g, j >> 6] >> (j & 63)) & 1
+        starts[missing[g] + 1] += 1
+    for j in range(d + 1):
+        starts[j + 1] += starts[j]
+    rank, ordered = np.empty(n_groups, np.intp), np.empty((n_groups, known.shape[1]), np.int64)
+    for g in range(n_groups):  # group 0 misses nothing and stays the first
+        rank[g] = starts[missing[g]]
+        starts[missing[g]] += 1
+        for t in range(known.shape[1]):
+            ordered[rank[g], t] = known[g, t]
+    for r in range(group.shape[0]):
+        group[r] = rank[group[r]]
+    return ordered
+
+
+@kernel
+def _sort(
+    group,  # (m,) intp: the groups of the incomplete rows, from 1
+    rows,  # (m,) intp INOUT: their numbers; sorted by group, ascending within each
+    starts,  # (g + 1,) intp INOUT: the size of each group; becomes where each starts, among all rows
+):
+    """Sort the incomplete rows by group."""
+    before = 0
+    for g in range(starts.shape[0]):
+        size = starts[g]
+        starts[g] = before
+        before += size
+    unsorted, first = rows.copy(), starts[1]
+    place = starts.copy()
+    for r in range(group.shape[0]):
+        rows[place[group[r]] - first] = unsorted[r]
+        place[group[r]] += 1
+
+
+@kernel
+def _features(
+    words,  # (t,) int64: a pattern
+    features,  # (d,) intp OUT: the observed features, then the missing ones
+):
+    """List what a pattern observes and what it misses; return how many are observed."""
+    d = features.shape[0]
+    n = 0
+    for j in range(d):
+        features[n] = j
+        n += 1 - ((words[j >> 6] >> (j & 63)) & 1)
+    last = n
+    for j in range(d - 1, -1, -1):  # downwards, so that nothing is written beyond what is missing
+        if (words[j >> 6] >> (j & 63)) & 1:
+            features[d - 1 - (last - n)] = j
+            last += 1
+    return n
+
+
+@kernel
+def _split(
+    X,  # (n, d)
+    start,
+    order,  # (m,) intp OUT: numbers of the complete rows, then those of the others, each ascending
+):
+    """Put complete rows first; return how many there are."""
+    m = order.shape[0]
+    rest = np.empty(m, np.intp)
+    n_complete = n_rest = 0
+    for r in range(m):  # without a branch, which would be guessed wrong often
+        missing = 0
+        for j in range(X.shape[1]):
+            missing += 1 if np.isnan(X[start + r, j]) else 0
+        order[n_complete] = start + r
+        rest[n_rest] = start + r
+        n_complete += 0 if missing else 1
+        n_rest += 1 if missing else 0
+    for r in range(n_rest):
+        order[n_complete + r] = rest[r]
+    return n_complete
 
 
 @kernel
@@ -110,39 +193,22 @@ def group_rows(
     Complete rows are group 0, which may be empty.
     """
     m, d = stop - start, X.shape[1]
-    group = np.empty(m, np.intp)
-    n_incomplete = 0
-    for r in range(m):
-        missing = 0
-        for j in range(d):
-            missing += 1 if np.isnan(X[start + r, j]) else 0
-        group[r] = 1 if missing else 0
-        n_incomplete += group[r]
-    known = np.zeros((n_incomplete + 1, (d + 63) // 64), np.int64)
-    n_groups = _number_patterns(X, start, group, n_incomplete, known) if n_incomplete else 1
     order = np.empty(m, np.intp)
+    n_complete = _split(X, start, order)
+    rest = order[n_complete:]
+    group = np.empty(m - n_complete, np.intp)
+    known = np.zeros((m - n_complete + 1, (d + 63) // 64), np.int64)
+    n_groups = 1
+    if rest.shape[0]:
+        n_groups = _number_patterns(X, rest, group, known)
+        known = _by_how_much(group, n_groups, d, known)
     starts = np.zeros(n_groups + 1, np.intp)
-    for r in range(m):
-        starts[group[r] + 1] += 1
-    for g in range(n_groups):
-        starts[g + 1] += starts[g]
-    for r in range(m):  # counting sort: each start moves to the next one's place
-        order[starts[group[r]]] = start + r
+    starts[0] = n_complete
+    for r in range(rest.shape[0]):
         starts[group[r]] += 1
-    for g in range(n_groups, 0, -1):
-        starts[g] = starts[g - 1]
-    starts[0] = 0
+    _sort(group, rest, starts)
     features = np.empty((n_groups, d), np.intp)
     n_observed = np.empty(n_groups, np.intp)
     for g in range(n_groups):
-        n = 0
-        for j in range(d):
-            if not (known[g, j >> 6] >> (j & 63)) & 1:
-                features[g, n] = j
-                n += 1
-        n_observed[g] = n
-        for j in range(d):
-            if (known[g, j >> 6] >> (j & 63)) & 1:
-                features[g, n] = j
-                n += 1
+        n_observed[g] = _features(known[g], features[g])
     return Groups(order, starts, features, n_observed)

@@ -14,7 +14,7 @@ import numpy as np
 
 from fastem import threads
 from fastem.families.elliptical import diag, full
-from fastem.families.elliptical.records import GaussianParams, refuse_empty
+from fastem.families.elliptical.records import LOG_2PI, GaussianParams, refuse_empty
 from fastem.families.gaussian.missing_kernels import MissingPrepared
 from fastem.families.gaussian.missing_passes import MATRICES, VARIANCES, Kernels
 from fastem.families.gaussian.noise import NoisyGaussianFamily, NoisyParams
@@ -79,7 +79,7 @@ class MissingValues:
         factors = wide.precisions_cholesky
         precisions = np.square(factors) if factors.ndim == 2 else factors @ np.swapaxes(factors, 1, 2)
         fields = self.wide.prepare(wide, dtype)._asdict()
-        return MissingPrepared(**fields, precisions=np.ascontiguousarray(precisions))
+        return MissingPrepared(**fields, **_precisions(precisions))
 
     def covariances_from_stats(
         self, stats: Any, constants: None, prepared: MissingPrepared, previous: np.ndarray
@@ -129,4 +129,10 @@ class MissingNoisyFamily(NoisyGaussianFamily):
         precisions[self.n_components] = np.diag(own) if precisions.ndim == 3 else own
         means = prepared.means.copy()
         means[self.n_components] = params.box.mean(axis=0) - prepared.origin
-        return prepared._replace(precisions=precisions, means=means)
+        return prepared._replace(means=means, **_precisions(precisions))
+
+
+def _precisions(precisions: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the fields of `MissingPrepared` that hold precisions (k, d, d), or (k, d)."""
+    own = np.diagonal(precisions, axis1=1, axis2=2) if precisions.ndim == 3 else precisions
+    return {"precisions": np.ascontiguousarray(precisions), "gains": 0.5 * (LOG_2PI - np.log(own))}

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastem.families.cells import only_log_joint
-from fastem.families.gaussian.missing_kernels import DIAG, FULL, Kind
+from fastem.families.gaussian.missing_kernels import DIAG, FULL, Block, Kind, describe, keep_rows, new_block
 from fastem.families.math import STRIDE, block_rows, finish_rows, fix_labels, log, padded, settle, shares
 from fastem.families.patterns import group_rows
 from fastem.jit import Sweep, each_cell, kernel, sweep
@@ -51,81 +51,69 @@ def _load(
             known[r] = labels[order[first + r]]
 
 
-@kernel
-def _first_group(groups, first):
-    """Return the group that row order[first] is of."""
-    g = 0
-    while groups.starts[g + 1] <= first:
-        g += 1
-    return g
-
-
 def _log_joint_of(kind: Kind) -> Any:
     """Make the function that evaluates log p(x, z = k) of a block for all components."""
-    one, log_joint_block, complete = kind.one, kind.log_joint_block, kind.complete
+    some, log_joint_block, complete = kind.some, kind.log_joint_block, kind.complete
 
     @kernel
-    def log_joint(groups, first, m, rows, prepared, s):
-        XT, share, best, top = s.XT, s.share, s.best, s.top
-        gain = s.v[s.v.shape[0] - 1]
+    def log_joint(m, rows, incomplete, prepared, s):
+        XT, share, best, top, gain = s.XT, s.share, s.best, s.top, s.block.gain
         for r in range(rows):
             best[r] = -np.inf
-        begin = _first_group(groups, first)
-        for c in range(share.shape[0]):
+        k = share.shape[0]
+        if incomplete:
+            keep_rows(XT, m, s.block)
+        step = 1 if incomplete else k  # the rows are completed for one component after the other
+        for c in range(0, k, step):
+            if incomplete:
+                complete(s.block, m, prepared, c, XT)
+            log_joint_block(rows, XT, some(prepared, c, c + step), s.work, share[c : c + step], top)
+            if incomplete:
+                for r in range(rows):
+                    share[c, r] += XT.dtype.type(gain[r])
+                    top[r] = share[c, r]
             for r in range(rows):
-                gain[r] = 0.0
-            g = begin
-            while g < groups.n_observed.shape[0] and groups.starts[g] < first + m:
-                if groups.n_observed[g] < groups.features.shape[1]:
-                    r0, r1 = max(groups.starts[g] - first, 0), min(groups.starts[g + 1] - first, m)
-                    value = complete(groups, g, r0, r1, prepared, c, XT, s.v, s.lower)
-                    for r in range(r0, r1):
-                        gain[r] = value
-                g += 1
-            log_joint_block(rows, XT, one(prepared, c), s.work, share[c : c + 1], top)
-            for r in range(rows):
-                share[c, r] += XT.dtype.type(gain[r])
-                best[r] = share[c, r] if share[c, r] > best[r] else best[r]
+                best[r] = top[r] if top[r] > best[r] else best[r]
 
     return log_joint
 
 
 def _moments_of(kind: Kind) -> Any:
     """Make the function that adds the moments of a block, given its shares."""
-    one, moments_block, complete, add_spread = kind.one, kind.moments_block, kind.complete, kind.add_spread
+    some, moments_block, complete_heavy = kind.some, kind.moments_block, kind.complete_heavy
 
     @kernel
-    def moments(groups, first, m, prepared, s, stats):
+    def moments(m, incomplete, prepared, s, stats):
         rows, share, total, heavy = padded(m), s.share, s.total, s.heavy
         k, d = prepared.means.shape
         size = (stats.shape[0] - 1 - k - k * d) // k
-        begin = _first_group(groups, first)
-        record = np.empty(2 + d + size)
-        for c in range(k):
-            if heavy[c] == 0:
+        own = np.empty(2 + d + size)
+        step = 1 if incomplete else k
+        for c in range(0, k, step):
+            if incomplete and heavy[c] == 0:
                 continue
-            for j in range(record.shape[0]):
-                record[j] = 0.0
-            g = begin
-            while g < groups.n_observed.shape[0] and groups.starts[g] < first + m:
-                if groups.n_observed[g] < d:
-                    r0, r1 = max(groups.starts[g] - first, 0), min(groups.starts[g + 1] - first, m)
-                    mass, most = 0.0, 0.0
-                    for r in range(r0, r1):
-                        mass += share[c, r] * total[r]
-                        most = max(most, np.float64(share[c, r]))
-                    if most > prepared.negligible[c]:
-                        complete(groups, g, r0, r1, prepared, c, s.XT, s.v, s.lower)
-                        add_spread(groups, g, mass, prepared, c, s.lower, s.inverse, record)
-                g += 1
-            moments_block(rows, s.XT, one(prepared, c), s.work, share[c : c + 1], total, heavy[c : c + 1], record)
-            stats[1 + c] += record[1]
-            for j in range(d):
-                stats[1 + k + c * d + j] += record[2 + j]
-            for j in range(size):
-                stats[1 + k + k * d + c * size + j] += record[2 + d + j]
+            record = own if incomplete else stats
+            if incomplete:
+                for j in range(record.shape[0]):
+                    record[j] = 0.0
+                complete_heavy(s.block, m, prepared, c, s.XT, share[c], total, record)
+            end = c + step
+            moments_block(rows, s.XT, some(prepared, c, end), s.work, share[c:end], total, heavy[c:end], record)
+            if incomplete:
+                stats[1 + c] += record[1]
+                for j in range(d):
+                    stats[1 + k + c * d + j] += record[2 + j]
+                for j in range(size):
+                    stats[1 + k + k * d + c * size + j] += record[2 + d + j]
 
     return moments
+
+
+@kernel
+def _block_end(groups, first, size):
+    """Return where the block ends that begins at row `first` of the order: complete rows are not mixed with others."""
+    n = groups.starts[1] if first < groups.starts[1] else groups.order.shape[0]
+    return min(first + size, n)
 
 
 class Space(NamedTuple):
@@ -141,14 +129,11 @@ class Space(NamedTuple):
     top: np.ndarray  # (STRIDE,)
     known: np.ndarray  # (STRIDE,) int32 known labels, or empty
     heavy: np.ndarray  # (k,) float64
-    v: np.ndarray  # (d + 1, STRIDE) float64
-    lower: np.ndarray  # (d, d) float64
-    inverse: np.ndarray  # (d, d) float64
+    block: Block
 
 
 @kernel
 def _space(X, n_labels, k, features, work_rows):
-    d = X.shape[1]
     all_of = np.zeros((features + work_rows + k + 5, STRIDE), X.dtype)
     rest = all_of[features + work_rows + k :]
     return Space(
@@ -162,9 +147,7 @@ def _space(X, n_labels, k, features, work_rows):
         rest[4],
         np.empty(STRIDE if n_labels else 0, np.int32),
         np.zeros(k),
-        np.empty((d + 1, STRIDE)),
-        np.empty((d, d)),
-        np.empty((d, d)),
+        new_block(X.shape[1]),
     )
 
 
@@ -175,10 +158,11 @@ def _e_step_of(kind: Kind) -> Any:
     @kernel
     def e_step(X, w, labels, groups, first, m, prepared, s, log_joint):
         rows = padded(m)
+        incomplete = describe(groups, first, m, s.block)
         negligible = np.exp(prepared.log_weights) * (1e-18 if X.itemsize == 8 else 1e-11)
         _load(X, w, labels, groups.order, first, m, rows, prepared.origin, s.XT, s.wb, s.known)
         for again in range(2):
-            log_joint_of(groups, first, m, rows, prepared, s)
+            log_joint_of(m, rows, incomplete, prepared, s)
             if again == 0 and log_joint.shape[0]:
                 for r in range(m):
                     for c in range(s.share.shape[0]):
@@ -190,6 +174,7 @@ def _e_step_of(kind: Kind) -> Any:
                 if again:
                     _load(X, w, labels, groups.order, first, m, rows, prepared.origin, s.XT, s.wb, s.known)
                 break
+        return incomplete
 
     return e_step
 
@@ -206,11 +191,13 @@ def _accumulator(kind: Kind, e_step: Any, moments: Any) -> Sweep:
         s = _space(X, labels.shape[0], k, features, work_rows)
         nothing = np.empty((0, k))
         size = block_rows(features + work_rows + k + 4, X.itemsize)
-        for first in range(0, stop - start, size):
-            m = min(size, stop - start - first)
-            e_step(X, w, labels, groups, first, m, prepared, s, nothing)
+        first = 0
+        while first < stop - start:
+            m = _block_end(groups, first, size) - first
+            incomplete = e_step(X, w, labels, groups, first, m, prepared, s, nothing)
             stats[0] += finish_rows(padded(m), s.wb, s.best, s.total)
-            moments(groups, first, m, prepared, s, stats)
+            moments(m, incomplete, prepared, s, stats)
+            first += m
 
     return sweep(accumulate)
 
@@ -226,8 +213,9 @@ def _given(kind: Kind, moments: Any) -> Any:
         k = prepared.means.shape[0]
         s = _space(X, 0, k, features, work_rows)
         size = block_rows(features + work_rows + k + 4, X.itemsize)
-        for first in range(0, X.shape[0], size):
-            m = min(size, X.shape[0] - first)
+        first = 0
+        while first < X.shape[0]:
+            m = _block_end(groups, first, size) - first
             rows = padded(m)
             _load(X, w, s.known, groups.order, first, m, rows, prepared.origin, s.XT, s.total, s.known)
             for c in range(k):
@@ -236,7 +224,9 @@ def _given(kind: Kind, moments: Any) -> Any:
                 for r in range(m):
                     s.share[c, r] = resp[groups.order[first + r], c]
                 s.heavy[c] = rows
-            moments(groups, first, m, prepared, s, stats)
+            keep_rows(s.XT, m, s.block)
+            moments(m, describe(groups, first, m, s.block), prepared, s, stats)
+            first += m
 
     return given
 
@@ -253,10 +243,12 @@ def _expectation(kind: Kind, e_step: Any) -> Sweep:
         s = _space(X, 0, k, features, work_rows)
         unit = np.empty(0, X.dtype)
         size = block_rows(features + work_rows + k + 4, X.itemsize)
-        for first in range(0, stop - start, size):
-            m = min(size, stop - start - first)
+        first = 0
+        while first < stop - start:
+            m = _block_end(groups, first, size) - first
             e_step(X, unit, s.known, groups, first, m, prepared, s, out.log_joint)
             _write(groups.order, first, m, s.share, s.best, s.total, out)
+            first += m
 
     return each_cell(expect)
 
@@ -269,25 +261,25 @@ def _conditional_mean(kind: Kind, e_step: Any) -> Sweep:
     def conditional_mean(X, prepared, start, stop, out):  # out (n, d): X, with 0 where a value is missing
         groups = group_rows(X, start, stop)
         features, work_rows = room(prepared)
-        k, d = prepared.means.shape
+        k = prepared.means.shape[0]
         s = _space(X, 0, k, features, work_rows)
         unit, nothing = np.empty(0, X.dtype), np.empty((0, k))
         size = block_rows(features + work_rows + k + 4, X.itemsize)
-        for first in range(0, stop - start, size):
-            m = min(size, stop - start - first)
-            e_step(X, unit, s.known, groups, first, m, prepared, s, nothing)
+        first = 0
+        while first < stop - start:
+            m = _block_end(groups, first, size) - first
+            incomplete = e_step(X, unit, s.known, groups, first, m, prepared, s, nothing)
             _load(X, unit, s.known, groups.order, first, m, padded(m), prepared.origin, s.XT, s.wb, s.known)
-            g = _first_group(groups, first)
-            while g < groups.n_observed.shape[0] and groups.starts[g] < first + m:
-                r0, r1 = max(groups.starts[g] - first, 0), min(groups.starts[g + 1] - first, m)
-                for c in range(k if groups.n_observed[g] < d else 0):
-                    complete(groups, g, r0, r1, prepared, c, s.XT, s.v, s.lower)
-                    for a in range(groups.n_observed[g], d):
-                        j = groups.features[g, a]
-                        for r in range(r0, r1):
-                            value = np.float64(s.XT[j, r]) + np.float64(prepared.origin[j])
-                            out[groups.order[first + r], j] += s.share[c, r] / s.total[r] * value
-                g += 1
+            keep_rows(s.XT, m, s.block)
+            for c in range(k if incomplete else 0):
+                complete(s.block, m, prepared, c, s.XT)
+                for r in range(m):
+                    share = np.float64(s.share[c, r]) / np.float64(s.total[r])
+                    for a in range(s.block.n_missing[r]):
+                        j = s.block.missing[a, r]
+                        value = np.float64(s.XT[j, r]) + np.float64(prepared.origin[j])
+                        out[groups.order[first + r], j] += share * value
+            first += m
 
     return each_cell(conditional_mean)
 
