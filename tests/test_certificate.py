@@ -5,7 +5,7 @@ import pytest
 from exponential import Exponential, Parameters
 
 import fastem
-from fastem import em, init
+from fastem import em, families, init
 from fastem.draws import Draws
 from fastem.families.base import MStep
 from fastem.families.gaussian import GaussianFamily
@@ -72,3 +72,35 @@ def test_L8_regularisation_does_not_excuse_a_wrong_m_step_beside_noise(reg_covar
     )
     with pytest.raises(fastem.MonotonicityError, match="of restart 0"):
         model.fit(X)
+
+
+@pytest.mark.parametrize("name", ["bernoulli", "poisson", "categorical"])
+@pytest.mark.parametrize("floor", [0.0, 1e-10])
+def test_L8_a_floor_does_not_excuse_a_wrong_m_step(name, floor, monkeypatch):
+    family, draws = families.make(name, 2, floor=floor), Draws(0)
+    X = family.sample(family.example_params(6, draws), 2000, draws)[0]
+    source, right, calls = MemorySource(X), type(family).m_step, []
+
+    def wrong(self, stats, constants, prepared, params):
+        calls.append(None)
+        step = right(self, stats, constants, prepared, params)
+        unlikely = np.where(step.params.weights > 0.5, 1e-6, 1 - 1e-6)
+        return MStep(step.params._replace(weights=unlikely)) if len(calls) == 4 else step
+
+    start = init.mixture_start(family, "k-means++")(source, draws)
+    calls.clear()
+    monkeypatch.setattr(type(family), "m_step", wrong)
+    with pytest.raises(fastem.MonotonicityError, match=r"at iteration 5 of restart 0"):
+        em.run_once(source, family, start, family.constants(source), Settings(max_iter=50, tol=0.0, certify=True))
+
+
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+@pytest.mark.parametrize("size", [1e2, 1e4, 1e6, 1e8])
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+def test_L8_rounding_of_large_counts_is_no_fall(dtype, size):
+    rng = np.random.default_rng(0)
+    for seed in range(4):
+        rates = size * rng.uniform(1, 1 + 5 / np.sqrt(size), (3, 4))
+        X = rng.poisson(rates[rng.integers(0, 3, 900)]).astype(dtype)
+        model = fastem.PoissonMixture(3, random_state=seed, tol=0.0, max_iter=60, certify=True)
+        assert np.isfinite(model.fit(X).lower_bound_)

@@ -329,6 +329,21 @@ def test_given_parameters_are_where_the_fit_starts(name):
 
 
 @pytest.mark.parametrize("name", ESTIMATORS)
+def test_hopeless_restarts_are_dropped_and_local_maxima_left(name):
+    _, _, X = example(name, 4, n=1500)
+    options = {"n_categories": CODES} if name == "categorical" else {}
+    model = {"bernoulli": BernoulliMixture, "poisson": PoissonMixture, "categorical": CategoricalMixture}[name]
+    options |= {"n_components": 4, "n_init": 12, "init_params": "random_from_data", "max_iter": 40, "random_state": 0}
+    plain = model(**options).fit(X)
+    dropped = model(drop_restarts=True, **options).fit(X)
+    assert len(dropped.restarts_) == 12
+    assert sum(map(len, dropped.histories_)) < sum(map(len, plain.histories_))
+    assert dropped.lower_bound_ == pytest.approx(plain.lower_bound_, rel=1e-3)
+    one = model(**{**options, "n_init": 1}).fit(X)
+    assert model(escape="split-merge", **{**options, "n_init": 1}).fit(X).lower_bound_ >= one.lower_bound_
+
+
+@pytest.mark.parametrize("name", ESTIMATORS)
 def test_save_and_load(name, tmp_path):
     X, _ = two_groups()
     model = ESTIMATORS[name](random_state=0, max_iter=20).fit(X)

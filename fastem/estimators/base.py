@@ -35,8 +35,9 @@ class EMEstimator(BaseEstimator):
 
     def _keep_arguments(self, arguments: dict[str, Any]) -> None:
         """Store the constructor's ``locals()`` under their own names, which is all that it may do (scikit-learn)."""
-        for name in self._get_param_names():
-            setattr(self, name, arguments[name])
+        for name, value in arguments.items():
+            if name not in ("self", "__class__"):
+                setattr(self, name, value)
 
     def _check_shared_parameters(self) -> None:
         check = validate.parameter

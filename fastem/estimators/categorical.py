@@ -60,6 +60,11 @@ class CategoricalMixture(DiscreteMixture):
         Raise `MonotonicityError` should the log-likelihood fall by more than rounding.
     keep_history : bool, default=False
         Keep the parameters of every iteration of the best restart in `history_` (lecture row L12).
+    drop_restarts : bool, default=False
+        Drop restarts early that will hardly reach the best one.
+    escape : {"split-merge"} or None, default=None
+        Try to leave the best run's local maximum by merging two components and splitting a third; `lower_bound_` may
+        then exceed all of `restarts_`.
 
     Attributes
     ----------
@@ -104,6 +109,12 @@ class CategoricalMixture(DiscreteMixture):
     _fields: ClassVar = {"weights": "weights_", "probabilities": "probabilities_"}
     _saved: ClassVar = (*DiscreteMixture._saved, "probabilities_", "n_categories_")
 
+    n_categories: Any
+    min_prob: float
+    probabilities_init: Any
+    n_categories_: np.ndarray
+    probabilities_: np.ndarray
+
     def __init__(
         self,
         n_components: int = 1,
@@ -124,26 +135,10 @@ class CategoricalMixture(DiscreteMixture):
         callback: Callable[[IterationInfo], Any] | None = None,
         certify: bool = False,
         keep_history: bool = False,
+        drop_restarts: bool = False,
+        escape: str | None = None,
     ) -> None:
-        super().__init__(
-            n_components=n_components,
-            tol=tol,
-            max_iter=max_iter,
-            n_init=n_init,
-            init_params=init_params,
-            weights_init=weights_init,
-            random_state=random_state,
-            warm_start=warm_start,
-            verbose=verbose,
-            verbose_interval=verbose_interval,
-            n_threads=n_threads,
-            callback=callback,
-            certify=certify,
-            keep_history=keep_history,
-        )
-        self.n_categories = n_categories
-        self.min_prob = min_prob
-        self.probabilities_init = probabilities_init
+        self._keep_arguments(locals())
 
     def _family(self) -> CategoricalFamily:
         known = getattr(self, "n_categories_", self.n_categories)

@@ -28,40 +28,8 @@ class DiscreteMixture(BaseMixture):
         "restarts_",
     )
 
+    weights_init: Any
     weights_: np.ndarray
-
-    def __init__(
-        self,
-        *,
-        n_components: int,
-        tol: float,
-        max_iter: int,
-        n_init: int,
-        init_params: str,
-        weights_init: Any,
-        random_state: Any,
-        warm_start: bool,
-        verbose: int,
-        verbose_interval: int,
-        n_threads: int | None,
-        callback: Callable[[IterationInfo], Any] | None,
-        certify: bool,
-        keep_history: bool,
-    ) -> None:
-        self.n_components = n_components
-        self.tol = tol
-        self.max_iter = max_iter
-        self.n_init = n_init
-        self.init_params = init_params
-        self.weights_init = weights_init
-        self.random_state = random_state
-        self.warm_start = warm_start
-        self.verbose = verbose
-        self.verbose_interval = verbose_interval
-        self.n_threads = n_threads
-        self.callback = callback
-        self.certify = certify
-        self.keep_history = keep_history
 
     def _table(self, X: Any, *, reset: bool) -> np.ndarray:
         X = validate.table(self, X, reset=reset, allow_nan=True)
@@ -140,6 +108,11 @@ class BernoulliMixture(DiscreteMixture):
         Raise `MonotonicityError` should the log-likelihood fall by more than rounding.
     keep_history : bool, default=False
         Keep the parameters of every iteration of the best restart in `history_` (lecture row L12).
+    drop_restarts : bool, default=False
+        Drop restarts early that will hardly reach the best one.
+    escape : {"split-merge"} or None, default=None
+        Try to leave the best run's local maximum by merging two components and splitting a third; `lower_bound_` may
+        then exceed all of `restarts_`.
 
     Attributes
     ----------
@@ -181,6 +154,10 @@ class BernoulliMixture(DiscreteMixture):
     _fields: ClassVar = {"weights": "weights_", "means": "means_"}
     _saved: ClassVar = (*DiscreteMixture._saved, "means_")
 
+    binarize: float | None
+    min_prob: float
+    means_init: Any
+
     def __init__(
         self,
         n_components: int = 1,
@@ -201,26 +178,10 @@ class BernoulliMixture(DiscreteMixture):
         callback: Callable[[IterationInfo], Any] | None = None,
         certify: bool = False,
         keep_history: bool = False,
+        drop_restarts: bool = False,
+        escape: str | None = None,
     ) -> None:
-        super().__init__(
-            n_components=n_components,
-            tol=tol,
-            max_iter=max_iter,
-            n_init=n_init,
-            init_params=init_params,
-            weights_init=weights_init,
-            random_state=random_state,
-            warm_start=warm_start,
-            verbose=verbose,
-            verbose_interval=verbose_interval,
-            n_threads=n_threads,
-            callback=callback,
-            certify=certify,
-            keep_history=keep_history,
-        )
-        self.binarize = binarize
-        self.min_prob = min_prob
-        self.means_init = means_init
+        self._keep_arguments(locals())
 
     def _family(self) -> BernoulliFamily:
         return BernoulliFamily(self.n_components, self.min_prob)
@@ -292,6 +253,11 @@ class PoissonMixture(DiscreteMixture):
         Raise `MonotonicityError` should the log-likelihood fall by more than rounding.
     keep_history : bool, default=False
         Keep the parameters of every iteration of the best restart in `history_` (lecture row L12).
+    drop_restarts : bool, default=False
+        Drop restarts early that will hardly reach the best one.
+    escape : {"split-merge"} or None, default=None
+        Try to leave the best run's local maximum by merging two components and splitting a third; `lower_bound_` may
+        then exceed all of `restarts_`.
 
     Attributes
     ----------
@@ -326,6 +292,9 @@ class PoissonMixture(DiscreteMixture):
     _fields: ClassVar = {"weights": "weights_", "rates": "rates_"}
     _saved: ClassVar = (*DiscreteMixture._saved, "rates_")
 
+    min_rate: float
+    rates_init: Any
+
     def __init__(
         self,
         n_components: int = 1,
@@ -345,25 +314,10 @@ class PoissonMixture(DiscreteMixture):
         callback: Callable[[IterationInfo], Any] | None = None,
         certify: bool = False,
         keep_history: bool = False,
+        drop_restarts: bool = False,
+        escape: str | None = None,
     ) -> None:
-        super().__init__(
-            n_components=n_components,
-            tol=tol,
-            max_iter=max_iter,
-            n_init=n_init,
-            init_params=init_params,
-            weights_init=weights_init,
-            random_state=random_state,
-            warm_start=warm_start,
-            verbose=verbose,
-            verbose_interval=verbose_interval,
-            n_threads=n_threads,
-            callback=callback,
-            certify=certify,
-            keep_history=keep_history,
-        )
-        self.min_rate = min_rate
-        self.rates_init = rates_init
+        self._keep_arguments(locals())
 
     def _family(self) -> PoissonFamily:
         return PoissonFamily(self.n_components, self.min_rate)

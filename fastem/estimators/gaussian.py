@@ -137,6 +137,15 @@ class GaussianMixture(BaseMixture):
            [10.,  2.]])
     """
 
+    covariance_type: str
+    reg_covar: float
+    weights_init: Any
+    means_init: Any
+    precisions_init: Any
+    fixed: Collection[str]
+    assignment: str
+    rescue: bool
+    noise: bool
     weights_: np.ndarray
     means_: np.ndarray
 
@@ -181,31 +190,7 @@ class GaussianMixture(BaseMixture):
         rescue: bool = False,
         noise: bool = False,
     ) -> None:
-        self.n_components = n_components
-        self.covariance_type = covariance_type
-        self.tol = tol
-        self.reg_covar = reg_covar
-        self.max_iter = max_iter
-        self.n_init = n_init
-        self.init_params = init_params
-        self.weights_init = weights_init
-        self.means_init = means_init
-        self.precisions_init = precisions_init
-        self.random_state = random_state
-        self.warm_start = warm_start
-        self.verbose = verbose
-        self.verbose_interval = verbose_interval
-        self.n_threads = n_threads
-        self.callback = callback
-        self.certify = certify
-        self.keep_history = keep_history
-        self.accelerate = accelerate
-        self.drop_restarts = drop_restarts
-        self.escape = escape
-        self.fixed = fixed
-        self.assignment = assignment
-        self.rescue = rescue
-        self.noise = noise
+        self._keep_arguments(locals())
 
     def _family(self) -> GaussianFamily:
         if self.noise:

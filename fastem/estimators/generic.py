@@ -54,6 +54,11 @@ class Mixture(BaseMixture):
         Raise `MonotonicityError` should the objective fall by more than rounding and the family's shortfall.
     keep_history : bool, default=False
         Keep the parameters of every iteration of the best restart in `history_` (lecture row L12).
+    drop_restarts : bool, default=False
+        Drop restarts early that will hardly reach the best one.
+    escape : {"split-merge"} or None, default=None
+        Try to leave the best run's local maximum by merging two components and splitting a third; `lower_bound_` may
+        then exceed all of `restarts_`.
 
     Attributes
     ----------
@@ -85,6 +90,9 @@ class Mixture(BaseMixture):
     [1.0, 30.5]
     """
 
+    family: Any
+    params_init: Any
+
     def __init__(
         self,
         n_components: int = 1,
@@ -103,22 +111,10 @@ class Mixture(BaseMixture):
         callback: Callable[[IterationInfo], Any] | None = None,
         certify: bool = False,
         keep_history: bool = False,
+        drop_restarts: bool = False,
+        escape: str | None = None,
     ) -> None:
-        self.n_components = n_components
-        self.family = family
-        self.tol = tol
-        self.max_iter = max_iter
-        self.n_init = n_init
-        self.init_params = init_params
-        self.params_init = params_init
-        self.random_state = random_state
-        self.warm_start = warm_start
-        self.verbose = verbose
-        self.verbose_interval = verbose_interval
-        self.n_threads = n_threads
-        self.callback = callback
-        self.certify = certify
-        self.keep_history = keep_history
+        self._keep_arguments(locals())
 
     _trace: ClassVar[tuple[str, ...]] = ("converged_", "n_iter_", "lower_bound_", "lower_bounds_", "restarts_")
 

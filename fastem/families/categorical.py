@@ -241,6 +241,9 @@ class CategoricalFamily(DiscreteFamily):
         logs = np.log(np.maximum(params.probabilities, NEVER))
         return self.weights_term(stats, params) + float(np.sum(stats.sums * logs))
 
+    def magnitude(self, stats: CategoricalStats, prepared: CategoricalPrepared, params: CategoricalParams) -> float:
+        return -float(np.sum(stats.sums * np.log(np.maximum(params.probabilities, NEVER))))
+
     def log_joint(self, X: np.ndarray, prepared: CategoricalPrepared, n_threads: int) -> np.ndarray:
         out = np.empty((len(X), self.n_components))
         threads.run_each(log_joint, X, prepared, out, n_threads)

@@ -16,6 +16,7 @@ taken over the weight that its component has in the rows where the feature is ob
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from typing import Any, NamedTuple
 
@@ -34,6 +35,8 @@ DEAD = 10 * np.finfo(np.float64).eps
 NEVER = 1e-30
 # Features that are looked at together, a multiple of 4: with missing values they are written down twice.
 PANEL = 64
+# Rounding error of a sum, in units of the machine epsilon times the sum of the terms' magnitudes.
+ROUNDING = 8.0
 # Weight of the pooled data in the first M-step of a start, as a share of the mean weight of a component.
 POOLED = 0.01
 
@@ -275,10 +278,28 @@ class DiscreteFamily(Family):
 
     allow_nan = True
     continuous = False
+    floor: float  # least probability or rate
 
     def shortfall(self, stats: Any, constants: Any, prepared: Any, old: Any, new: Any) -> float:
-        fall = self.expected_log_likelihood(stats, prepared, old) - self.expected_log_likelihood(stats, prepared, new)
-        return max(0.0, fall / float(stats.counts.sum()))
+        def q(params: Any) -> float:
+            return self.expected_log_likelihood(stats, prepared, params)
+
+        # No more than what the floor takes from the maximum of Q: a wrong M-step must not explain itself.
+        plain = copy.copy(self)
+        plain.floor = 0.0
+        best = plain.m_step(stats, constants, prepared, old).params
+        floored = self.m_step(stats, constants, prepared, old).params
+        explained = max(0.0, min(q(old) - q(new), q(best) - q(floored)))
+        return (explained + self.rounding(stats, constants, prepared, new)) / float(stats.counts.sum())
+
+    def rounding(self, stats: Any, constants: Any, prepared: Any, params: Any) -> float:
+        """Return by how much rounding may move the log-likelihood of all rows, whose terms may be large and cancel."""
+        epsilon = float(np.finfo(prepared.origin.dtype).eps)
+        return ROUNDING * epsilon * (abs(self.weights_term(stats, params)) + self.magnitude(stats, prepared, params))
+
+    @abstractmethod
+    def magnitude(self, stats: Any, prepared: Any, params: Any) -> float:
+        """Return the sum of the magnitudes of the terms of Q, without the mixing proportions'."""
 
     @abstractmethod
     def expected_log_likelihood(self, stats: Any, prepared: Any, params: Any) -> float:
@@ -349,6 +370,10 @@ class LinearFamily(DiscreteFamily):
     def expected_log_likelihood(self, stats: LinearStats, prepared: LinearPrepared, params: Any) -> float:
         slope, level = self.natural(params, prepared.origin.astype(np.float64))
         return self.weights_term(stats, params) + float(np.sum(stats.sums * slope + stats.observed * level))
+
+    def magnitude(self, stats: LinearStats, prepared: LinearPrepared, params: Any) -> float:
+        slope, level = self.natural(params, prepared.origin.astype(np.float64))
+        return float(np.sum(np.abs(stats.sums * slope) + np.abs(stats.observed * level)))
 
     def log_joint(self, X: np.ndarray, prepared: LinearPrepared, n_threads: int) -> np.ndarray:
         out = np.empty((len(X), self.n_components))

@@ -32,7 +32,7 @@ from scipy.special import gammaln
 from fastem import validate
 from fastem.draws import Draws
 from fastem.families.base import MStep
-from fastem.families.linear import NEVER, LinearFamily, LinearPrepared, LinearStats
+from fastem.families.linear import NEVER, ROUNDING, LinearFamily, LinearPrepared, LinearStats
 
 # Mean counts above this are taken relative to an origin; below, zero counts must give a rate of exactly 0.
 LARGE = 64.0
@@ -104,8 +104,25 @@ class PoissonFamily(LinearFamily):
         return np.where(middle > LARGE, np.round(middle), 0.0).astype(np.float32).astype(np.float64)
 
     def natural(self, params: PoissonParams, origin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        slope = np.log(np.maximum(params.rates, NEVER)) - _log_origin(origin)
+        rates = np.maximum(params.rates, NEVER)
+        # log(rate / origin): a difference of logarithms would be off by their rounding, which counts multiply.
+        near = origin > 0
+        slope = np.log(rates) if not near.any() else np.where(near, _log_ratio(rates, origin), np.log(rates))
         return slope, origin * slope - (params.rates - origin)
+
+    def magnitude(self, stats: LinearStats, prepared: LinearPrepared, params: PoissonParams) -> float:
+        """Return the sum of magnitudes, of which what the rows vary about the rates by is a part."""
+        slope, _ = self.natural(params, prepared.origin.astype(np.float64))
+        spread = float(np.sum(stats.observed * np.sqrt(params.rates) * np.abs(slope)))
+        return super().magnitude(stats, prepared, params) + spread
+
+    def rounding(
+        self, stats: LinearStats, constants: PoissonConstants, prepared: LinearPrepared, params: PoissonParams
+    ) -> float:
+        origin = prepared.origin.astype(np.float64)
+        rest = constants.totals @ _log_origin(origin) + constants.observed @ origin + abs(constants.log_factorials)
+        own = ROUNDING * float(np.finfo(np.float64).eps) * float(rest)
+        return own + super().rounding(stats, constants, prepared, params)
 
     def objective(self, stats: LinearStats, constants: PoissonConstants, params: PoissonParams) -> float:
         """Mean log-likelihood of a row."""
@@ -144,6 +161,12 @@ class PoissonFamily(LinearFamily):
 
     def n_free_params(self, n_features: int) -> int:
         return self.n_components * n_features + self.n_components - 1
+
+
+def _log_ratio(rates: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    """Return log(rates / origin) where the origin is not 0."""
+    some = np.where(origin > 0, origin, 1.0)
+    return np.log1p((rates - some) / some)
 
 
 def _log_origin(origin: np.ndarray) -> np.ndarray:
