@@ -10,7 +10,8 @@ u = x - mu over the observed features of a row, and M = I + Lambda' Psi^-1 Lambd
 
 n being the number of observed features: the determinant lemma and the Woodbury identity, written so that no difference
 of large numbers is taken.  That is O(d q) for a row and component.  Missing values are ignorable: rows with the same
-pattern of missing values share M, which is inverted once for them (`patterns`).
+pattern of missing values share M, which is inverted once for them (`patterns`); rows of rare patterns are taken
+together (`scattered`).
 
 With zz = (z, 1) the E-step collects, centred on the current means,
 
@@ -40,10 +41,13 @@ from fastem.families.math import (
     shares,
 )
 from fastem.families.patterns import group_rows
+from fastem.families.scattered import gather_scattered, log_joint_scattered, moments_scattered, new_room
 from fastem.jit import each_cell, kernel, sweep
 from fastem.stats import Layout
 
 LOG_2PI = math.log(2 * math.pi)
+# To invert the matrices of a pattern costs as much as so many rows of patterns of their own.
+RARE = 32
 
 
 class AnalyserPrepared(NamedTuple):
@@ -205,8 +209,13 @@ def _gather(
     rows,  # m or more
     origin,  # (d,)
     XT,  # (>= d, STRIDE) OUT: 0 where a value is missing
+    scattered,  # whether the rows have patterns of their own
+    room,  # for those OUT
 ):
     """Write rows, relative to the origin, as columns; those beyond m lie at the origin."""
+    if scattered:
+        gather_scattered(X, order, rows, origin, room, XT)
+        return
     zero = XT.dtype.type(0)
     for j in range(X.shape[1]):
         centre = origin[j]
@@ -321,6 +330,29 @@ def _moments_block(
 
 
 @kernel
+def _rare_rows(groups):
+    """Numbers of the rows whose pattern is rare in the cell; complete rows are not."""
+    rare = np.empty(groups.order.shape[0], np.intp)
+    n = 0
+    for g in range(1, groups.n_observed.shape[0]):
+        first, last = groups.starts[g], groups.starts[g + 1]
+        if last - first < RARE:
+            for t in range(first, last):
+                rare[n] = groups.order[t]
+                n += 1
+    return rare[:n]
+
+
+@kernel
+def _rows_of(groups, rare, g):
+    """Numbers of the rows of a group, or of no row if it is rare; those of all rare ones for a number beyond."""
+    if g == groups.n_observed.shape[0]:
+        return rare
+    first, last = groups.starts[g], groups.starts[g + 1]
+    return groups.order[first:last] if g == 0 or last - first >= RARE else groups.order[:0]
+
+
+@kernel
 def _padded_rows(m):
     """Round up to whole vectors, unless the rows of a pattern are too few to be worth it."""
     return m if m < 8 else (m + 7) // 8 * 8
@@ -340,35 +372,45 @@ def _accumulate(X, w, labels, prepared, start, stop, stats):
     pattern = _new_pattern(X, prepared)
     size = block_rows(space.shape[0] + k * qp, X.itemsize)
     groups = group_rows(X, start, stop)
-    for g in range(groups.n_observed.shape[0]):
-        order = groups.order[groups.starts[g] : groups.starts[g + 1]]
+    n_groups, rare = groups.n_observed.shape[0], _rare_rows(groups)
+    room = new_room(X, dp, q, rare.shape[0])
+    for g in range(n_groups + 1):
+        order = _rows_of(groups, rare, g)
         if order.shape[0] == 0:
             continue
-        observed = groups.features[g, : groups.n_observed[g]]
-        missing = groups.features[g, groups.n_observed[g] :]
-        _fill_pattern(prepared, observed, missing, pattern)
+        scattered, features = g == n_groups, groups.features[min(g, n_groups - 1)]
+        observed = features[: groups.n_observed[min(g, n_groups - 1)]]
+        missing = features[observed.shape[0] :]
+        if not scattered:
+            _fill_pattern(prepared, observed, missing, pattern)
         for first in range(0, order.shape[0], size):
             m = min(size, order.shape[0] - first)
             here = order[first : first + m]
             rows = _padded_rows(m)
-            _gather(X, here, rows, prepared.origin, XT)
+            _gather(X, here, rows, prepared.origin, XT, scattered, room)
             for r in range(m):
                 known[r] = labels[here[r]] if labels.size else -1
                 row_weights[r] = w[here[r]] if w.size else 1
             load_weights(row_weights, 0, m, rows, wb)
             for again in range(2):
-                _log_joint_block(rows, XT, prepared, pattern, U, Z, share, best)
+                if scattered:
+                    log_joint_scattered(rows, XT, prepared, pattern.minus_loadings, room, U, Z, share, best)
+                else:
+                    _log_joint_block(rows, XT, prepared, pattern, U, Z, share, best)
                 fix_labels(known, 0, m, share, best)
                 if shares(rows, negligible, share, best, total, heavy) == 0 and again == 0:
                     break
                 if not settle(again, m, known, 0, prepared.log_weights, XT, share, best, total, heavy, state):
                     if again:
-                        _gather(X, here, rows, prepared.origin, XT)
+                        _gather(X, here, rows, prepared.origin, XT, scattered, room)
                     break
             stats[0] += finish_rows(rows, wb, best, total)
-            _moments_block(
-                rows, XT, prepared, pattern, observed, missing, U, Z, share, total, heavy, weighted, sums, stats
-            )
+            if scattered:
+                moments_scattered(rows, XT, prepared, room, U, Z, share, total, heavy, stats)
+            else:
+                _moments_block(
+                    rows, XT, prepared, pattern, observed, missing, U, Z, share, total, heavy, weighted, sums, stats
+                )
 
 
 @kernel
@@ -384,19 +426,26 @@ def _expect(X, prepared, start, stop, out):
     pattern = _new_pattern(X, prepared)
     size = block_rows(space.shape[0] + k * qp, X.itemsize)
     groups = group_rows(X, start, stop)
-    for g in range(groups.n_observed.shape[0]):
-        order = groups.order[groups.starts[g] : groups.starts[g + 1]]
+    n_groups, rare = groups.n_observed.shape[0], _rare_rows(groups)
+    room = new_room(X, dp, q, rare.shape[0])
+    for g in range(n_groups + 1):
+        order = _rows_of(groups, rare, g)
         if order.shape[0] == 0:
             continue
-        observed = groups.features[g, : groups.n_observed[g]]
-        _fill_pattern(prepared, observed, groups.features[g, groups.n_observed[g] :], pattern)
+        scattered = g == n_groups
+        if not scattered:
+            n = groups.n_observed[g]
+            _fill_pattern(prepared, groups.features[g, :n], groups.features[g, n:], pattern)
         for first in range(0, order.shape[0], size):
             m = min(size, order.shape[0] - first)
             here = order[first : first + m]
             rows = _padded_rows(m)
-            _gather(X, here, rows, prepared.origin, XT)
+            _gather(X, here, rows, prepared.origin, XT, scattered, room)
             for again in range(2):
-                _log_joint_block(rows, XT, prepared, pattern, U, Z, share, best)
+                if scattered:
+                    log_joint_scattered(rows, XT, prepared, pattern.minus_loadings, room, U, Z, share, best)
+                else:
+                    _log_joint_block(rows, XT, prepared, pattern, U, Z, share, best)
                 if again == 0 and out.log_joint.shape[0]:
                     for r in range(m):
                         for c in range(k):
