@@ -5,7 +5,7 @@
 TARGET static void NAME(cell)(const nearest_job *job, const nearest_memo *memo, ptrdiff_t start, ptrdiff_t stop,
                               double *stats, void *memory) {
     const ptrdiff_t d = job->d, k = job->k, rows = NAME(rows)(k, d);
-    const int few = stats && NAME(few)(k, d);
+    const int few = stats && !job->settled && NAME(few)(k, d);
     const int sorted = stats && !few && NAME(sorted)(k, d);
     const ptrdiff_t batch = NAME(batch)(k, d);
     ptrdiff_t settled = start;
@@ -21,11 +21,14 @@ TARGET static void NAME(cell)(const nearest_job *job, const nearest_memo *memo, 
     }
     for (ptrdiff_t g = start; g < stop; g += rows) {
         const ptrdiff_t m = stop - g < rows ? stop - g : rows;
-        NAME(search)(job, (const REAL *)job->x + g * d, m, &s, memo != NULL);
+        if (job->settled)
+            for (ptrdiff_t i = 0; i < m; i++) s.nearest[i] = job->labels[g + i];
+        else
+            NAME(search)(job, (const REAL *)job->x + g * d, m, &s, memo != NULL);
         if (memo)
             NAME(start_bounds)(job, memo, (const REAL *)job->x + g * d, m, &s, (REAL *)memo->upper + g,
                                (REAL *)memo->lower + g);
-        if (job->labels)
+        if (job->labels && !job->settled)
             for (ptrdiff_t i = 0; i < m; i++) job->labels[g + i] = (int32_t)s.nearest[i];
 #if HAS_LOOKUP
         if (few) {

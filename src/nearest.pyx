@@ -32,6 +32,7 @@ cdef extern from "tile.h" nogil:
         const void *half_norms
         const void *packed
         int32_t *labels
+        int32_t settled
         void *sqdist
 
     ctypedef struct nearest_memo:
@@ -42,6 +43,12 @@ cdef extern from "tile.h" nogil:
         const void *drop
         const void *gap
         double largest_norm
+        void *near
+        const nearest_job *active
+        const int32_t *active_index
+        const int32_t *is_active
+        const void *near_drop
+        const void *joined
 
     ctypedef struct nearest_seeding:
         const void *quarter
@@ -121,7 +128,7 @@ cdef nearest_job job_of(const real[:, ::1] X, const real[::1] w, const real[::1]
     job.n, job.d, job.k = X.shape[0], X.shape[1], centers.shape[0]
     job.x, job.w, job.origin = <const void *>&X[0, 0], start_of[real](w), <const void *>&origin[0]
     job.centers, job.half_norms = <const void *>&centers[0, 0], start_of[real](half_norms)
-    job.packed, job.labels, job.sqdist = NULL, NULL, NULL
+    job.packed, job.labels, job.settled, job.sqdist = NULL, NULL, 0, NULL
     return job
 
 
@@ -214,10 +221,38 @@ def accumulate(
     """
     if X.shape[0] == 0:
         return
-    cdef const nearest_kernels *kernels = kernels_for(isa, real is double)
     cdef nearest_job job = job_of[real](X, w, origin, centers, half_norms)
     cdef nearest_memo memo
     cdef nearest_memo *kept = NULL
+    job.labels = &labels[0] if labels.shape[0] else NULL
+    if upper is not None:
+        memo.upper, memo.lower, memo.active = &upper[0], &lower[0], NULL
+        memo.largest_norm = largest_norm_of[real](half_norms)
+        kept = &memo
+    sweep_tasks(&job, kept, kernels_for(isa, real is double), level, out, n_threads)
+
+
+def settle(
+    const real[:, ::1] X,
+    const real[::1] w,
+    const real[::1] origin,
+    const real[:, ::1] centers,
+    int level,
+    double[:, ::1] out,
+    int32_t[::1] labels,
+    int n_threads,
+):
+    """Write the records of rows whose labels (n,) are given: `accumulate` without the search."""
+    if X.shape[0] == 0:
+        return
+    cdef nearest_job job = job_of[real](X, w, origin, centers, origin)
+    job.labels, job.settled = &labels[0], 1
+    sweep_tasks(&job, NULL, kernels_for(isa, real is double), level, out, n_threads)
+
+
+cdef int sweep_tasks(nearest_job *job, const nearest_memo *memo, const nearest_kernels *kernels, int level,
+                     double[:, ::1] out, int n_threads) except -1:
+    """Write the record of each task."""
     cdef ptrdiff_t n_tasks = out.shape[0], size = out.shape[1], t
     if size != job.k + job.k * job.d + 1 or n_tasks != (job.n + (CELL_ROWS << level) - 1) // (CELL_ROWS << level):
         raise ValueError(f"out has shape {(n_tasks, size)}, which does not fit {job.n} rows at level {level}")
@@ -226,21 +261,18 @@ def accumulate(
     cdef ptrdiff_t each = in_lines(kernels.scratch_bytes(job.k, job.d)) + stack
     cdef unsigned char[::1] packed = _aligned(kernels.panel_bytes(job.k, job.d))
     cdef unsigned char[::1] scratch = _aligned(threads * each)
-    job.labels = &labels[0] if labels.shape[0] else NULL
-    if upper is not None:
-        memo.upper, memo.lower = &upper[0], &lower[0]
-        memo.largest_norm = largest_norm_of[real](half_norms)
-        kept = &memo
     with nogil:
-        kernels.pack(&job, &packed[0])
+        if not job.settled:
+            kernels.pack(job, &packed[0])
         job.packed = &packed[0]
         if threads == 1:
             for t in range(n_tasks):
-                run_task(&job, kept, kernels, t, level, size, &out[t, 0], <double *>&scratch[0], &scratch[stack])
+                run_task(job, memo, kernels, t, level, size, &out[t, 0], <double *>&scratch[0], &scratch[stack])
         else:
             for t in prange(n_tasks, schedule="dynamic", chunksize=1, num_threads=threads):
-                run_task(&job, kept, kernels, t, level, size, &out[t, 0],
+                run_task(job, memo, kernels, t, level, size, &out[t, 0],
                          <double *>&scratch[threadid() * each], &scratch[threadid() * each + stack])
+    return 0
 
 
 cdef double largest_norm_of(const real[::1] half_norms) noexcept:
@@ -249,115 +281,6 @@ cdef double largest_norm_of(const real[::1] half_norms) noexcept:
     for c in range(half_norms.shape[0]):
         largest = max(largest, 2.0 * half_norms[c])
     return largest
-
-
-def accumulate_bounded(
-    const real[:, ::1] X,
-    const real[::1] w,
-    const real[::1] origin,
-    const real[:, ::1] centers,
-    const real[::1] half_norms,
-    const double[::1] moved,
-    const double[::1] half_gaps,
-    int32_t[::1] labels,
-    real[::1] upper,
-    real[::1] lower,
-    uint32_t[::1] changes,
-    double[::1] delta,
-    int n_threads,
-):
-    """Bring labels and bounds up to date with moved centroids, reading only the rows whose bounds cross.
-
-    The labels are those of `assign`, but for rows tied within rounding.  The memo (labels, upper, lower) comes from
-    `accumulate` with bounds, or from the last call; the origin must not have changed since.
-
-    Parameters
-    ----------
-    X, w, origin, centers, half_norms
-        As in `accumulate`.
-    moved : float64 array (k,)
-        How far each centroid moved since the memo was made.
-    half_gaps : float64 array (k,)
-        Half the distance of each centroid to the nearest other, or less.
-    labels, upper, lower : arrays (n,)
-        IN / OUT. The memo.
-    changes : uint32 array (n,)
-        Work space; one array may serve all calls.
-    delta : float64 array (k + k d + 1,)
-        OUT. What to add to the last total of counts and sums; the last number is 0.
-    n_threads : int
-        Threads to use.
-
-    Returns
-    -------
-    int
-        How many rows changed their label.
-    """
-    delta[:] = 0
-    if X.shape[0] == 0:
-        return 0
-    cdef const nearest_kernels *kernels = kernels_for(isa, real is double)
-    cdef nearest_job job = job_of[real](X, w, origin, centers, half_norms)
-    cdef nearest_memo memo
-    cdef ptrdiff_t n_tasks = (job.n + CELL_ROWS - 1) // CELL_ROWS, t, c, total = 0, strips, j0, j1
-    if job.k > 1 << 20:
-        raise ValueError(f"bounded iterations take at most {1 << 20} centroids, not {job.k}")
-    if delta.shape[0] != job.k + job.k * job.d + 1:
-        raise ValueError(f"delta has length {delta.shape[0]}, not k + k d + 1 = {job.k + job.k * job.d + 1}")
-    cdef int threads = <int>max(1, min(n_threads, n_tasks))
-    cdef ptrdiff_t each = in_lines(kernels.scratch_bytes(job.k, job.d))
-    cdef unsigned char[::1] packed = _aligned(kernels.panel_bytes(job.k, job.d))
-    cdef unsigned char[::1] scratch = _aligned(threads * each)
-    cdef double eps = EPSILON_64 if real is double else EPSILON_32
-    cdef double shrink = max(0.0, 1 - 2 * (job.d + 8) * eps), most = -1, next_most = 0
-    # By centroid: movement, largest movement of the others, half gap; widened by more than their rounding to the rows'
-    # type, the gaps also by that of the distances compared with them.
-    cdef real[:, ::1] tables = np.zeros((3, max(16, job.k)), dtype=np.float64 if real is double else np.float32)
-    for c in range(job.k):
-        if moved[c] > most:
-            most, next_most = moved[c], max(most, 0)
-        else:
-            next_most = max(next_most, moved[c])
-    for c in range(job.k):
-        tables[0, c] = <real>(moved[c] * (1 + 2 * eps))
-        tables[1, c] = <real>((next_most if moved[c] == most else most) * (1 + 2 * eps))
-        tables[2, c] = <real>(half_gaps[c] * shrink)
-    cdef int32_t[::1] changed = np.empty(n_tasks, dtype=np.int32)
-    memo.upper, memo.lower, memo.changes = &upper[0], &lower[0], &changes[0]
-    memo.moved, memo.drop, memo.gap = &tables[0, 0], &tables[1, 0], &tables[2, 0]
-    memo.largest_norm = largest_norm_of[real](half_norms)
-    job.labels = &labels[0]
-    with nogil:
-        kernels.pack(&job, &packed[0])
-        job.packed = &packed[0]
-        if threads == 1:
-            for t in range(n_tasks):
-                changed[t] = <int32_t>kernels.bounded_cell(&job, &memo, t * CELL_ROWS, min((t + 1) * CELL_ROWS, job.n),
-                                                           &scratch[0])
-        else:
-            for t in prange(n_tasks, schedule="dynamic", chunksize=1, num_threads=threads):
-                changed[t] = <int32_t>kernels.bounded_cell(&job, &memo, t * CELL_ROWS, min((t + 1) * CELL_ROWS, job.n),
-                                                           &scratch[threadid() * each])
-        for t in range(n_tasks):
-            total += changed[t]
-        # Changes are applied in the order of the rows, each thread to its own features: the same bits for any number
-        # of threads, and no record per task where a few rows changed.
-        strips = min(threads, job.d // 16) if total * job.d > 20000 else 1
-        if strips <= 1:
-            apply_strip(&job, &memo, kernels, &changed[0], n_tasks, 0, job.d, &delta[0])
-        else:
-            for t in prange(strips, schedule="static", num_threads=strips):
-                apply_strip(&job, &memo, kernels, &changed[0], n_tasks, t * job.d // strips, (t + 1) * job.d // strips,
-                            &delta[0])
-    return total
-
-
-cdef void apply_strip(const nearest_job *job, const nearest_memo *memo, const nearest_kernels *kernels,
-                      const int32_t *changed, ptrdiff_t n_cells, ptrdiff_t j0, ptrdiff_t j1, double *delta) noexcept nogil:
-    cdef ptrdiff_t t
-    for t in range(n_cells):
-        if changed[t]:
-            kernels.apply_changes(job, memo, t * CELL_ROWS, changed[t], j0, j1, delta)
 
 
 def score_seeds(
@@ -452,4 +375,5 @@ cdef void merge_columns(double *records, ptrdiff_t m, ptrdiff_t size, ptrdiff_t 
         span *= 2
 
 
+include "bounded.pxi"
 include "small.pxi"

@@ -85,6 +85,7 @@ typedef struct {
     const void *half_norms; /* (k,) */
     const void *packed;     /* the centroids in the order of the tile */
     int32_t *labels;        /* OUT (n,) or NULL */
+    int32_t settled;        /* the labels are given: only settle them */
     void *sqdist;           /* OUT (n,) or NULL */
 } nearest_job;
 
@@ -97,6 +98,13 @@ typedef struct {
        the distance to the nearest other. */
     const void *moved, *drop, *gap;
     double largest_norm;  /* largest |c|^2 */
+    /* With active centroids, for which `near` bounds the distance as `lower` does for the others; see bounds_body.h. */
+    void *near;                  /* (n,) IN / OUT */
+    const nearest_job *active;   /* with these as its centroids, or NULL */
+    const int32_t *active_index; /* which centroids they are */
+    const int32_t *is_active;    /* (k,) */
+    /* Tables by centroid: the farthest that another active one moved, and another that became active just now. */
+    const void *near_drop, *joined;
 } nearest_memo;
 
 /* A step of greedy k-means++: candidates (job->centers, k of them) against the seeds chosen so far. */

@@ -51,7 +51,7 @@ class Bounded:
             between[np.arange(k), np.arange(k)] = np.inf
             changed = nearest.accumulate_bounded(
                 *given, moved, between.min(axis=1) / 2, self.labels, self.upper, self.lower, self.changes, self.delta,
-                self.n_threads,
+                np.empty(0, self.X.dtype), np.zeros(k, np.int32), self.n_threads,
             )  # fmt: skip
             assert changed == np.count_nonzero(before != self.labels)
             assert self.delta[-1] == 0
@@ -164,7 +164,7 @@ def test_bounded_skips_rows_that_cannot_change():
     labels, upper = run.labels.copy(), run.upper.copy()
     changed = nearest.accumulate_bounded(
         poisoned, run.w, run.origin, exact, half_norms, np.zeros(4), np.zeros(4), run.labels, run.upper, run.lower,
-        run.changes, run.delta, 1,
+        run.changes, run.delta, np.empty(0), np.zeros(4, np.int32), 1,
     )  # fmt: skip
     assert slack.mean() > 0.9
     assert changed == 0
@@ -247,3 +247,44 @@ def test_merge_tree_is_that_of_stats(m, n_threads):
     expected = stats.merge_tree(records.copy())
     nearest.merge_tree(records, n_threads)
     np.testing.assert_array_equal(records[0], expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", ["blobs", "weights", "duplicates", "offset"])
+def test_active_centres_change_nothing(monkeypatch, dtype, kind):
+    """Labels and centres at every iteration are Lloyd's, also where most rows are compared with some centres only."""
+    from fastem import KMeans
+    from fastem.families import activity
+
+    monkeypatch.setattr(activity, "MANY", 96)
+    monkeypatch.setattr(activity, "WORK", 0)
+    chosen, choose = [], activity.choose
+
+    def watched(*args):
+        chosen.append(choose(*args))
+        return chosen[-1]
+
+    monkeypatch.setattr(activity, "choose", watched)
+    X, start, _ = blobs(9000, 6, 150, dtype, 3)
+    weights = None
+    if kind == "weights":
+        weights = np.random.default_rng(0).integers(0, 4, len(X)).astype(float)
+    if kind == "duplicates":
+        X = np.round(X)
+        start = np.unique(X, axis=0)[::7][:150].astype(np.float64)
+    if kind == "offset":
+        X, start = X + dtype(1000), start + 1000
+    fits = {
+        algorithm: KMeans(
+            len(start), init=start, n_init=1, algorithm=algorithm, max_iter=40, tol=0, keep_history=True
+        ).fit(X, sample_weight=weights)
+        for algorithm in ("lloyd", "hamerly")
+    }
+    lloyd, bounded = fits["lloyd"], fits["hamerly"]
+    assert any((groups == 1).any() and (groups == 2).any() for groups in chosen)  # some stay, some join
+    assert any((groups > 0).sum() >= nearest.LEAST_ACTIVE for groups in chosen)
+    assert bounded.n_iter_ == lloyd.n_iter_
+    for a, b in zip(lloyd.history_, bounded.history_, strict=True):
+        np.testing.assert_allclose(b.centers, a.centers, rtol=1e-5 if dtype == np.float32 else 1e-10, atol=1e-6)
+    np.testing.assert_array_equal(bounded.labels_, lloyd.labels_)
+    assert bounded.inertia_ == pytest.approx(lloyd.inertia_, rel=1e-6)

@@ -12,6 +12,7 @@ class BuildInfo(TypedDict):
     available: list[str]
 
 CELL: int
+LEAST_ACTIVE: int
 
 def build_info() -> BuildInfo: ...
 def force_isa(name: str | None) -> None: ...
@@ -37,6 +38,16 @@ def accumulate(
     upper: NDArray[Real] | None = None,  # OUT (n,) bounds that start a memo
     lower: NDArray[Real] | None = None,  # OUT (n,)
 ) -> None: ...
+def settle(
+    X: NDArray[Real],  # (n, d)
+    w: NDArray[Real],  # (n,) or (0,)
+    origin: NDArray[Real],  # (d,)
+    centers: NDArray[Real],  # (k, d) relative to the origin
+    level: int,
+    out: NDArray[np.float64],  # OUT (n_tasks, k + k d + 1)
+    labels: NDArray[np.int32],  # (n,)
+    n_threads: int,
+) -> None: ...
 def accumulate_bounded(
     X: NDArray[Real],  # (n, d)
     w: NDArray[Real],  # (n,) or (0,)
@@ -50,6 +61,8 @@ def accumulate_bounded(
     lower: NDArray[Real],  # IN / OUT (n,)
     changes: NDArray[np.uint32],  # work space (n,)
     delta: NDArray[np.float64],  # OUT (k + k d + 1,): changes of counts and sums, and 0
+    near: NDArray[Real],  # IN / OUT (n,) or (0,)
+    group: NDArray[np.int32],  # (k,) 0 passive, 1 active, 2 becomes active
     n_threads: int,
 ) -> int: ...  # rows that changed their label
 def score_seeds(

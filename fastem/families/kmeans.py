@@ -23,6 +23,7 @@ from fastem import stats as grid
 from fastem import threads
 from fastem._native import nearest
 from fastem.draws import Draws
+from fastem.families import activity
 from fastem.families.base import Family, MStep, State
 from fastem.monitor import Settings
 from fastem.result import Run
@@ -30,6 +31,8 @@ from fastem.stats import Layout, plan
 
 # Bounded iterations between two counts from zero, so that rounding in the sums cannot pile up.
 RECOUNT = 16
+# Clusters below which such a count may as well compare every row anew, which tightens the bounds.
+CHEAP = 32
 
 # Share of all weight below which a count that was kept up to date is taken for the rounding of an empty cluster's.
 VANISHING = 1e-8
@@ -69,6 +72,8 @@ class Bounds(NamedTuple):
     upper: np.ndarray  # (n,) at least the distance to the own centre
     lower: np.ndarray  # (n,) at most the distance to every other centre
     changes: np.ndarray  # (n,) uint32, work space
+    near: np.ndarray  # (n,) `lower` for the active centres, or empty
+    active: np.ndarray  # (k,) bool
     total: np.ndarray  # (size,) the current record
     square: float  # sum of w abs(x - o)^2
 
@@ -79,6 +84,7 @@ class KMeansMemo:
     def __init__(self, labels: np.ndarray) -> None:
         self.labels = labels  # (n,) int32, nearest centre at the last pass
         self.bounds: Bounds | None = None
+        self.half_gaps = np.empty(0)  # (k,) half the distance of a centre to the nearest other
         self.passes = 0  # since the last count from zero
 
     def rows(self, rows: slice) -> KMeansMemo:
@@ -130,20 +136,36 @@ class KMeansFamily(Family):
     ) -> np.ndarray:
         if memo is None or self.algorithm == "lloyd":
             return self._count(X, w, prepared, n_threads, memo)
-        if memo.bounds is None or not prepared.moved.size or memo.passes == RECOUNT:
-            return self._recount(X, w, prepared, n_threads, memo)
-        memo.passes += 1
+        stale = memo.passes == RECOUNT and self.n_components < CHEAP
+        if memo.bounds is None or not prepared.moved.size or stale:
+            return self._start(X, w, prepared, n_threads, memo)
         delta = np.empty_like(memo.bounds.total)
         nearest.accumulate_bounded(
-            X, w, *prepared[:3], prepared.moved, self._half_gaps(prepared), memo.labels, *memo.bounds[:3], delta,
-            threads.native_threads(n_threads),
+            X, w, *prepared[:3], prepared.moved, self._half_gaps(prepared, memo), memo.labels, *memo.bounds[:3], delta,
+            memo.bounds.near, self._groups(prepared.moved, memo), threads.native_threads(n_threads),
         )  # fmt: skip
+        memo.passes += 1
         memo.bounds.total[:-1] += delta[:-1]
         counts = memo.bounds.total[: self.n_components]
-        if w.size and np.any((counts != 0) & (np.abs(counts) < VANISHING * counts.sum())):
+        vanishing = w.size and np.any((counts != 0) & (np.abs(counts) < VANISHING * counts.sum()))
+        if vanishing or (memo.passes == RECOUNT and self.n_components >= CHEAP):
             return self._recount(X, w, prepared, n_threads, memo)
         memo.bounds.total[-1] = memo.bounds.square - self._gain(memo.bounds.total, prepared)
         return memo.bounds.total.copy()
+
+    def _groups(self, moved: np.ndarray, memo: KMeansMemo) -> np.ndarray:
+        """Tell which centres are active (k,) int32: 1 for those that are, 2 for those that become so now, else 0."""
+        bounds = memo.bounds
+        if bounds is None or not bounds.near.size:
+            return np.zeros(self.n_components, np.int32)
+        rows = slice(None, None, max(1, len(memo.labels) // activity.SAMPLE))
+        upper = bounds.upper[rows] + moved[memo.labels[rows]]
+        groups = activity.choose(moved, bounds.active, upper, bounds.lower[rows], bounds.near[rows])
+        if bounds.active.any() and not np.any(groups == 1):  # begun anew
+            np.minimum(bounds.lower, bounds.near, out=bounds.lower)
+            bounds.near[:] = np.inf
+        bounds.active[:] = groups > 0
+        return groups
 
     def _count(self, X, w, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo | None, *bounds: np.ndarray):
         """Compare every row with every centre; write its bounds if asked."""
@@ -158,15 +180,31 @@ class KMeansFamily(Family):
         nearest.merge_tree(records, n_threads)
         return records[0].copy()
 
-    def _recount(self, X, w, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo) -> np.ndarray:
-        """Start the bounds, and the sums that are kept up to date, anew."""
+    def _start(self, X, w, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo) -> np.ndarray:
+        """Compare every row with every centre, and make the bounds, and the sums that are kept up to date, of that."""
         n = len(X)
         kept = memo.bounds
         upper = kept.upper if kept else np.empty(n, X.dtype)
         lower = kept.lower if kept else np.empty(n, X.dtype)
         changes = kept.changes if kept else np.empty(n, np.uint32)
+        k = self.n_components
+        grouped = activity.worthwhile(n, X.shape[1], k)
+        near, active = np.full(n if grouped else 0, np.inf, X.dtype), np.zeros(k, bool)
         total = self._count(X, w, prepared, n_threads, memo, upper, lower)
-        memo.bounds = Bounds(upper, lower, changes, total, float(total[-1]) + self._gain(total, prepared))
+        memo.bounds = Bounds(upper, lower, changes, near, active, total, float(total[-1]) + self._gain(total, prepared))
+        memo.passes, memo.half_gaps = 0, np.empty(0)
+        return total.copy()
+
+    def _recount(self, X, w, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo) -> np.ndarray:
+        """Count the rows from zero, by the labels that the bounds have kept up to date."""
+        assert memo.bounds is not None
+        level, n_tasks = plan(len(X), memo.bounds.total.size)
+        records = np.empty((n_tasks, memo.bounds.total.size))
+        n_threads = threads.native_threads(n_threads)
+        nearest.settle(X, w, prepared.origin, prepared.centers, level, records, memo.labels, n_threads)
+        nearest.merge_tree(records, n_threads)
+        total = records[0].copy()
+        memo.bounds = memo.bounds._replace(total=total, square=float(total[-1]) + self._gain(total, prepared))
         memo.passes = 0
         return total.copy()
 
@@ -177,14 +215,24 @@ class KMeansFamily(Family):
         norms = np.einsum("kj,kj->k", centers, centers)
         return float(2.0 * np.einsum("kj,kj->", centers, record.sums) - record.counts @ norms)
 
-    def _half_gaps(self, prepared: KMeansPrepared) -> np.ndarray:
-        """Return half the distance (k,) of each centre to the nearest other."""
+    def _half_gaps(self, prepared: KMeansPrepared, memo: KMeansMemo) -> np.ndarray:
+        """Return half the distance (k,) of each centre to the nearest other, or less.
+
+        Only distances to centres that moved are new: the others' gaps are at least what they were or the nearest of
+        these.
+        """
         centers = prepared.centers.astype(np.float64)
         norms = np.einsum("kj,kj->k", centers, centers)
-        sqdist = norms[:, None] + norms - 2.0 * (centers @ centers.T)
-        np.fill_diagonal(sqdist, np.inf)
-        rounding = 8 * centers.shape[1] * np.finfo(np.float64).eps * norms.max()
-        return 0.5 * np.sqrt(np.maximum(sqdist.min(axis=1, initial=np.inf) - rounding, 0.0))
+        moved = np.flatnonzero(prepared.moved) if memo.half_gaps.size else np.arange(len(centers))
+        sqdist = norms[moved][:, None] + norms - 2.0 * (centers[moved] @ centers.T)
+        sqdist[np.arange(len(moved)), moved] = np.inf
+        sqdist -= 8 * centers.shape[1] * np.finfo(np.float64).eps * norms.max()  # rounding
+        gaps = 0.5 * np.sqrt(np.maximum(sqdist.min(axis=0, initial=np.inf), 0.0))
+        if memo.half_gaps.size:
+            gaps = np.minimum(gaps, memo.half_gaps)
+        gaps[moved] = 0.5 * np.sqrt(np.maximum(sqdist.min(axis=1, initial=np.inf), 0.0))
+        memo.half_gaps = gaps
+        return gaps
 
     def accumulate(self, X, w, labels, prepared: KMeansPrepared, stats: np.ndarray) -> None:
         record = np.zeros((1, stats.size))
