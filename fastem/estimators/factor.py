@@ -71,7 +71,7 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
     components_ : ndarray (n_components, n_features)
         Loadings.
     loglike_ : list of float
-        Log-likelihood of all rows at each iteration; it never falls.
+        Log-likelihood of all rows after each iteration; it never falls, and the last is that of the result.
     noise_variance_ : ndarray (n_features,)
         Noise variances.
     n_iter_ : int
@@ -212,7 +212,8 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
         )
         self._keep_trace(result)
         self.converged_ = result.best.converged
-        self.loglike_ = (result.best.objectives * float(constants.weight)).tolist()
+        reached = np.append(result.best.objectives[1:], result.best.objective)
+        self.loglike_ = (reached * float(constants.weight)).tolist()
         self.mean_, self.noise_variance_ = result.best.params.means[0], result.best.params.noise_variances[0]
         loadings = result.best.params.loadings[0]
         self.components_ = np.ascontiguousarray((rotated(loadings, self.rotation) if self.rotation else loadings).T)

@@ -66,6 +66,7 @@ class FactorFamily(AnalyserFamily):
     name = "factor"
     params = FactorParams
     mixes = False
+    final_pass = True  # of complete rows it costs next to nothing
 
     def __init__(self, n_components: int = 1, n_factors: int = 1, min_noise: float = 1e-9) -> None:
         if n_components != 1:
