@@ -5,12 +5,14 @@ What may fail: private names that the tests use, and what fastem does otherwise 
 
 import pytest
 import sklearn.cluster
+import sklearn.decomposition
 import sklearn.mixture
 
 import fastem
 
 sklearn.cluster.KMeans = fastem.KMeans
 sklearn.mixture.GaussianMixture = fastem.GaussianMixture
+sklearn.decomposition.FactorAnalysis = fastem.FactorAnalysis
 
 PRIVATE = "uses a private name"
 EXPECTED = {

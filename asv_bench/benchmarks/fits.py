@@ -95,6 +95,38 @@ class FactorAnalysisFit:
     track_log_likelihood_per_row.unit = "nats"
 
 
+class FactorAnalyserMixtureFit:
+    """Five iterations of a mixture of factor analysers, of complete rows and of rows of which a tenth is missing."""
+
+    params = (["complete", "missing"], DTYPES)
+    param_names = ("rows", "dtype")
+    timeout = 300
+
+    def setup(self, rows, dtype):
+        self.X, start = mixture_data(Shape(20_000, 64, 8, "diag").shrunk(), dtype)
+        if rows == "missing":
+            self.X[np.random.default_rng(1).random(self.X.shape) < 0.1] = np.nan
+        self.model = fastem.FactorAnalyserMixture(
+            8,
+            n_factors=4,
+            weights_init=start.weights,
+            means_init=start.means,
+            noise_variances_init=start.covariances("diag"),
+            loadings_init=np.random.default_rng(2).standard_normal((8, 64, 4)),
+            max_iter=5,
+            tol=0,
+        )
+        quietly(self.model.fit, self.X)
+
+    def time_fit(self, rows, dtype):
+        quietly(self.model.fit, self.X)
+
+    def track_log_likelihood_per_row(self, rows, dtype):
+        return float(quietly(self.model.fit, self.X).lower_bound_)
+
+    track_log_likelihood_per_row.unit = "nats"
+
+
 class Small:
     """What a call costs when there is next to nothing to compute."""
 
