@@ -16,6 +16,7 @@ from fastem.families.cells import only_log_joint
 from fastem.families.gaussian.missing_kernels import DIAG, FULL, Block, Kind, describe, keep_rows, new_block
 from fastem.families.math import STRIDE, block_rows, finish_rows, fix_labels, log, padded, settle, shares
 from fastem.families.patterns import group_rows
+from fastem.families.transposed import transpose_block
 from fastem.jit import Sweep, each_cell, kernel, sweep
 
 
@@ -29,26 +30,25 @@ def _load(
     m,
     rows,
     origin,  # (d,)
-    XT,  # (>= d, STRIDE) OUT: missing values at the origin
-    wb,  # (STRIDE,) OUT
-    known,  # (STRIDE,) int32 OUT, or empty
+    s,  # INOUT: XT with missing values at the origin, weights, known labels
 ):
     """Gather rows order[first : first + m], relative to the origin, as columns; and their weights and labels."""
-    zero = XT.dtype.type(0)
-    for j in range(X.shape[1]):
-        centre = origin[j]
-        for r in range(m):
-            x = X[order[first + r], j]
-            XT[j, r] = zero if np.isnan(x) else x - centre
-        for r in range(m, rows):
-            XT[j, r] = zero
-    for r in range(rows):
-        wb[r] = 0
+    zero = X.dtype.type(0)
     for r in range(m):
-        wb[r] = w[order[first + r]] if w.size else 1
+        i = order[first + r]
+        for j in range(X.shape[1]):
+            s.gathered[r, j] = X[i, j]
+    transpose_block(s.gathered, 0, m, rows, origin, s.XT)
+    for r in range(m):
+        for a in range(s.block.n_missing[r]):
+            s.XT[s.block.missing[a, r], r] = zero
+    for r in range(rows):
+        s.wb[r] = 0
+    for r in range(m):
+        s.wb[r] = w[order[first + r]] if w.size else 1
     if labels.size:
         for r in range(m):
-            known[r] = labels[order[first + r]]
+            s.known[r] = labels[order[first + r]]
 
 
 def _log_joint_of(kind: Kind) -> Any:
@@ -129,6 +129,7 @@ class Space(NamedTuple):
     top: np.ndarray  # (STRIDE,)
     known: np.ndarray  # (STRIDE,) int32 known labels, or empty
     heavy: np.ndarray  # (k,) float64
+    gathered: np.ndarray  # (STRIDE, d) the rows as they are
     block: Block
 
 
@@ -147,6 +148,7 @@ def _space(X, n_labels, k, features, work_rows):
         rest[4],
         np.empty(STRIDE if n_labels else 0, np.int32),
         np.zeros(k),
+        np.empty((STRIDE, X.shape[1]), X.dtype),
         new_block(X.shape[1]),
     )
 
@@ -160,7 +162,7 @@ def _e_step_of(kind: Kind) -> Any:
         rows = padded(m)
         incomplete = describe(groups, first, m, s.block)
         negligible = np.exp(prepared.log_weights) * (1e-18 if X.itemsize == 8 else 1e-11)
-        _load(X, w, labels, groups.order, first, m, rows, prepared.origin, s.XT, s.wb, s.known)
+        _load(X, w, labels, groups.order, first, m, rows, prepared.origin, s)
         for again in range(2):
             log_joint_of(m, rows, incomplete, prepared, s)
             if again == 0 and log_joint.shape[0]:
@@ -172,7 +174,7 @@ def _e_step_of(kind: Kind) -> Any:
                 break
             if not settle(again, m, s.known, 0, prepared.log_weights, s.XT, s.share, s.best, s.total, s.heavy, s.state):
                 if again:
-                    _load(X, w, labels, groups.order, first, m, rows, prepared.origin, s.XT, s.wb, s.known)
+                    _load(X, w, labels, groups.order, first, m, rows, prepared.origin, s)
                 break
         return incomplete
 
@@ -217,7 +219,8 @@ def _given(kind: Kind, moments: Any) -> Any:
         while first < X.shape[0]:
             m = _block_end(groups, first, size) - first
             rows = padded(m)
-            _load(X, w, s.known, groups.order, first, m, rows, prepared.origin, s.XT, s.total, s.known)
+            incomplete = describe(groups, first, m, s.block)
+            _load(X, w, s.known, groups.order, first, m, rows, prepared.origin, s)
             for c in range(k):
                 for r in range(rows):
                     s.share[c, r] = 0
@@ -225,7 +228,9 @@ def _given(kind: Kind, moments: Any) -> Any:
                     s.share[c, r] = resp[groups.order[first + r], c]
                 s.heavy[c] = rows
             keep_rows(s.XT, m, s.block)
-            moments(m, describe(groups, first, m, s.block), prepared, s, stats)
+            for r in range(rows):
+                s.total[r] = s.wb[r]
+            moments(m, incomplete, prepared, s, stats)
             first += m
 
     return given
@@ -269,7 +274,7 @@ def _conditional_mean(kind: Kind, e_step: Any) -> Sweep:
         while first < stop - start:
             m = _block_end(groups, first, size) - first
             incomplete = e_step(X, unit, s.known, groups, first, m, prepared, s, nothing)
-            _load(X, unit, s.known, groups.order, first, m, padded(m), prepared.origin, s.XT, s.wb, s.known)
+            _load(X, unit, s.known, groups.order, first, m, padded(m), prepared.origin, s)
             keep_rows(s.XT, m, s.block)
             for c in range(k if incomplete else 0):
                 complete(s.block, m, prepared, c, s.XT)
