@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from fastem import em
+from fastem import stats as grid
 from fastem.draws import Draws
 from fastem.families.base import Family
 from fastem.families.kmeans import KMeansFamily, KMeansParams
@@ -230,4 +231,8 @@ def variances(source: Any) -> np.ndarray:
 
 def kmeans_tol(source: Any, tol: float) -> float:
     """Return scikit-learn's tolerance on the centres' squared movement: `tol` times the mean variance."""
-    return tol * float(variances(source).mean()) if tol else 0.0
+    if not tol:
+        return 0.0
+    if source.array is not None and source.n_rows <= grid.CELL and not source.sample_weight.size:
+        return tol * float(source.array.var(axis=0, dtype=np.float64).mean())  # a fifth of the time
+    return tol * float(variances(source).mean())

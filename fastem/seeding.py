@@ -21,6 +21,10 @@ from fastem.draws import Draws
 # which saves every second pass; and the numbers in X from which a pass costs more than that (0.3 milliseconds).
 TRIES = 4
 REJECTION_PAYS_OFF = 1_000_000
+# Rows whose mean the coordinates are measured from.
+SOME_ROWS = 256
+# Candidates that one pass scores.
+MOST_TRIALS = 32
 
 
 def kmeans_plus_plus(source: Any, n_clusters: int, draws: Draws, n_local_trials: int | None = None) -> np.ndarray:
@@ -50,6 +54,28 @@ def kmeans_plus_plus(source: Any, n_clusters: int, draws: Draws, n_local_trials:
     Arthur and Vassilvitskii, "k-means++: the advantages of careful seeding", SODA 2007.
     """
     trials = n_local_trials or 2 + int(np.log(n_clusters))
+    if source.array is not None and source.n_rows <= grid.CELL and trials <= MOST_TRIALS:
+        return _in_one_call(source, n_clusters, draws, trials)
+    return _in_passes(source, n_clusters, draws, trials)
+
+
+def random_rows(source: Any, n_clusters: int, draws: Draws) -> np.ndarray:
+    """Choose k distinct rows at random, in proportion to their weights; float64 (k, d)."""
+    return source.sample_rows(n_clusters, draws).astype(np.float64)
+
+
+def _in_one_call(source: Any, n_clusters: int, draws: Draws, trials: int) -> np.ndarray:
+    """Few rows, for which `_in_passes` would spend its time between the passes: the same seeds from one call."""
+    seeds = np.empty((n_clusters, source.n_features))
+    first = _first(source, draws)
+    uniforms = draws.uniform((n_clusters - 1) * trials)
+    found = nearest.seed_small(source.array, source.sample_weight, _origin(source), uniforms, first, seeds)
+    for number in range(found, n_clusters):  # every row coincides with a seed: any row is as good as another
+        seeds[number] = source.array[_first(source, draws)]
+    return seeds
+
+
+def _in_passes(source: Any, n_clusters: int, draws: Draws, trials: int) -> np.ndarray:
     search = _Search(source, n_clusters)
     search.add(_first(source, draws))
     for number in range(1, n_clusters):
@@ -63,16 +89,19 @@ def kmeans_plus_plus(source: Any, n_clusters: int, draws: Draws, n_local_trials:
     return search.seeds
 
 
-def random_rows(source: Any, n_clusters: int, draws: Draws) -> np.ndarray:
-    """Choose k distinct rows at random, in proportion to their weights; float64 (k, d)."""
-    return source.sample_rows(n_clusters, draws).astype(np.float64)
-
-
 def _first(source: Any, draws: Draws) -> int:
     """Return the number of a row drawn in proportion to its weight."""
     if source.sample_weight.size:
         return int(draws.weighted(source.sample_weight, 1)[0])
     return int(draws.uniform(1)[0] * source.n_rows)
+
+
+def _origin(source: Any) -> np.ndarray:
+    """Return the mean of some rows (d,), in their dtype."""
+    if source.n_rows <= SOME_ROWS and source.array is not None:
+        return source.array.mean(axis=0, dtype=np.float64).astype(source.dtype)
+    some = np.linspace(0, source.n_rows - 1, min(source.n_rows, SOME_ROWS)).astype(np.int64)
+    return source.take(some).mean(axis=0, dtype=np.float64).astype(source.dtype)
 
 
 class _Search:
@@ -81,8 +110,7 @@ class _Search:
     def __init__(self, source: Any, n_clusters: int) -> None:
         n, d, dtype = source.n_rows, source.n_features, source.dtype
         self.source = source
-        some = np.linspace(0, n - 1, min(n, 256)).astype(np.int64)
-        self.origin = source.take(some).mean(axis=0, dtype=np.float64).astype(dtype)
+        self.origin = _origin(source)
         self.seeds = np.empty((n_clusters, d))
         self.relative = np.empty((n_clusters, d), dtype)  # seeds minus the origin
         self.n_seeds = 0

@@ -12,7 +12,11 @@ from typing import Any
 
 import numpy as np
 
+from fastem import threads
+
 FLOATS = (np.float64, np.float32)
+# Numbers from which more than one thread looks for those that are not finite.
+PARALLEL = 1_000_000
 
 
 def rows(X: Any, name: str = "X", dtype: Any = None, n_features: int | None = None) -> np.ndarray:
@@ -200,6 +204,10 @@ def table(estimator: Any, X: Any, *, reset: bool, accept_sparse: bool = False, a
     """
     from sklearn.utils.validation import validate_data
 
+    if _is_plain(estimator, X, reset, allow_nan):  # a tenth of the time, for small problems
+        if reset:
+            estimator.n_features_in_ = X.shape[1]
+        return X
     return validate_data(
         estimator,
         X,
@@ -210,6 +218,28 @@ def table(estimator: Any, X: Any, *, reset: bool, accept_sparse: bool = False, a
         order="C",
         ensure_all_finite="allow-nan" if allow_nan else True,
     )
+
+
+def _is_plain(estimator: Any, X: Any, reset: bool, allow_nan: bool) -> bool:
+    """Tell whether `X` is such that scikit-learn's checks would return it as it is, and have nothing to say."""
+    if type(X) is not np.ndarray or X.ndim != 2 or X.dtype not in FLOATS or not X.flags.c_contiguous or not X.size:
+        return False
+    names = hasattr(estimator, "feature_names_in_")
+    known = reset or getattr(estimator, "n_features_in_", None) == X.shape[1]
+    return known and not names and not allow_nan and _sums_to_a_number(X)
+
+
+def _sums_to_a_number(X: np.ndarray) -> bool:
+    """Tell whether no part of X has a sum that is not finite: then no value is; an overflow says nothing."""
+    parts = np.array_split(X, 1 if X.size < PARALLEL else 2 * threads.resolve(None))
+    sums = np.empty(len(parts))
+
+    def add(part: int) -> None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            sums[part] = parts[part].sum()
+
+    threads.map_tasks(add, len(parts), 1 if len(parts) == 1 else threads.resolve(None))
+    return bool(np.isfinite(sums).all())
 
 
 def _refuse(X: np.ndarray, bad: np.ndarray, complaint: str) -> None:

@@ -126,3 +126,88 @@ def run_small(const real[:, ::1] X, const real[::1] w, double[:, ::1] params, in
             run_task(&job, NULL, kernels, 0, 0, size, &record[0], NULL, &scratch[0])
             objectives[n_iter] = -record[size - 1]
     return n_iter, converged
+
+
+def seed_small(
+    const real[:, ::1] X,
+    const real[::1] w,
+    const real[::1] origin,
+    const double[::1] uniforms,
+    ptrdiff_t first,
+    double[:, ::1] seeds,
+):
+    """Greedy k-means++ among the rows of one grid cell: `fastem.seeding` without Python between the seeds.
+
+    Parameters
+    ----------
+    X : array (n, d)
+        Rows, at most `CELL`.
+    w : array (n,) or (0,)
+        Weights.
+    origin : array (d,)
+        Subtracted from rows and seeds.
+    uniforms : float64 array ((k - 1) m,)
+        What draws the m candidates of each seed after the first.
+    first : int
+        Number of the first seed.
+    seeds : float64 array (k, d)
+        OUT. The seeds, in the order of choice.
+
+    Returns
+    -------
+    int
+        How many seeds were found: fewer than k when every row coincides with one.
+    """
+    cdef const nearest_kernels *kernels = kernels_for(isa, real is double)
+    cdef ptrdiff_t n = X.shape[0], d = X.shape[1], k = seeds.shape[0], m, c = 0, i, j, row = first, best
+    m = uniforms.shape[0] // (k - 1) if k > 1 else 0
+    dtype = np.float64 if real is double else np.float32
+    cdef real[::1] closest = np.full(n, np.inf, dtype), quarter = np.zeros(k, dtype)
+    cdef real[:, ::1] relative = np.empty((k, d), dtype), candidates = np.empty((max(1, m), d), dtype)
+    cdef int32_t[::1] owner = np.zeros(n, np.int32)
+    cdef ptrdiff_t[::1] rows = np.empty(max(1, m), np.intp)
+    cdef double[::1] out = np.empty(max(1, m) + 1)
+    cdef unsigned char[::1] scratch = _aligned(kernels.seed_bytes(d))
+    cdef nearest_job job = job_of[real](X, w, origin, candidates, closest[:0])
+    cdef nearest_seeding seeding
+    seeding.quarter, seeding.closest, seeding.seeds = &quarter[0], &closest[0], &owner[0]
+    with nogil:
+        for c in range(k):
+            for j in range(d):
+                seeds[c, j] = X[row, j]
+                relative[c, j] = <real>(<double>X[row, j] - <double>origin[j])
+            if c == k - 1:
+                break
+            # The row becomes a seed, and then the candidates for the next one are scored.
+            job.centers, job.k, seeding.commit = <const void *>&relative[c, 0], 1, <int32_t>c
+            kernels.seed_gaps(job.centers, 1, &relative[0, 0], c + 1, d, &quarter[0])
+            kernels.seed_cell(&job, &seeding, 0, n, &out[0], &scratch[0])
+            if not out[1] > 0:
+                break
+            for i in range(m):
+                rows[i] = drawn[real](closest, w, uniforms[c * m + i] * out[1])
+                for j in range(d):
+                    candidates[i, j] = <real>(<double>X[rows[i], j] - <double>origin[j])
+            job.centers, job.k, seeding.commit = <const void *>&candidates[0, 0], m, -1
+            kernels.seed_gaps(job.centers, m, &relative[0, 0], c + 1, d, &quarter[0])
+            kernels.seed_cell(&job, &seeding, 0, n, &out[0], &scratch[0])
+            best = 0
+            for i in range(1, m):
+                if out[i] > out[best]:
+                    best = i
+            row = rows[best]
+    return c + 1
+
+
+cdef ptrdiff_t drawn(const real[::1] closest, const real[::1] w, double target) noexcept nogil:
+    """The row at which the running sum of w closest exceeds `target`; in rounding's way, the last that adds to it."""
+    cdef ptrdiff_t i, last = 0
+    cdef double total = 0, mass
+    for i in range(closest.shape[0]):
+        mass = <double>closest[i] * <double>w[i] if w.shape[0] else <double>closest[i]
+        if mass != 0:
+            last = i
+        total += mass
+        if total > target:
+            return i
+    return last

@@ -354,3 +354,31 @@ def test_a_compiled_run_is_the_engines_to_the_bit(n, d, k, seed, weighted, singl
     for ours, theirs in zip((small.params.centers, small.objectives, small.memo.labels),
                             (engine.params.centers, engine.objectives, engine.memo.labels), strict=True):  # fmt: skip
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize(("n", "d", "k"), [(1, 1, 1), (40, 3, 40), (150, 4, 3), (2048, 7, 33), (700, 40, 5)])
+def test_seeds_of_one_call_are_those_of_the_passes(n, d, k, dtype, weighted):
+    """Few rows are seeded without Python between the passes: the same rows, in the same order."""
+    from fastem import seeding
+    from fastem.draws import Draws
+    from fastem.sources.memory import MemorySource
+
+    rng = np.random.default_rng(n + d)
+    X = (rng.standard_normal((n, d)) + 50).astype(dtype)
+    w = rng.integers(1, 5, n).astype(dtype) if weighted else None
+    source = MemorySource(X, w)
+    for seed in range(5):
+        draws, again = Draws(seed), Draws(seed)
+        trials = 2 + int(np.log(k))
+        in_passes = seeding._in_passes(source, k, draws, trials)
+        in_one_call = seeding._in_one_call(source, k, again, trials)
+        np.testing.assert_array_equal(in_one_call, in_passes)
+    assert len(np.unique(in_one_call, axis=0)) == k
+
+
+def test_seeds_of_fewer_distinct_rows_than_clusters():
+    X = np.repeat(np.arange(3.0), 5)[:, None]
+    centers = KMeans(6, random_state=0, n_init=1, max_iter=1).fit(X).cluster_centers_
+    assert set(np.unique(centers)) == {0.0, 1.0, 2.0}

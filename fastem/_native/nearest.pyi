@@ -77,6 +77,14 @@ def score_seeds(
     out: NDArray[np.float64],  # OUT (n_cells, m + 1)
     n_threads: int,
 ) -> None: ...
+def seed_small(
+    X: NDArray[Real],  # (n, d), n <= CELL
+    w: NDArray[Real],  # (n,) or (0,)
+    origin: NDArray[Real],  # (d,)
+    uniforms: NDArray[np.float64],  # ((k - 1) m,)
+    first: int,
+    seeds: NDArray[np.float64],  # OUT (k, d)
+) -> int: ...
 def merge_tree(records: NDArray[np.float64], n_threads: int) -> None: ...  # in place; the sum ends in row 0
 def prepare_centers(
     params: NDArray[np.float64],  # (k, d)
