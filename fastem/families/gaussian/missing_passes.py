@@ -3,6 +3,10 @@
 The rows of a cell are taken pattern by pattern (`families/patterns.py`), complete ones first, so that what depends on
 the pattern alone is computed once for all rows of a block that share it.  Each block of rows is completed for one
 component after the other (`missing_kernels`).
+
+An iteration beside one over complete rows, 500,000 x 16, 8 full components: 1.2 times the time for complete rows among
+others that are not; with four patterns 1.7 times (1 % of the values missing, 4 % of the rows incomplete) and 3.7 times
+(10 %, 40 %); with random patterns 2.2 times (1 %, 15 %) and 6.6 times (10 %, 82 %).
 """
 
 from __future__ import annotations
