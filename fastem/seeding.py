@@ -160,11 +160,10 @@ class _Search:
         rows = np.empty(m, np.int64)
         for i, (cell, target) in enumerate(zip(chosen.tolist(), targets.tolist(), strict=True)):
             span = slice(cell * grid.CELL, (cell + 1) * grid.CELL)
-            mass = self.closest[span].astype(np.float64)
-            if self.source.sample_weight.size:
-                mass *= self.source.sample_weight[span]
-            within = np.searchsorted(np.cumsum(mass), target - (cells[cell - 1] if cell else 0.0), side="right")
-            rows[i] = span.start + min(int(within), int(np.flatnonzero(mass)[-1]))
+            before = cells[cell - 1] if cell else 0.0
+            rows[i] = span.start + nearest.draw_row(
+                self.closest[span], self.source.sample_weight[span], target - before
+            )
         return rows
 
     def draw_after(self, row: int, draws: Draws, m: int) -> np.ndarray:

@@ -51,19 +51,32 @@ INLINE TARGET void NAME(seed_tile)(const int nv, const int nc, const REAL *RESTR
 
 TARGET static void NAME(seed_distances)(int nv, ptrdiff_t k, const REAL *xt, const REAL *c, ptrdiff_t d,
                                         const char *ahead, REAL *sqdist) {
-    ptrdiff_t l = 0;
-    for (; l + SEED_TILE <= k; l += SEED_TILE) {
-        if (nv == 2)
-            NAME(seed_tile)(2, SEED_TILE, xt, c + l * d, d, ahead, sqdist + l * 2 * VL);
-        else
-            NAME(seed_tile)(1, SEED_TILE, xt, c + l * d, d, ahead, sqdist + l * 2 * VL);
+    for (ptrdiff_t l = 0; l < k; l += SEED_TILE) {
+        const REAL *from = c + l * d;
+        REAL *to = sqdist + l * 2 * VL;
+        switch (k - l) {
+        case 1: nv == 2 ? NAME(seed_tile)(2, 1, xt, from, d, ahead, to) : NAME(seed_tile)(1, 1, xt, from, d, ahead, to); break;
+        case 2: nv == 2 ? NAME(seed_tile)(2, 2, xt, from, d, ahead, to) : NAME(seed_tile)(1, 2, xt, from, d, ahead, to); break;
+        case 3: nv == 2 ? NAME(seed_tile)(2, 3, xt, from, d, ahead, to) : NAME(seed_tile)(1, 3, xt, from, d, ahead, to); break;
+        default:
+            nv == 2 ? NAME(seed_tile)(2, SEED_TILE, xt, from, d, ahead, to)
+                    : NAME(seed_tile)(1, SEED_TILE, xt, from, d, ahead, to);
+        }
     }
-    for (; l < k; l++) {
-        if (nv == 2)
-            NAME(seed_tile)(2, 1, xt, c + l * d, d, ahead, sqdist + l * 2 * VL);
-        else
-            NAME(seed_tile)(1, 1, xt, c + l * d, d, ahead, sqdist + l * 2 * VL);
-    }
+}
+
+/* Sum of w closest over m rows. */
+INLINE TARGET double NAME(potential)(const REAL *closest, const REAL *w, ptrdiff_t m) {
+    NAME(dvec) sum[2] = {{0}, {0}};
+    double total = 0;
+    ptrdiff_t i = 0;
+    for (; i + 2 * HL <= m; i += 2 * HL) UNROLL for (int t = 0; t < 2; t++) {
+            NAME(dvec) each = WIDEN(HLOAD(closest + i + t * HL));
+            if (w) each *= WIDEN(HLOAD(w + i + t * HL));
+            sum[t] += each;
+        }
+    for (; i < m; i++) total += (double)(w ? w[i] : 1) * (double)closest[i];
+    return NAME(sum_lanes)(sum[0] + sum[1]) + total;
 }
 
 /* A step of greedy k-means++ over one grid cell, with exact pruning (Raff 2021): by the triangle inequality a candidate
@@ -84,14 +97,14 @@ TARGET static void NAME(seed_cell)(const nearest_job *job, const nearest_seeding
     REAL sqdist[MAX_CANDIDATES * 2 * VL], fall[MAX_CANDIDATES * VL];
     uint16_t open[CELL_ROWS];
     ptrdiff_t n_open = 0;
-    double total = 0;
+    int32_t n_worth = 0;
 
+    for (ptrdiff_t i = 0; i < m; i++) n_worth += closest[i] > least[seeds[i]];
+    const int all = 2 * n_worth > m; /* neighbouring rows are cheaper to read than to pick */
     for (ptrdiff_t i = 0; i < m; i++) {
         open[n_open] = (uint16_t)i;
-        n_open += closest[i] > least[seeds[i]];
+        n_open += all || closest[i] > least[seeds[i]];
     }
-    if (2 * n_open > m) /* neighbouring rows are cheaper to read than to pick */
-        for (n_open = 0; n_open < m; n_open++) open[n_open] = (uint16_t)n_open;
     for (ptrdiff_t l = 0; l < k; l++) out[l] = 0;
     for (ptrdiff_t g = 0; g < n_open; g += rows) {
         const ptrdiff_t group = n_open - g < rows ? n_open - g : rows;
@@ -111,6 +124,27 @@ TARGET static void NAME(seed_cell)(const nearest_job *job, const nearest_seeding
             for (int v = 0; v < nv; v++) {
                 const uint16_t *RESTRICT index = open + g + row + v * VL;
                 const ptrdiff_t left = group - row - v * VL, lanes = left < VL ? left : VL;
+                if (all && lanes == VL && seeding->commit != 0) { /* whole vectors; before the first seed all is infinite */
+                    REAL *RESTRICT here = closest + index[0];
+                    NAME(vec) mass = SPLAT(1);
+                    if (w) mass = LOAD(w + index[0]);
+                    NAME(vec) before = LOAD(here);
+                    if (seeding->commit > 0) {
+                        const REAL *RESTRICT q = sqdist + v * VL;
+                        int32_t *RESTRICT seed = seeds + index[0];
+                        const NAME(vec) after = MIN(before, LOAD(q));
+                        for (ptrdiff_t lane = 0; lane < VL; lane++)
+                            seed[lane] = q[lane] < here[lane] ? seeding->commit : seed[lane];
+                        STORE(fall, FMA(before - after, mass, LOAD(fall)));
+                        STORE(here, after);
+                        before = after;
+                    }
+                    for (ptrdiff_t l = first_scored; l < k; l++) {
+                        const NAME(vec) gain = MAX(before - LOAD(sqdist + (l * 2 + v) * VL), SPLAT(0));
+                        STORE(fall + l * VL, FMA(gain, mass, LOAD(fall + l * VL)));
+                    }
+                    continue;
+                }
                 REAL old[VL], weight[VL]; /* lanes beyond the last have nothing to lose */
                 for (ptrdiff_t lane = 0; lane < VL; lane++) {
                     old[lane] = lane < lanes ? closest[index[lane]] : 0;
@@ -137,9 +171,8 @@ TARGET static void NAME(seed_cell)(const nearest_job *job, const nearest_seeding
                 }
             }
         }
-        for (ptrdiff_t l = first_scored; l < k; l++)
+        for (ptrdiff_t l = 0; l < k; l++)
             for (ptrdiff_t lane = 0; lane < VL; lane++) out[l] += (double)fall[l * VL + lane];
     }
-    for (ptrdiff_t i = 0; i < m; i++) total += (double)(w ? w[i] : 1) * (double)closest[i];
-    out[k] = total;
+    out[k] = NAME(potential)(closest, w, m);
 }

@@ -211,3 +211,8 @@ cdef ptrdiff_t drawn(const real[::1] closest, const real[::1] w, double target) 
         if total > target:
             return i
     return last
+
+
+def draw_row(const real[::1] closest, const real[::1] w, double target):
+    """Number of the row at which the running sum of w closest exceeds `target`; w may be empty."""
+    return drawn[real](closest, w, target)

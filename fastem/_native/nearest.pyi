@@ -85,6 +85,7 @@ def seed_small(
     first: int,
     seeds: NDArray[np.float64],  # OUT (k, d)
 ) -> int: ...
+def draw_row(closest: NDArray[Real], w: NDArray[Real], target: float) -> int: ...  # (n,), (n,) or (0,)
 def merge_tree(records: NDArray[np.float64], n_threads: int) -> None: ...  # in place; the sum ends in row 0
 def prepare_centers(
     params: NDArray[np.float64],  # (k, d)
