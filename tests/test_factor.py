@@ -87,8 +87,9 @@ def test_densities_and_statistics_are_the_formulas(d, q, missing):
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("weighted", [False, True])
-def test_the_covariance_tells_what_the_rows_would(dtype, weighted):
-    family, params, X = drawn(5000, 6, 2)
+@pytest.mark.parametrize(("n", "d"), [(5000, 6), (20, 30), (1, 3)])
+def test_the_covariance_tells_what_the_rows_would(dtype, weighted, n, d):
+    family, params, X = drawn(n, d, 2)
     X = (X + 1e3).astype(dtype)
     source = MemorySource(X, Draws(3).uniform(len(X)).astype(dtype) if weighted else None)
     prepared = family.prepare(params, X.dtype)

@@ -324,7 +324,7 @@ def _start(family: FactorFamily, source: Any, constants: FactorConstants, noise:
     With missing values: where a few iterations arrive on rows with means in their place, and no factor is 0 there,
     because EM on the rows would leave it 0.
     """
-    if constants.scatter.size:
+    if constants.complete:
         return family.start(constants, noise)
     filled = init.landscape(source, family)
     complete = family.constants(filled)

@@ -175,13 +175,26 @@ class AnalyserFamily(Family):
         from scipy.linalg import eigh
 
         d, q = len(noise), min(self.n_factors, len(noise))
-        slopes = np.zeros((d, self.n_factors))
         if not q:
-            return slopes
+            return np.zeros((d, self.n_factors))
         root = np.sqrt(noise)
         some = {"subset_by_index": [d - q, d - 1]} if d > 32 and 4 * q < d else {}
         values, vectors = eigh(covariance / root / root[:, None], check_finite=False, **some)
-        values, vectors = values[::-1][:q], vectors[:, ::-1][:, :q]
+        return self._scaled(values[::-1], vectors[:, ::-1], root)
+
+    def best_loadings_of_rows(self, rows: np.ndarray, noise: np.ndarray) -> np.ndarray:
+        """Return the same for rows (n, d) whose covariance is rows' rows."""
+        from scipy.linalg import svd
+
+        root = np.sqrt(noise)
+        _, values, vectors = svd(rows / root, full_matrices=False, check_finite=False)
+        return self._scaled(np.square(values), vectors.T, root)
+
+    def _scaled(self, values: np.ndarray, vectors: np.ndarray, root: np.ndarray) -> np.ndarray:
+        """Make loadings (d, q) of the eigenvalues and eigenvectors of the covariance, measured by the noise."""
+        q = min(self.n_factors, len(values))
+        values, vectors = values[:q], vectors[:, :q]
+        slopes = np.zeros((len(root), self.n_factors))
         signs = np.where(vectors[np.abs(vectors).argmax(axis=0), np.arange(q)] < 0, -1.0, 1.0)
         slopes[:, :q] = root[:, None] * vectors * (signs * np.sqrt(np.maximum(values - 1.0, 0.0)))
         return slopes

@@ -10,6 +10,8 @@ So an iteration is the M-step of EM over Psi, and then the maximum over mu and L
 (ECME, Liu and Rubin 1994): both only raise it.  At loadings that are the best for Psi, EM's new Psi is diag(S - Lambda
 Lambda'), and the iteration is that of Barber and of scikit-learn.
 
+Of fewer rows than features the centred rows themselves are kept in place of S, and an iteration costs O(n^2 d).
+
 With missing values (NaN, missing at random) the loadings have no closed form: EM then reads the rows, grouped by which
 values they miss (`loadings`).
 
@@ -47,7 +49,22 @@ class FactorConstants(NamedTuple):
     weight: np.ndarray  # (): sum of the weights
     centre: np.ndarray  # (d,): mean of each feature, over the observed values
     variances: np.ndarray  # (d,): the same of the variance, 0 for a constant feature
-    scatter: np.ndarray  # (d, d): about the mean; (0, 0) where values are missing
+    scatter: np.ndarray  # (d, d): about the mean; (0, 0) where values are missing or the next is there
+    rows: np.ndarray  # (n, d): less the mean, times the roots of their weights, if n < d; or (0, 0)
+
+    @property
+    def complete(self) -> bool:
+        """Whether no value is missing, so that the rows need not be read again."""
+        return bool(self.scatter.size or self.rows.size)
+
+    def times(self, A: np.ndarray) -> np.ndarray:
+        """Return the scatter times a matrix (d, m)."""
+        return self.rows.T @ (self.rows @ A) if self.rows.size else self.scatter @ A
+
+    @property
+    def squares(self) -> np.ndarray:
+        """The diagonal of the scatter (d,)."""
+        return np.square(self.rows).sum(axis=0) if self.rows.size else np.diagonal(self.scatter).copy()
 
 
 class FactorFamily(AnalyserFamily):
@@ -77,39 +94,47 @@ class FactorFamily(AnalyserFamily):
         return np.ones(1)
 
     def constants(self, source: Any) -> FactorConstants:
-        total = total_scatter(source, np.float64)
-        if np.isnan(total.centre).any():
+        nothing, weight = np.empty((0, 0)), np.asarray(source.total_weight)
+        if source.has_nan:
             seen = observed_moments(source)
-            return FactorConstants(total.weight, seen.means, seen.variances, np.empty((0, 0)))
-        variances = np.maximum(np.diagonal(total.scatter) / total.weight, 0.0)
+            return FactorConstants(weight, seen.means, seen.variances, nothing, nothing)
+        if source.n_rows < source.n_features:
+            known = _few_rows(source, weight)
+        else:
+            total = total_scatter(source, np.float64)
+            known = FactorConstants(weight, total.centre, nothing, total.scatter, nothing)
+        variances = np.maximum(known.squares / weight, 0.0)
         # What a constant feature far from 0 leaves is rounding.
-        constant = variances <= np.square(64 * np.finfo(np.float64).eps * total.centre)
-        return FactorConstants(total.weight, total.centre, np.where(constant, 0.0, variances), total.scatter)
+        constant = variances <= np.square(64 * np.finfo(np.float64).eps * known.centre)
+        return known._replace(variances=np.where(constant, 0.0, variances))
 
     def start(self, constants: FactorConstants, noise_variances: np.ndarray) -> FactorParams:
         """Return the best parameters of complete rows for these noise variances (d,)."""
         noise = np.maximum(noise_variances, self.floors(constants.variances))
-        best = self.best_loadings(constants.scatter / constants.weight, noise)
+        if constants.rows.size:
+            best = self.best_loadings_of_rows(constants.rows / np.sqrt(constants.weight), noise)
+        else:
+            best = self.best_loadings(constants.scatter / constants.weight, noise)
         return FactorParams(constants.centre[None].copy(), best[None], noise[None])
 
     def stats_of_constants(self, constants: FactorConstants, prepared: AnalyserPrepared) -> AnalyserStats | None:
         """Return the record that all rows together would give, made of their scatter alone."""
-        if not constants.scatter.size:
+        if not constants.complete:
             return None
         n, d, q = float(constants.weight), len(constants.centre), self.n_factors
         slopes, noise = prepared.loadings[0], prepared.noise[0]
         shift = constants.centre - centres_of(prepared)[0]
-        scatter = constants.scatter + n * np.outer(shift, shift)
         scaled = slopes / noise[:, None]
         M = np.eye(q) + scaled.T @ slopes
         covariance = np.linalg.inv(M)
         to_factors = covariance @ scaled.T  # (q, d)
-        cross = np.column_stack([scatter @ to_factors.T, n * shift])
+        moved = n * np.outer(shift, to_factors @ shift)
+        cross = np.column_stack([constants.times(to_factors.T) + moved, n * shift])
         seconds = np.empty((q + 1, q + 1))
         seconds[:q, :q] = to_factors @ cross[:, :q] + n * covariance
         seconds[:q, q] = seconds[q, :q] = n * (to_factors @ shift)
         seconds[q, q] = n
-        squares = np.diagonal(scatter).copy()
+        squares = constants.squares + n * np.square(shift)
         outer = seconds[:q, :q] - n * covariance  # sum of z_bar z_bar'
         residual = squares - np.sum(slopes * (2.0 * cross[:, :q] - slopes @ outer), axis=1)
         quadratic = float(np.sum(residual / noise) + np.trace(outer))
@@ -123,7 +148,7 @@ class FactorFamily(AnalyserFamily):
 
     def m_step(self, stats: AnalyserStats, constants: Any, prepared: AnalyserPrepared, params: Any) -> MStep:
         new = self.em_step(stats, constants, prepared, params)
-        if not constants.scatter.size:
+        if not constants.complete:
             return MStep(new)
         return MStep(self.start(constants, new.noise_variances[0]))
 
@@ -147,3 +172,12 @@ class FactorFamily(AnalyserFamily):
 
     def n_free_params(self, n_features: int) -> int:
         return n_features + self.n_free_loadings(n_features)
+
+
+def _few_rows(source: Any, weight: np.ndarray) -> FactorConstants:
+    """Return the constants of complete rows that are fewer than the features, but for the variances."""
+    rows = source.take(np.arange(source.n_rows)).astype(np.float64)
+    w = source.sample_weight.astype(np.float64) if source.sample_weight.size else np.ones(len(rows))
+    centre = rows[0] + w @ (rows - rows[0]) / weight
+    centre += w @ (rows - centre) / weight
+    return FactorConstants(weight, centre, np.empty(0), np.empty((0, 0)), np.sqrt(w)[:, None] * (rows - centre))
