@@ -118,3 +118,29 @@ def student_stats(X, weighted, params, covariance_type, centres):
     sums = np.array([masses[:, c] @ (X - m) for c, m in enumerate(centres)])
     scatter = np.array([(X - m).T @ ((X - m) * masses[:, c, None]) for c, m in enumerate(centres)])
     return weighted.sum(axis=0), (weighted * expected_log).sum(axis=0), masses.sum(axis=0), sums, scatter
+
+
+def student_missing_stats(X, w, params, covariance_type, centres):
+    """Rows with NaN: log p(x_o, z = k) (n, k), and counts, logs, masses, sums, full scatter about `centres`."""
+    from types import SimpleNamespace
+
+    from scipy.special import digamma
+
+    k, d = params.means.shape
+    seen = ~np.isnan(X)
+    log_joint, distances, observed = np.empty((len(X), k)), np.zeros((len(X), k)), seen.sum(axis=1)
+    sigmas = full_covariances(params.scales, covariance_type, k, d)
+    for i, x in enumerate(np.asarray(X, np.float64)):
+        o = np.flatnonzero(seen[i])
+        part = params._replace(means=params.means[:, o], scales=sigmas[:, o[:, None], o])
+        log_joint[i] = student_log_joint(x[o][None], part, "full")[0]
+        distances[i] = mahalanobis(x[o][None], part.means, part.scales, "full")[0]
+    normal = SimpleNamespace(weights=params.weights, means=params.means, covariances=sigmas)
+    _, filled, spread = gaussian_missing(X, normal, "full")
+    weighted = responsibilities(log_joint)[1] * w[:, None]
+    shape, rate = (params.dofs + observed[:, None]) / 2, (params.dofs + distances) / 2
+    masses, logs = weighted * shape / rate, weighted * (digamma(shape) - np.log(rate))
+    centred = filled - centres
+    scatter = np.einsum("ik,ikj,ikl->kjl", masses, centred, centred) + np.einsum("ik,ikjl->kjl", weighted, spread)
+    sums = np.einsum("ik,ikj->kj", masses, centred)
+    return log_joint, (weighted.sum(axis=0), logs.sum(axis=0), masses.sum(axis=0), sums, scatter)

@@ -5,7 +5,13 @@ What all families promise is checked by test_family_contract.py.
 
 import numpy as np
 import pytest
-from naive import full_covariances, responsibilities, student_log_joint, student_stats
+from naive import (
+    full_covariances,
+    responsibilities,
+    student_log_joint,
+    student_missing_stats,
+    student_stats,
+)
 from scipy import stats
 from scipy.special import digamma
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -61,6 +67,40 @@ def test_kernels_equal_the_formulas(covariance_type, d, dtype):
     }[covariance_type]
     for value, want in zip(got[1:], (masses, sums, scatter, counts, logs), strict=True):
         np.testing.assert_allclose(value, want, rtol=0, atol=tolerance * np.abs(want).max())
+
+
+@by_type
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
+def test_kernels_of_missing_values_equal_the_formulas(covariance_type, dtype):
+    family, params, X = example(covariance_type, d=4, n=400)
+    family, rng = family.for_missing(), np.random.default_rng(0)
+    X = np.where(rng.random(X.shape) < 0.3, np.nan, X).astype(dtype)
+    X[3] = np.nan
+    w = Draws(3).uniform(len(X)).astype(dtype)
+    prepared = family.prepare(params, X.dtype)
+    centres = prepared.origin + prepared.means.astype(float)
+    log_joint, want = student_missing_stats(X, w, params, covariance_type, centres)
+    tolerance = 1e-10 if dtype == np.float64 else 2e-4
+    np.testing.assert_allclose(family.log_joint(X, prepared, 1), log_joint, rtol=tolerance, atol=tolerance)
+    assert family.log_prob(X, prepared, 1)[3] == pytest.approx(0.0, abs=tolerance)  # nothing is known of that row
+    counts, logs, masses, sums, scatter = want
+    scatter = scatter if covariance_type == "full" else np.einsum("kjj->kj", scatter)
+    got = MemorySource(X, w).accumulate(family, prepared)
+    for value, wanted in zip(got[1:], (masses, sums, scatter, counts, logs), strict=True):
+        np.testing.assert_allclose(value, wanted, rtol=0, atol=tolerance * np.abs(wanted).max())
+
+
+def test_missing_values_do_not_hide_the_parameters():
+    family, params, X = example("full", k=2, d=3, n=30_000, seed=4)
+    holes = np.where(np.random.default_rng(1).random(X.shape) < 0.2, np.nan, X)
+    start = dict(zip(("weights_init", "means_init", "scales_init"), params, strict=False))
+    model = StudentTMixture(2, tol=1e-8, certify=True, **start).fit(holes)
+    np.testing.assert_allclose(model.means_, params.means, atol=0.15)
+    np.testing.assert_allclose(model.scales_, params.scales, atol=0.3)
+    np.testing.assert_allclose(model.dofs_, params.dofs, atol=1.0)
+    assert model.score(X) == pytest.approx(family.log_prob(X, family.prepare(params, X.dtype), 1).mean(), abs=0.01)
+    with pytest.raises(ValueError, match="Column 1 of X has no value"):
+        StudentTMixture(2).fit(np.column_stack([X[:, 0], np.full(len(X), np.nan)]))
 
 
 @pytest.mark.parametrize("dof", [1.0, 7.5, 1e3, 1e8])

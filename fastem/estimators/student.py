@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
+from sklearn.utils import Tags
 
 from fastem import validate
 from fastem.estimators.mixture import BaseMixture
@@ -17,7 +18,8 @@ class StudentTMixture(BaseMixture):
     """Mixture of multivariate Student-t distributions, for clusters with outliers.
 
     A `GaussianMixture` whose components have heavy tails: rows far from a component count for less in its mean and its
-    scale matrix, the less the fewer degrees of freedom it has.
+    scale matrix, the less the fewer degrees of freedom it has.  NaN is a missing value, integrated out, which is right
+    where values are missing at random; a column of which nothing is known is refused.
 
     Parameters
     ----------
@@ -157,6 +159,15 @@ class StudentTMixture(BaseMixture):
 
     def _family(self) -> StudentFamily:
         return StudentFamily(self.n_components, self.covariance_type, self.reg_covar, self.dof)
+
+    def _table(self, X: Any, *, reset: bool) -> np.ndarray:
+        return validate.table(self, X, reset=reset, allow_nan=True)
+
+    def __sklearn_tags__(self) -> Tags:
+        """Return scikit-learn's tags: NaN is a missing value."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        return tags
 
     def _check_parameters(self) -> None:
         check = validate.parameter

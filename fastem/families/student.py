@@ -23,6 +23,9 @@ absorbed by Sigma.  It costs nothing, raises the likelihood as surely, and needs
 The left side of the last equation falls from infinity to 0, so that it has one solution, and the nearest bound is the
 maximum where that lies outside the bounds.
 
+Of a row with missing values (NaN) the q and d are those of what is observed, and what is missing is normal about its
+regression on that, as in `elliptical/missing_kernels`: it adds r times its conditional covariance to the scatter.
+
 References
 ----------
 Peel and McLachlan, "Robust mixture modelling using the t distribution", Statistics and Computing 10, 2000.
@@ -45,7 +48,7 @@ from fastem.draws import Draws
 from fastem.families.base import MStep
 from fastem.families.cells import accumulator, expectation, log, log1p, only_log_joint
 from fastem.families.elliptical.family import EllipticalFamily
-from fastem.families.elliptical.records import alive, updated_means
+from fastem.families.elliptical.records import LOG_2PI, alive, updated_means
 from fastem.jit import Sweep, kernel
 from fastem.stats import Layout
 
@@ -80,6 +83,23 @@ class StudentPrepared(NamedTuple):
     dofs: np.ndarray  # (k,) float64
     levels: np.ndarray  # (k,) float64: logarithm of weight times density at the centre
     log_means: np.ndarray  # (k,) float64: E[log u] - log E[u]
+
+
+class MissingStudentPrepared(NamedTuple):
+    """Parameters of an E-step for rows with missing values; as in `StudentPrepared` and `MissingPrepared`."""
+
+    origin: np.ndarray
+    means: np.ndarray
+    log_weights: np.ndarray
+    precisions_cholesky: np.ndarray
+    offsets: np.ndarray
+    negligible: np.ndarray
+    least: np.ndarray
+    dofs: np.ndarray
+    levels: np.ndarray  # (k, d + 1) float64: by how many features are observed
+    log_means: np.ndarray  # (k, d + 1) float64: the same
+    precisions: np.ndarray
+    gains: np.ndarray
 
 
 class StudentStats(NamedTuple):
@@ -165,6 +185,55 @@ def weigh_tails(
         stats[first + k] += logs + np.float64(n) * prepared.log_means[c]
 
 
+@kernel
+def _finish(rows, first, end, incomplete, prepared, s):
+    """Do the work of `heavy_tails` for components first..end of rows with missing values."""
+    share, best, n_missing, gain = s.share, s.best, s.block.n_missing, s.block.gain
+    d = prepared.means.shape[1]
+    minus_inf, limit = best.dtype.type(-np.inf), best.dtype.type(1e300 if best.itemsize == 8 else 1e36)
+    for c in range(first, end):
+        inverse = best.dtype.type(1.0 / prepared.dofs[c])
+        for r in range(rows):
+            m = n_missing[r]
+            level = best.dtype.type(prepared.levels[c, d - m] + (gain[r] - m * 0.5 * LOG_2PI if m else 0.0))
+            q = best.dtype.type(-2) * share[c, r]
+            near = q < limit
+            q = q if near else limit
+            value = level - best.dtype.type(0.5 * (prepared.dofs[c] + (d - m))) * log1p(q * inverse)
+            s.distances[c, r] = q
+            share[c, r] = value if near else minus_inf
+            best[r] = share[c, r] if share[c, r] > best[r] else best[r]
+
+
+@kernel
+def _weigh(rows, first, end, prepared, s, stats):
+    """Do the work of `weigh_tails` for components first..end of rows with missing values."""
+    share, factor, n_missing = s.share, s.total, s.block.n_missing
+    k, d = prepared.means.shape
+    for c in range(first, end):
+        dof, least = prepared.dofs[c], factor.dtype.type(prepared.least[c])
+        n = logs = 0.0
+        for r in range(rows):
+            m = n_missing[r]
+            u = factor.dtype.type(dof + (d - m)) / (factor.dtype.type(dof) + s.distances[c, r])
+            resp = np.float64(share[c, r] * factor[r])
+            n += resp
+            logs += resp * (np.float64(log(u)) + prepared.log_means[c, d - m])
+            share[c, r] = share[c, r] * u if share[c, r] > least else factor.dtype.type(0)
+        at = stats.shape[0] - 2 * k + c
+        stats[at] += n
+        stats[at + k] += logs
+
+
+@functools.cache
+def _missing_kernels(matrices: bool) -> Any:
+    """Return the passes over rows with missing values, for full matrices or for variances."""
+    from fastem.families.elliptical import missing_kernels, missing_passes
+
+    density = missing_passes.Density(_finish, _weigh, n_sums=2, keeps_distances=True)
+    return missing_passes.passes(missing_kernels.FULL if matrices else missing_kernels.DIAG, density)
+
+
 class Kernels(NamedTuple):
     """The drivers of one covariance type."""
 
@@ -235,6 +304,7 @@ class StudentFamily(EllipticalFamily):
     """
 
     name = "student"
+    allow_nan = True
     hides_more = True
     params = StudentParams
 
@@ -245,28 +315,34 @@ class StudentFamily(EllipticalFamily):
         self.kernels = kernels(covariance_type)
         self.dof = dof
 
+    def for_missing(self) -> StudentFamily:
+        from fastem.families.elliptical.missing import MissingValues
+
+        other = copy.copy(self)
+        other.type, other.kernels = (
+            MissingValues(self.covariance_type),
+            _missing_kernels(self.covariance_type == "full"),
+        )
+        return other
+
+    def constants(self, source: Any) -> Any:
+        return self.type.constants(source)
+
     def layout(self, n_features: int) -> Layout[StudentStats]:
         k, d = self.n_components, n_features
-        scatter = self.covariance_shape(d)
+        scatter = self.type.layout(k, d).shapes[-1]
         return Layout(StudentStats, loglik=(), masses=(k,), sums=(k, d), scatter=scatter, counts=(k,), logs=(k,))
 
-    def prepare(self, params: StudentParams, dtype: np.dtype, previous: Any = None) -> StudentPrepared:
-        inner = self.type.prepare(params, dtype)
-        d, nu = params.means.shape[1], params.dofs
-        level = gammaln(0.5 * d) - betaln(0.5 * nu, 0.5 * d) - 0.5 * d * np.log(nu * math.pi)
-        nothing = np.zeros(len(nu))
-        return StudentPrepared(
-            origin=inner.origin,
-            means=inner.means,
-            log_weights=inner.log_weights,
-            precisions_cholesky=inner.precisions_cholesky,
-            offsets=nothing,
-            negligible=nothing,
-            least=inner.negligible,
-            dofs=np.asarray(nu, np.float64),
-            levels=inner.log_weights + self.type.log_det(params.precisions_cholesky, d) + level,
-            log_means=digamma(0.5 * (nu + d)) - np.log(0.5 * (nu + d)),
-        )
+    def prepare(self, params: StudentParams, dtype: np.dtype, previous: Any = None) -> Any:
+        fields = self.type.prepare(params, dtype)._asdict()
+        d, nu = params.means.shape[1], np.asarray(params.dofs, np.float64)
+        base = fields["log_weights"] + self.type.log_det(params.precisions_cholesky, d)
+        fields |= {"least": fields["negligible"], "negligible": np.zeros(len(nu)), "offsets": np.zeros(len(nu))}
+        if "precisions" not in fields:
+            levels, log_means = _constants(nu, d)
+            return StudentPrepared(**fields, dofs=nu, levels=base + levels, log_means=log_means)
+        levels, log_means = _constants(nu[:, None], np.arange(d + 1))
+        return MissingStudentPrepared(**fields, dofs=nu, levels=base[:, None] + levels, log_means=log_means)
 
     def m_step(self, stats: StudentStats, constants: Any, prepared: StudentPrepared, params: StudentParams) -> MStep:
         moments = _Moments(stats.masses, stats.sums, stats.scatter)
@@ -316,7 +392,10 @@ class StudentFamily(EllipticalFamily):
         gamma = n * (0.5 * nu * np.log(0.5 * nu) - gammaln(0.5 * nu) - 0.5 * d * log_a)
         return float(normal + np.sum(gamma + 0.5 * nu * (stats.logs - n * log_a - stats.masses / scale)))
 
-    def accumulate_given(self, X, w, resp: np.ndarray, prepared: StudentPrepared, stats: np.ndarray) -> None:
+    def accumulate_given(self, X, w, resp: np.ndarray, prepared: Any, stats: np.ndarray) -> None:
+        if isinstance(prepared, MissingStudentPrepared):
+            self.kernels.given(np.ascontiguousarray(X), w, np.ascontiguousarray(resp), prepared, stats)
+            return
         record = self.layout(X.shape[1]).view(stats)
         weighted = resp * w[:, None] if w.size else resp
         u = (prepared.dofs + X.shape[1]) / (prepared.dofs + self._distances(X, prepared))
@@ -365,6 +444,13 @@ class StudentFamily(EllipticalFamily):
     def n_free_params(self, n_features: int) -> int:
         k, d = self.n_components, n_features
         return k - 1 + k * d + int(self.type.n_covariance_params(k, d)) + (k if self.dof is None else 0)
+
+
+def _constants(nu: np.ndarray, d: Any) -> tuple[np.ndarray, np.ndarray]:
+    """Return the log-density at the centre of d features under Sigma = I, and E[log u] - log E[u]."""
+    half = 0.5 * np.maximum(d, 1)  # of no feature the density is 1
+    level = np.where(np.asarray(d) > 0, gammaln(half) - betaln(0.5 * nu, half) - half * np.log(nu * math.pi), 0.0)
+    return level, digamma(0.5 * (nu + d)) - np.log(0.5 * (nu + d))
 
 
 def _scale(stats: StudentStats) -> np.ndarray:

@@ -65,7 +65,7 @@ class GaussianFamily(EllipticalFamily):
         self.rescue = rescue
 
     def for_missing(self) -> GaussianFamily:
-        from fastem.families.gaussian.missing import MissingValues
+        from fastem.families.elliptical.missing import MissingValues
 
         other = copy.copy(self)
         other.type = other.kernels = MissingValues(self.covariance_type)

@@ -1,4 +1,4 @@
-r"""Rows with missing values (NaN), completed for one component of a Gaussian mixture.
+r"""Rows with missing values (NaN), completed for one component of a mixture.
 
 Let m be the missing features of a row and o the others, L the precision of a component.  The missing part's conditional
 distribution is normal with

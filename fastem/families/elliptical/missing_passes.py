@@ -1,4 +1,4 @@
-"""Passes over rows with missing values (NaN): the cells' kernels of Gaussian mixtures, as `families/cells.py` has them.
+"""Passes over rows with missing values (NaN): the kernels of a cell, as `families/cells.py` has them.
 
 The rows of a cell are taken pattern by pattern (`families/patterns.py`), complete ones first, so that what depends on
 the pattern alone is computed once for all rows of a block that share it.  Each block of rows is completed for one
@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastem.families.cells import only_log_joint
-from fastem.families.gaussian.missing_kernels import DIAG, FULL, Block, Kind, describe, keep_rows, new_block
+from fastem.families.elliptical.missing_kernels import DIAG, FULL, Block, Kind, describe, keep_rows, new_block
 from fastem.families.math import STRIDE, block_rows, finish_rows, fix_labels, log, padded, settle, shares
 from fastem.families.patterns import group_rows
 from fastem.families.transposed import transpose_block
@@ -55,13 +55,39 @@ def _load(
             s.known[r] = labels[order[first + r]]
 
 
-def _log_joint_of(kind: Kind) -> Any:
+@kernel
+def _add_gains(rows, c, end, incomplete, prepared, s):
+    """Add to the log-densities of a component what completing the rows adds, and raise the best."""
+    share, best, top, gain = s.share, s.best, s.top, s.block.gain
+    if incomplete:
+        for r in range(rows):
+            share[c, r] += share.dtype.type(gain[r])
+            top[r] = share[c, r]
+    for r in range(rows):
+        best[r] = top[r] if top[r] > best[r] else best[r]
+
+
+@kernel
+def _as_they_are(rows, c, end, prepared, s, stats):
+    """Leave the shares of components c..end, which weigh the moments, as they are."""
+
+
+class Density(NamedTuple):
+    """What a family makes of the normal density; here the normal density itself."""
+
+    finish: Any = _add_gains  # makes log-densities of components c..end in `share`, and raises `best`
+    weigh: Any = _as_they_are  # weighs the shares of components c..end for their moments, and adds what else is summed
+    n_sums: int = 0  # how many more numbers a component has at the end of the record
+    keeps_distances: bool = False  # whether `weigh` needs what `finish` wrote to `distances`
+
+
+def _log_joint_of(kind: Kind, density: Density) -> Any:
     """Make the function that evaluates log p(x, z = k) of a block for all components."""
-    some, log_joint_block, complete = kind.some, kind.log_joint_block, kind.complete
+    some, log_joint_block, complete, finish = kind.some, kind.log_joint_block, kind.complete, density.finish
 
     @kernel
     def log_joint(m, rows, incomplete, prepared, s):
-        XT, share, best, top, gain = s.XT, s.share, s.best, s.top, s.block.gain
+        XT, share, best, top = s.XT, s.share, s.best, s.top
         for r in range(rows):
             best[r] = -np.inf
         k = share.shape[0]
@@ -72,25 +98,21 @@ def _log_joint_of(kind: Kind) -> Any:
             if incomplete:
                 complete(s.block, m, prepared, c, XT)
             log_joint_block(rows, XT, some(prepared, c, c + step), s.work, share[c : c + step], top)
-            if incomplete:
-                for r in range(rows):
-                    share[c, r] += XT.dtype.type(gain[r])
-                    top[r] = share[c, r]
-            for r in range(rows):
-                best[r] = top[r] if top[r] > best[r] else best[r]
+            finish(rows, c, c + step, incomplete, prepared, s)
 
     return log_joint
 
 
-def _moments_of(kind: Kind) -> Any:
+def _moments_of(kind: Kind, density: Density) -> Any:
     """Make the function that adds the moments of a block, given its shares."""
     some, moments_block, complete_heavy = kind.some, kind.moments_block, kind.complete_heavy
+    weigh, n_sums = density.weigh, density.n_sums
 
     @kernel
     def moments(m, incomplete, prepared, s, stats):
         rows, share, total, heavy = padded(m), s.share, s.total, s.heavy
         k, d = prepared.means.shape
-        size = (stats.shape[0] - 1 - k - k * d) // k
+        size = (stats.shape[0] - 1 - k - k * d) // k - n_sums
         own = np.empty(2 + d + size)
         step = 1 if incomplete else k
         for c in range(0, k, step):
@@ -102,6 +124,7 @@ def _moments_of(kind: Kind) -> Any:
                     record[j] = 0.0
                 complete_heavy(s.block, m, prepared, c, s.XT, share[c], total, record)
             end = c + step
+            weigh(rows, c, end, prepared, s, stats)
             moments_block(rows, s.XT, some(prepared, c, end), s.work, share[c:end], total, heavy[c:end], record)
             if incomplete:
                 stats[1 + c] += record[1]
@@ -135,10 +158,11 @@ class Space(NamedTuple):
     heavy: np.ndarray  # (k,) float64
     gathered: np.ndarray  # (STRIDE, d) the rows as they are
     block: Block
+    distances: np.ndarray  # (k, STRIDE), or empty
 
 
 @kernel
-def _space(X, n_labels, k, features, work_rows):
+def _space(X, n_labels, k, features, work_rows, n_distances):
     all_of = np.zeros((features + work_rows + k + 5, STRIDE), X.dtype)
     rest = all_of[features + work_rows + k :]
     return Space(
@@ -154,12 +178,12 @@ def _space(X, n_labels, k, features, work_rows):
         np.zeros(k),
         np.empty((STRIDE, X.shape[1]), X.dtype),
         new_block(X.shape[1]),
+        np.zeros((n_distances, STRIDE), X.dtype),
     )
 
 
-def _e_step_of(kind: Kind) -> Any:
+def _e_step_of(log_joint_of: Any) -> Any:
     """Make the function that leaves a block's shares, their totals and the best log-densities in the space."""
-    log_joint_of = _log_joint_of(kind)
 
     @kernel
     def e_step(X, w, labels, groups, first, m, prepared, s, log_joint):
@@ -185,16 +209,16 @@ def _e_step_of(kind: Kind) -> Any:
     return e_step
 
 
-def _accumulator(kind: Kind, e_step: Any, moments: Any) -> Sweep:
+def _accumulator(kind: Kind, density: Density, e_step: Any, moments: Any) -> Sweep:
     """Make the sweep that adds up the statistics."""
-    room = kind.room
+    room, keeps = kind.room, int(density.keeps_distances)
 
     @kernel
     def accumulate(X, w, labels, prepared, start, stop, stats):
         groups = group_rows(X, start, stop)
         features, work_rows = room(prepared)
         k = prepared.means.shape[0]
-        s = _space(X, labels.shape[0], k, features, work_rows)
+        s = _space(X, labels.shape[0], k, features, work_rows, keeps * k)
         nothing = np.empty((0, k))
         size = block_rows(features + work_rows + k + 4, X.itemsize)
         first = 0
@@ -208,16 +232,16 @@ def _accumulator(kind: Kind, e_step: Any, moments: Any) -> Sweep:
     return sweep(accumulate)
 
 
-def _given(kind: Kind, moments: Any) -> Any:
+def _given(kind: Kind, density: Density, log_joint_of: Any, moments: Any) -> Any:
     """Make the kernel that adds the statistics of one cell for given responsibilities."""
-    room = kind.room
+    room, keeps = kind.room, int(density.keeps_distances)
 
     @kernel
     def given(X, w, resp, prepared, stats):
         groups = group_rows(X, 0, X.shape[0])
         features, work_rows = room(prepared)
         k = prepared.means.shape[0]
-        s = _space(X, 0, k, features, work_rows)
+        s = _space(X, 0, k, features, work_rows, keeps * k)
         size = block_rows(features + work_rows + k + 4, X.itemsize)
         first = 0
         while first < X.shape[0]:
@@ -225,13 +249,16 @@ def _given(kind: Kind, moments: Any) -> Any:
             rows = padded(m)
             incomplete = describe(groups, first, m, s.block)
             _load(X, w, s.known, groups.order, first, m, rows, prepared.origin, s)
+            if keeps:
+                log_joint_of(m, rows, incomplete, prepared, s)
+            else:
+                keep_rows(s.XT, m, s.block)
             for c in range(k):
                 for r in range(rows):
                     s.share[c, r] = 0
                 for r in range(m):
                     s.share[c, r] = resp[groups.order[first + r], c]
                 s.heavy[c] = rows
-            keep_rows(s.XT, m, s.block)
             for r in range(rows):
                 s.total[r] = s.wb[r]
             moments(m, incomplete, prepared, s, stats)
@@ -240,16 +267,16 @@ def _given(kind: Kind, moments: Any) -> Any:
     return given
 
 
-def _expectation(kind: Kind, e_step: Any) -> Sweep:
+def _expectation(kind: Kind, density: Density, e_step: Any) -> Sweep:
     """Make the driver of the E-step alone, which fills an `Expected`."""
-    room = kind.room
+    room, keeps = kind.room, int(density.keeps_distances)
 
     @kernel
     def expect(X, prepared, start, stop, out):
         groups = group_rows(X, start, stop)
         features, work_rows = room(prepared)
         k = prepared.means.shape[0]
-        s = _space(X, 0, k, features, work_rows)
+        s = _space(X, 0, k, features, work_rows, keeps * k)
         unit = np.empty(0, X.dtype)
         size = block_rows(features + work_rows + k + 4, X.itemsize)
         first = 0
@@ -262,16 +289,16 @@ def _expectation(kind: Kind, e_step: Any) -> Sweep:
     return each_cell(expect)
 
 
-def _conditional_mean(kind: Kind, e_step: Any) -> Sweep:
+def _conditional_mean(kind: Kind, density: Density, e_step: Any) -> Sweep:
     """Make the driver that completes rows by the mean of what is missing given what is observed."""
-    room, complete = kind.room, kind.complete
+    room, complete, keeps = kind.room, kind.complete, int(density.keeps_distances)
 
     @kernel
     def conditional_mean(X, prepared, start, stop, out):  # out (n, d): X, with 0 where a value is missing
         groups = group_rows(X, start, stop)
         features, work_rows = room(prepared)
         k = prepared.means.shape[0]
-        s = _space(X, 0, k, features, work_rows)
+        s = _space(X, 0, k, features, work_rows, keeps * k)
         unit, nothing = np.empty(0, X.dtype), np.empty((0, k))
         size = block_rows(features + work_rows + k + 4, X.itemsize)
         first = 0
@@ -323,17 +350,19 @@ class Kernels(NamedTuple):
     conditional_mean: Sweep
 
 
-def _compiled(kind: Kind) -> Kernels:
-    e_step, moments = _e_step_of(kind), _moments_of(kind)
-    expect = _expectation(kind, e_step)
+def passes(kind: Kind, density: Density) -> Kernels:
+    """Make the passes for one kind of matrices and a density."""
+    log_joint_of, moments = _log_joint_of(kind, density), _moments_of(kind, density)
+    e_step = _e_step_of(log_joint_of)
+    expect = _expectation(kind, density, e_step)
     return Kernels(
-        _accumulator(kind, e_step, moments),
+        _accumulator(kind, density, e_step, moments),
         expect,
         only_log_joint(expect),
-        _given(kind, moments),
-        _conditional_mean(kind, e_step),
+        _given(kind, density, log_joint_of, moments),
+        _conditional_mean(kind, density, e_step),
     )
 
 
-MATRICES = _compiled(FULL)
-VARIANCES = _compiled(DIAG)
+MATRICES = passes(FULL, Density())
+VARIANCES = passes(DIAG, Density())

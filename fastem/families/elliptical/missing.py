@@ -1,0 +1,117 @@
+r"""Rows with missing values (NaN): the algebra around `missing_passes`, for each covariance type.
+
+What is missing is integrated out, which is maximum likelihood where values are missing at random (Little and Rubin,
+chapter 6).  All types keep a scatter of their own for each component, since the total scatter of the data is not known:
+tied goes through the kernels of `full`, and pools the scatters in the M-step; spherical through those of `diag`.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+
+from fastem import threads
+from fastem.families.elliptical import diag, full
+from fastem.families.elliptical.missing_kernels import MissingPrepared
+from fastem.families.elliptical.missing_passes import MATRICES, VARIANCES, Kernels
+from fastem.families.elliptical.records import LOG_2PI, GaussianParams, refuse_empty
+from fastem.stats import Layout
+
+_UNCHANGED = ("add_to_diagonal", "mean_variance", "precisions_cholesky", "log_det", "n_covariance_params", "sample")
+
+
+class MissingValues:
+    """What a family asks of a covariance type, for rows with missing values.
+
+    Parameters
+    ----------
+    covariance_type : {"full", "tied", "diag", "spherical"}
+        Each its own matrix, one shared matrix, each its own variances, each one variance.
+    """
+
+    def __init__(self, covariance_type: str) -> None:
+        self.covariance_type = covariance_type
+        plain = importlib.import_module(f"fastem.families.elliptical.{covariance_type}")
+        for name in _UNCHANGED:
+            setattr(self, name, getattr(plain, name))
+        matrices = covariance_type in ("full", "tied")
+        self.wide: Any = full if matrices else diag  # the type whose kernels and records are used
+        self.kernels: Kernels = MATRICES if matrices else VARIANCES
+        self.accumulate, self.expect, self.log_joint, self._given, self._conditional_mean = self.kernels
+
+    def layout(self, n_components: int, n_features: int) -> Layout:
+        """Shape of the additive record."""
+        return self.wide.layout(n_components, n_features)
+
+    def constants(self, source: Any) -> None:
+        """Refuse columns without any value.
+
+        Raises
+        ------
+        ValueError
+            With the number of the first such column.
+        """
+
+        def cell(X: np.ndarray, rows: slice) -> np.ndarray:
+            w = source.weights_of(rows)
+            seen = ~np.isnan(X)
+            return np.asarray((seen & (w > 0)[:, None] if w.size else seen).sum(axis=0), np.float64)
+
+        refuse_empty(source.fold(cell, source.n_features) == 0)
+
+    def _widened(self, matrices: np.ndarray, means: np.ndarray) -> np.ndarray:
+        """Show matrices of this type as those of the type whose kernels are used."""
+        k, d = means.shape
+        if self.covariance_type == "tied":
+            return np.broadcast_to(matrices, (k, d, d)) if matrices.ndim == 2 else matrices
+        return np.repeat(matrices[:, None], d, axis=1) if self.covariance_type == "spherical" else matrices
+
+    def _wide_params(self, params: Any) -> GaussianParams:
+        factors = self._widened(params.precisions_cholesky, params.means)
+        return GaussianParams(params.weights, params.means, np.empty(0), factors)  # without covariances, not needed
+
+    def prepare(self, params: GaussianParams, dtype: np.dtype) -> MissingPrepared:
+        """Round the parameters to the rows' dtype, relative to the mean of the means; precisions stay float64."""
+        wide = self._wide_params(params)
+        factors = wide.precisions_cholesky
+        precisions = np.square(factors) if factors.ndim == 2 else factors @ np.swapaxes(factors, 1, 2)
+        fields = self.wide.prepare(wide, dtype)._asdict()
+        return MissingPrepared(**fields, **precision_fields(precisions))
+
+    def covariances_from_stats(
+        self, stats: Any, constants: None, prepared: MissingPrepared, previous: np.ndarray
+    ) -> np.ndarray:
+        """Return the M-step's covariances without regularisation; a dead component keeps its previous one."""
+        before = self._widened(previous, stats.sums)
+        now: np.ndarray = self.wide.covariances_from_stats(stats, None, prepared, before)
+        if self.covariance_type == "spherical":
+            return now.mean(axis=1)
+        if self.covariance_type == "tied":
+            return np.tensordot(stats.counts / stats.counts.sum(), now, 1) if stats.counts.sum() > 0 else previous
+        return now
+
+    def add_q_stats(
+        self, X: np.ndarray, w: np.ndarray, resp: np.ndarray, prepared: MissingPrepared, stats: np.ndarray
+    ) -> None:
+        """Add the statistics of one cell for given responsibilities (n, k) to the record; its log-likelihood stays."""
+        self._given(np.ascontiguousarray(X), w, np.ascontiguousarray(resp), prepared, stats)
+
+    def conditional_mean(self, X: np.ndarray, prepared: MissingPrepared, n_threads: int) -> np.ndarray:
+        """Return the rows (n, d) with each missing value replaced by its mean given the observed ones."""
+        out = np.where(np.isnan(X), X.dtype.type(0), X)
+        threads.run_each(self._conditional_mean, X, prepared, out, n_threads)
+        return out
+
+    def expected_log_likelihood(
+        self, stats: Any, constants: None, prepared: MissingPrepared, params: GaussianParams
+    ) -> float:
+        """Return Q, the expected complete-data log-likelihood of `params` under the expectations of the record."""
+        return float(self.wide.expected_log_likelihood(stats, None, prepared, self._wide_params(params)))
+
+
+def precision_fields(precisions: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the fields of `MissingPrepared` that hold precisions (k, d, d), or (k, d)."""
+    own = np.diagonal(precisions, axis1=1, axis2=2) if precisions.ndim == 3 else precisions
+    return {"precisions": np.ascontiguousarray(precisions), "gains": 0.5 * (LOG_2PI - np.log(own))}
