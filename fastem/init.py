@@ -18,6 +18,7 @@ from fastem.draws import Draws
 from fastem.families.base import Family
 from fastem.families.kmeans import KMeansFamily, KMeansParams
 from fastem.monitor import Settings
+from fastem.oversampling import kmeans_parallel
 from fastem.seeding import kmeans_plus_plus, random_rows
 from fastem.sharing import finder
 from fastem.sources.mapped import MappedSource
@@ -26,11 +27,15 @@ Start = em.Start
 CenterStart = Callable[[Any, Draws], np.ndarray]  # (source, draws) -> centres (k, d) float64
 
 
-CENTERS: dict[str, Callable[[Any, int, Draws], np.ndarray]] = {"k-means++": kmeans_plus_plus, "random": random_rows}
+CENTERS: dict[str, Callable[[Any, int, Draws], np.ndarray]] = {
+    "k-means++": kmeans_plus_plus,
+    "k-means||": kmeans_parallel,
+    "random": random_rows,
+}
 
 
 def kmeans_start(n_clusters: int, init: str | np.ndarray | CenterStart) -> Start:
-    """Return the start of k-means: "k-means++", "random", given centres (k, d), or ``init(source, draws)``."""
+    """Return the start of k-means: a key of `CENTERS`, given centres (k, d), or ``init(source, draws)``."""
 
     def start(source: Any, draws: Draws) -> KMeansParams:
         if isinstance(init, np.ndarray):

@@ -104,6 +104,35 @@ def _origin(source: Any) -> np.ndarray:
     return source.take(some).mean(axis=0, dtype=np.float64).astype(source.dtype)
 
 
+def draw_in_cells(closest: np.ndarray, weights: np.ndarray, potential: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+    """Draw rows in proportion to weight times `closest`: first the grid cell, then the row in it.
+
+    Parameters
+    ----------
+    closest : ndarray (n,)
+        Squared distance of each row to its nearest centre so far.
+    weights : ndarray (n,) or (0,)
+        Weights; empty for unit weights.
+    potential : ndarray (n_cells,) float64
+        Sum of w closest over each cell of the row grid, not all 0.
+    uniforms : ndarray (m,)
+        Uniform numbers in [0, 1), one for each row to draw.
+
+    Returns
+    -------
+    ndarray (m,) int64
+    """
+    cells = np.cumsum(potential)
+    targets = uniforms * cells[-1]
+    chosen = np.minimum(np.searchsorted(cells, targets, side="right"), np.flatnonzero(potential)[-1])
+    rows = np.empty(len(uniforms), np.int64)
+    for i, (cell, target) in enumerate(zip(chosen.tolist(), targets.tolist(), strict=True)):
+        span = slice(cell * grid.CELL, (cell + 1) * grid.CELL)
+        before = cells[cell - 1] if cell else 0.0
+        rows[i] = span.start + nearest.draw_row(closest[span], weights[span], target - before)
+    return rows
+
+
 class _Search:
     """The state of k-means++: the seeds so far, and each row's squared distance to its nearest one."""
 
@@ -152,19 +181,9 @@ class _Search:
 
     def draw(self, draws: Draws, m: int) -> np.ndarray:
         """Draw m rows in proportion to w closest: first the grid cell, then the row in it."""
-        cells = np.cumsum(self.potential)
-        if not cells[-1] > 0:  # every row coincides with a seed: any row is as good as another
+        if not self.potential.sum() > 0:  # every row coincides with a seed: any row is as good as another
             return np.array([_first(self.source, draws) for _ in range(m)])
-        targets = draws.uniform(m) * cells[-1]
-        chosen = np.minimum(np.searchsorted(cells, targets, side="right"), np.flatnonzero(self.potential)[-1])
-        rows = np.empty(m, np.int64)
-        for i, (cell, target) in enumerate(zip(chosen.tolist(), targets.tolist(), strict=True)):
-            span = slice(cell * grid.CELL, (cell + 1) * grid.CELL)
-            before = cells[cell - 1] if cell else 0.0
-            rows[i] = span.start + nearest.draw_row(
-                self.closest[span], self.source.sample_weight[span], target - before
-            )
-        return rows
+        return draw_in_cells(self.closest, self.source.sample_weight, self.potential, draws.uniform(m))
 
     def draw_after(self, row: int, draws: Draws, m: int) -> np.ndarray:
         """Draw m rows as if `row` were a seed already, by rejection; none if too many are refused.

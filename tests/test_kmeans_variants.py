@@ -382,3 +382,27 @@ def test_seeds_of_fewer_distinct_rows_than_clusters():
     X = np.repeat(np.arange(3.0), 5)[:, None]
     centers = KMeans(6, random_state=0, n_init=1, max_iter=1).fit(X).cluster_centers_
     assert set(np.unique(centers)) == {0.0, 1.0, 2.0}
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_oversampling_finds_separated_clusters_and_respects_weights(dtype):
+    rng = np.random.default_rng(0)
+    true = rng.uniform(-100, 100, (30, 5))
+    X = (true[rng.integers(0, 30, 9000)] + rng.standard_normal((9000, 5))).astype(dtype)
+    outlier = np.full((1, 5), 1e4, dtype)
+    X = np.concatenate([X, outlier])
+    w = np.append(np.ones(9000), 0.0)
+    fits = [KMeans(30, init="k-means||", random_state=1, n_threads=n).fit(X, sample_weight=w) for n in (1, 2)]
+    np.testing.assert_array_equal(fits[0].cluster_centers_, fits[1].cluster_centers_)
+    assert np.abs(fits[0].cluster_centers_).max() < 200  # never the row of weight 0
+    best = KMeans(30, init=true, n_init=1).fit(X[:-1]).inertia_
+    assert fits[0].inertia_ < 1.5 * best
+    start = KMeans(30, init="k-means||", random_state=1, max_iter=1).fit(X[:-1]).cluster_centers_
+    assert len(np.unique(start, axis=0)) == 30
+
+
+def test_oversampling_of_few_distinct_rows():
+    X = np.repeat(np.arange(4.0), 50)[:, None]
+    assert KMeans(4, init="k-means||", random_state=0).fit(X).inertia_ == 0
+    with pytest.warns(UserWarning, match="distinct clusters"):
+        assert KMeans(6, init="k-means||", random_state=0).fit(X).inertia_ == 0

@@ -20,7 +20,7 @@ FLOORS = (
     {"validate", "families", "result", "monitor", "seeding", "accelerate"},
     {"sources"},
     {"em"},
-    {"init", "backend", "bound", "gaussian_bound"},
+    {"init", "oversampling", "backend", "bound", "gaussian_bound"},
     {"estimators"},
 )
 NO_SKLEARN = set().union(*FLOORS) - {"estimators", "validate"}  # the door imports it inside functions

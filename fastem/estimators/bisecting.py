@@ -30,7 +30,7 @@ class BisectingKMeans(KMeansBase):
     ----------
     n_clusters : int, default=8
         Number of clusters k.
-    init : {"k-means++", "random"} or callable, default="random"
+    init : {"k-means++", "k-means||", "random"} or callable, default="random"
         How a split chooses its two first centres.  A callable is called as ``init(X, 2, random_state=...)``.
     n_init : int, default=1
         Restarts of each split; the one with the lowest distortion is kept.

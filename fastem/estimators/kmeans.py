@@ -34,8 +34,9 @@ class KMeans(KMeansBase):
     ----------
     n_clusters : int, default=8
         Number of clusters k.
-    init : {"k-means++", "random"}, array of shape (n_clusters, n_features) or callable, default="k-means++"
-        How a restart chooses its first centres.  A callable is called as ``init(X, n_clusters, random_state=...)``.
+    init : {"k-means++", "k-means||", "random"}, array (n_clusters, n_features) or callable, default="k-means++"
+        How a restart chooses its first centres.  "k-means||" takes a few passes instead of one for each cluster: for
+        many clusters.  A callable is called as ``init(X, n_clusters, random_state=...)``.
     n_init : "auto" or int, default="auto"
         Number of restarts; the one with the lowest distortion is kept.  "auto" is 10 for "random" or a callable and
         1 otherwise.

@@ -25,7 +25,7 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
     init: str | np.ndarray | Callable[..., Any]
     random_state: Any
 
-    # Restarts that "auto" stands for, but for k-means++, which is started once.
+    # Restarts that "auto" stands for, but for k-means++ and k-means||, which are started once.
     _auto_n_init = 10
 
     cluster_centers_: np.ndarray
@@ -66,7 +66,7 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
         how = self.init
         n_init = 0 if isinstance(self.n_init, str) else int(self.n_init)
         if isinstance(how, str):
-            return init.kmeans_start(n_clusters, how), n_init or (1 if how == "k-means++" else self._auto_n_init)
+            return init.kmeans_start(n_clusters, how), n_init or (self._auto_n_init if how == "random" else 1)
         if callable(how):
 
             def chosen(source: Any, draws: Draws) -> np.ndarray:

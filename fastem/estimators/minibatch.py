@@ -28,7 +28,7 @@ class MiniBatchKMeans(KMeansBase):
     ----------
     n_clusters : int, default=8
         Number of clusters k.
-    init : {"k-means++", "random"}, array of shape (n_clusters, n_features) or callable, default="k-means++"
+    init : {"k-means++", "k-means||", "random"}, array (n_clusters, n_features) or callable, default="k-means++"
         How the first centres are chosen, among `init_size` rows drawn at random.
     max_iter : int, default=100
         Most passes over the data, counted in rows drawn.
