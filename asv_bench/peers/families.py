@@ -198,6 +198,8 @@ def _discrete_problem(name: str, n: int, d: int, k: int) -> tuple[np.ndarray, np
 
     family = families.make(name, k, **({"n_categories": CATEGORIES} if name == "categorical" else {}))
     params, rng = family.example_params(d, Draws(0)), np.random.default_rng(1)
+    if name == "poisson":  # nearer to each other: clusters apart are found in two iterations, exactly
+        params = params._replace(rates=10.0 + (params.rates - 10.0) / np.sqrt(d))
     X = rng.permutation(family.sample(params, n, Draws(1))[0])
     if name == "bernoulli":
         return X, np.clip(params.means + rng.uniform(-0.3, 0.3, params.means.shape), 0.05, 0.95)
