@@ -188,7 +188,10 @@ def convergence_data(shapes: list[Shape], options: Namespace) -> dict[str, Calla
 
         def pixels(dtype: str) -> tuple[np.ndarray, np.ndarray]:
             X = photograph(dtype)[:: max(1, int(options.shrink))]
-            return X, chosen_rows(np.unique(X, axis=0), 64)
+            # Off the grid of 8-bit colours, on which hundreds of pixels are exactly as far from two centres: who rounds
+            # otherwise would go another way.
+            shift = np.random.default_rng(2).uniform(-0.25, 0.25, (64, 3)) / 255
+            return X, (chosen_rows(np.unique(X, axis=0), 64) + shift).astype(dtype)
 
         makers[name] = pixels
     return makers
