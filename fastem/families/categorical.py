@@ -279,7 +279,8 @@ class CategoricalFamily(DiscreteFamily):
         sizes = np.diff(starts)
         probabilities = 0.5 + draws.uniform(k * starts[-1]).reshape(k, -1)
         for j, m in enumerate(sizes):
-            favourites = starts[j] + (np.arange(k) // m**j + j * np.arange(k)) % m
+            digit = np.array([c // int(m) ** j for c in range(k)])  # Python's integers: the power may be large
+            favourites = starts[j] + (digit + j * np.arange(k)) % m
             probabilities[np.arange(k), favourites] += 4.0 * m
         weights = 1.0 + draws.uniform(k)
         return CategoricalParams(weights / weights.sum(), proportions(probabilities, sizes, 0.0, probabilities))
