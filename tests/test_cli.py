@@ -1,5 +1,6 @@
 """The command line, end to end."""
 
+import contextlib
 import json
 import os
 import signal
@@ -453,12 +454,16 @@ def test_interrupt(tmp_path):
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
     try:
-        wait_for_processor_time(process.pid, 5.0)  # imports take 2 seconds of it, and some swallow a signal
-        process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=60)
+        wait_for_processor_time(process.pid, 5.0)  # imports take 2 seconds of it
+        for _ in range(5):  # Python drops a signal that arrives in a callback from C; who presses Ctrl-C presses again
+            process.send_signal(signal.SIGINT)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                out, err = process.communicate(timeout=15)
+                break
     finally:
         process.kill()
-    assert (process.returncode, out, err) == (130, "", "fastem: interrupted.\n")
+    assert (process.returncode, out) == (130, "")
+    assert err.endswith("fastem: interrupted.\n")
     assert sorted(os.listdir(tmp_path)) == ["out.csv", "t.npy"]
     assert (tmp_path / "out.csv").read_text() == "old"
 
