@@ -192,7 +192,9 @@ def run_once(
             path.forget()
         elif not stop:
             leap = path.propose(now.params, step.params)
-        params, plain = (step.params, None) if leap is None else (leap, step.params)
+        params, plain = (step.params, None)
+        if leap is not None:
+            params, plain = family.admissible(leap, constants), step.params
         last = now
     objective = expect(params, None).objective if family.final_pass or last is None else last.objective
     return Run(

@@ -9,6 +9,7 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from fastem import threads, validate
+from fastem.accelerate import METHODS
 from fastem.monitor import IterationInfo, Settings
 from fastem.result import FitResult
 
@@ -46,6 +47,8 @@ class EMEstimator(BaseEstimator):
         check(self, "tol", "a float in the range [0.0, inf)", validate.is_real(self.tol, 0))
         quiet = isinstance(self.verbose, bool) or validate.is_int(self.verbose, 0)
         check(self, "verbose", "an int in the range [0, inf) or a bool", quiet)
+        methods = {name for name in METHODS if name is not None}
+        check(self, "accelerate", f"None or a str among {methods}", self.accelerate in METHODS)
         check(self, "callback", "a callable or None", self.callback is None or callable(self.callback))
         threads.resolve(self.n_threads)
 

@@ -60,6 +60,9 @@ class CategoricalMixture(DiscreteMixture):
         Raise `MonotonicityError` should the log-likelihood fall by more than rounding.
     keep_history : bool, default=False
         Keep the parameters of every iteration of the best restart in `history_` (lecture row L12).
+    accelerate : {"squarem"} or None, default=None
+        Extrapolate the path of EM to need fewer iterations.  The log-likelihood never falls for it, but the run may end
+        in another local maximum than plain EM, and passes that are thrown away are not counted by `n_iter_`.
     drop_restarts : bool, default=False
         Drop restarts early that will hardly reach the best one.
     escape : {"split-merge"} or None, default=None
@@ -135,6 +138,7 @@ class CategoricalMixture(DiscreteMixture):
         callback: Callable[[IterationInfo], Any] | None = None,
         certify: bool = False,
         keep_history: bool = False,
+        accelerate: str | None = None,
         drop_restarts: bool = False,
         escape: str | None = None,
     ) -> None:

@@ -65,6 +65,9 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
         Raise `MonotonicityError` should the log-likelihood fall by more than rounding.
     keep_history : bool, default=False
         Keep the parameters of every iteration in `history_` (lecture row L12).
+    accelerate : {"squarem"} or None, default=None
+        Extrapolate the path of EM to need fewer iterations.  The log-likelihood never falls for it; trials that are
+        thrown away are not counted by `n_iter_`.
 
     Attributes
     ----------
@@ -125,6 +128,7 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
         callback: Callable[[IterationInfo], Any] | None = None,
         certify: bool = False,
         keep_history: bool = False,
+        accelerate: str | None = None,
     ) -> None:
         self.n_components = n_components
         self.tol = tol
@@ -141,6 +145,7 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
         self.callback = callback
         self.certify = certify
         self.keep_history = keep_history
+        self.accelerate = accelerate
 
     def __sklearn_tags__(self) -> Tags:
         """Return scikit-learn's tags: NaN is a missing value, and factors have the dtype of the rows."""
@@ -296,13 +301,16 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
         family = self._family()
         return family.sample(self._fitted_params(family), n_samples, Draws(validate.seed(self.random_state)))[0]
 
+    def _n_parameters(self) -> int:
+        return self._family().n_free_params(self.n_features_in_)
+
     def aic(self, X: Any) -> float:
         """Return Akaike's information criterion on X; lower is better (lecture row L3)."""
-        return -2 * self.score(X) * len(X) + 2 * self._family().n_free_params(self.n_features_in_)
+        return -2 * self.score(X) * len(X) + 2 * self._n_parameters()
 
     def bic(self, X: Any) -> float:
         """Return the Bayesian information criterion on X; lower is better (lecture row L3)."""
-        return -2 * self.score(X) * len(X) + self._family().n_free_params(self.n_features_in_) * np.log(len(X))
+        return -2 * self.score(X) * len(X) + self._n_parameters() * np.log(len(X))
 
     @property
     def _n_features_out(self) -> int:

@@ -63,6 +63,9 @@ class FactorAnalyserMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         Raise `MonotonicityError` should the log-likelihood fall by more than rounding and `min_noise` explain.
     keep_history : bool, default=False
         Keep the parameters of every iteration of the best restart in `history_` (lecture row L12).
+    accelerate : {"squarem"} or None, default=None
+        Extrapolate the path of EM to need fewer iterations.  The log-likelihood never falls for it, but the run may end
+        in another local maximum than plain EM, and passes that are thrown away are not counted by `n_iter_`.
     drop_restarts : bool, default=False
         Drop restarts early that will hardly reach the best one.
     escape : {"split-merge"} or None, default=None
@@ -145,6 +148,7 @@ class FactorAnalyserMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         callback: Callable[[IterationInfo], Any] | None = None,
         certify: bool = False,
         keep_history: bool = False,
+        accelerate: str | None = None,
         drop_restarts: bool = False,
         escape: str | None = None,
     ) -> None:
@@ -167,6 +171,7 @@ class FactorAnalyserMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self.callback = callback
         self.certify = certify
         self.keep_history = keep_history
+        self.accelerate = accelerate
         self.drop_restarts = drop_restarts
         self.escape = escape
 

@@ -11,7 +11,6 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
 from fastem import em, init, validate
-from fastem.accelerate import METHODS
 from fastem.draws import Draws
 from fastem.estimators.base import EMEstimator
 from fastem.families.base import Family
@@ -64,8 +63,6 @@ class BaseMixture(DensityMixin, EMEstimator):
         check(self, "n_components", "an int in the range [1, inf)", validate.is_int(self.n_components, 1))
         check(self, "n_init", "an int in the range [1, inf)", validate.is_int(self.n_init, 1))
         check(self, "init_params", f"a str among {set(init.MIXTURE_INITS)}", self.init_params in init.MIXTURE_INITS)
-        methods = sorted(name for name in METHODS if name is not None)
-        check(self, "accelerate", f"None or a str among {set(methods)}", self.accelerate in METHODS)
         check(self, "verbose_interval", "an int in the range [1, inf)", validate.is_int(self.verbose_interval, 1))
         check(self, "drop_restarts", "a bool", isinstance(self.drop_restarts, bool))
         check(self, "escape", "None or a str among {'split-merge'}", self.escape in (None, "split-merge"))

@@ -58,6 +58,9 @@ class StudentTMixture(BaseMixture):
         Raise `MonotonicityError` should the log-likelihood fall by more than rounding and `reg_covar` explain.
     keep_history : bool, default=False
         Keep the parameters of every iteration of the best restart in `history_` (lecture row L12).
+    accelerate : {"squarem"} or None, default=None
+        Extrapolate the path of EM to need fewer iterations.  The log-likelihood never falls for it, but the run may end
+        in another local maximum than plain EM, and passes that are thrown away are not counted by `n_iter_`.
     drop_restarts : bool, default=False
         Drop restarts early that will hardly reach the best one.
     escape : {"split-merge"} or None, default=None
@@ -152,6 +155,7 @@ class StudentTMixture(BaseMixture):
         callback: Callable[[IterationInfo], Any] | None = None,
         certify: bool = False,
         keep_history: bool = False,
+        accelerate: str | None = None,
         drop_restarts: bool = False,
         escape: str | None = None,
     ) -> None:

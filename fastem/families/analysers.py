@@ -12,6 +12,7 @@ from fastem import threads
 from fastem.draws import Draws
 from fastem.families import loadings
 from fastem.families.base import Family
+from fastem.families.coordinates import FARTHEST, log_ratio, measured, pack_weights, present, unpack_weights
 from fastem.families.loadings import LOG_2PI, AnalyserPrepared, AnalyserStats, Expected
 from fastem.stats import Layout
 
@@ -229,6 +230,43 @@ class AnalyserFamily(Family):
     def em_step(self, stats: AnalyserStats, constants: Any, prepared: AnalyserPrepared, params: Any) -> Any:
         """Return the parameters that maximise Q."""
 
+    # Acceleration: of what is observed with its factors known, the information is w / noise for means and loadings, and
+    # w / 2 for the logarithm of the noise.
+
+    def pack(self, params: Any, like: Any) -> np.ndarray:
+        weights, old_weights = self.weights_of(params), self.weights_of(like)
+        size = present(old_weights)[:, None] / like.noise_variances
+        half = np.broadcast_to(0.5 * present(old_weights)[:, None], size.shape)
+        slopes = _aligned(params.loadings, like.loadings, like.noise_variances)
+        return np.concatenate(
+            [
+                pack_weights(weights, old_weights),
+                measured(params.means - like.means, size),
+                measured(log_ratio(params.noise_variances, like.noise_variances), half),
+                measured(slopes - like.loadings, size[:, :, None]),
+            ]
+        )
+
+    def unpack(self, vector: np.ndarray, like: Any) -> Any:
+        k, d = like.means.shape
+        old_weights = self.weights_of(like)
+        weights = unpack_weights(vector[:k], old_weights)
+        means, noise, slopes = np.split(vector[k:], [k * d, 2 * k * d])
+        root = np.sqrt(present(old_weights))[:, None]
+        logs = np.sqrt(2.0) * noise.reshape(k, d) / root
+        if weights is None or not np.all(np.isfinite(vector)) or np.abs(logs).max() > FARTHEST:
+            return None
+        unit = np.sqrt(like.noise_variances) / root
+        moved = {
+            "means": like.means + unit * means.reshape(k, d),
+            "loadings": like.loadings + unit[:, :, None] * slopes.reshape(like.loadings.shape),
+            "noise_variances": like.noise_variances * np.exp(logs),
+        }
+        return like._replace(**moved, **({"weights": weights} if hasattr(like, "weights") else {}))
+
+    def admissible(self, params: Any, constants: Any) -> Any:
+        return params._replace(noise_variances=np.maximum(params.noise_variances, self.floors(constants.variances)))
+
     # Starts and simulation.
 
     def generic(self, means: np.ndarray, variances: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -258,6 +296,12 @@ class AnalyserFamily(Family):
         """Free parameters in the covariance of a component: loadings up to rotation, noise variances."""
         q = min(self.n_factors, n_features)
         return n_features * q - q * (q - 1) // 2 + n_features
+
+
+def _aligned(loadings: np.ndarray, like: np.ndarray, noise: np.ndarray) -> np.ndarray:
+    """Return the loadings (k, d, q) with their factors turned to lie as near to those of `like` as can be."""
+    left, _, right = np.linalg.svd(np.swapaxes(loadings, 1, 2) @ (like / noise[:, :, None]))
+    return np.asarray(loadings @ (left @ right))
 
 
 def centres_of(prepared: AnalyserPrepared) -> np.ndarray:

@@ -215,6 +215,10 @@ class Family(ABC):
         """Return the parameters at these coordinates (m,), or None if they lie too far from `like` to be tried."""
         raise NotImplementedError(f"{type(self).__name__} has no coordinates, so that it cannot be accelerated.")
 
+    def admissible(self, params: Any, constants: Any) -> Any:
+        """Return unpacked parameters, or the nearest that obey the floors that the data set, to try an E-step with."""
+        return params
+
     @abstractmethod
     def log_joint(self, X: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
         """Return log p(x_i, z_i = k), float64 (n, k): the numbers of the E-step, for predict and score."""

@@ -25,6 +25,7 @@ import numpy as np
 from fastem import validate
 from fastem.draws import Draws
 from fastem.families.base import MStep
+from fastem.families.coordinates import log_ratio, measured, pack_weights, present, steps_of, unpack_weights
 from fastem.families.linear import NEVER, LinearFamily, LinearPrepared, LinearStats
 
 
@@ -68,6 +69,18 @@ class BernoulliFamily(LinearFamily):
         means = np.clip(self.means(stats, prepared, params.means), self.floor, 1.0 - self.floor)
         return MStep(BernoulliParams(self.weights_of(stats), means))
 
+    def pack(self, params: BernoulliParams, like: BernoulliParams) -> np.ndarray:
+        logits = log_ratio(params.means, like.means) - log_ratio(1.0 - params.means, 1.0 - like.means)
+        return np.append(pack_weights(params.weights, like.weights), measured(logits, _information(like)))
+
+    def unpack(self, vector: np.ndarray, like: BernoulliParams) -> BernoulliParams | None:
+        weights = unpack_weights(vector[: self.n_components], like.weights)
+        if weights is None:
+            return None
+        ones = like.means * np.exp(steps_of(vector[self.n_components :], _information(like)))
+        means = ones / (ones + (1.0 - like.means))
+        return BernoulliParams(weights, np.clip(means, self.floor, 1.0 - self.floor))
+
     def blank_params(self, means: np.ndarray, variances: np.ndarray) -> BernoulliParams:
         return BernoulliParams(np.full(len(means), 1.0 / len(means)), np.clip(means, 0.05, 0.95))
 
@@ -87,3 +100,8 @@ class BernoulliFamily(LinearFamily):
 
     def n_free_params(self, n_features: int) -> int:
         return self.n_components * n_features + self.n_components - 1
+
+
+def _information(like: BernoulliParams) -> np.ndarray:
+    """Return what complete rows tell of the logits (k, d)."""
+    return present(like.weights)[:, None] * like.means * (1.0 - like.means)

@@ -27,6 +27,7 @@ from fastem import threads, validate
 from fastem.draws import Draws
 from fastem.families.base import MStep
 from fastem.families.cells import accumulator, expectation, only_log_joint
+from fastem.families.coordinates import log_ratio, measured, pack_weights, present, steps_of, unpack_weights
 from fastem.families.linear import (
     DEAD,
     NEVER,
@@ -265,6 +266,19 @@ class CategoricalFamily(DiscreteFamily):
         weighted = resp * w[:, None] if w.size else resp
         record.counts[:] += weighted.sum(axis=0)
         record.sums[:] += weighted.T @ self.embed(X).astype(np.float64)
+
+    def pack(self, params: CategoricalParams, like: CategoricalParams) -> np.ndarray:
+        logs = log_ratio(params.probabilities, like.probabilities)
+        information = present(like.weights)[:, None] * like.probabilities
+        return np.append(pack_weights(params.weights, like.weights), measured(logs, information))
+
+    def unpack(self, vector: np.ndarray, like: CategoricalParams) -> CategoricalParams | None:
+        weights = unpack_weights(vector[: self.n_components], like.weights)
+        if weights is None:
+            return None
+        before = like.probabilities
+        odds = before * np.exp(steps_of(vector[self.n_components :], present(like.weights)[:, None] * before))
+        return CategoricalParams(weights, proportions(odds, self.sizes(before.shape[1]), self.floor, before))
 
     def blank_params(self, means: np.ndarray, variances: np.ndarray) -> CategoricalParams:
         k, size = means.shape

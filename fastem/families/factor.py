@@ -152,6 +152,12 @@ class FactorFamily(AnalyserFamily):
             return MStep(new)
         return MStep(self.start(constants, new.noise_variances[0]))
 
+    def admissible(self, params: FactorParams, constants: FactorConstants) -> FactorParams:
+        """Return the best parameters for the noise variances, as the M-step does."""
+        if not constants.complete:
+            return super().admissible(params, constants)
+        return self.start(constants, params.noise_variances[0])
+
     def shortfall(self, stats: Any, constants: Any, prepared: Any, old: Any, new: Any) -> float:
         """What the floors explain, and the rounding of eigenvalues: large beside 1 where a noise variance is small."""
         floors = super().shortfall(stats, constants, prepared, old, new)

@@ -32,6 +32,7 @@ from scipy.special import gammaln
 from fastem import validate
 from fastem.draws import Draws
 from fastem.families.base import MStep
+from fastem.families.coordinates import log_ratio, measured, pack_weights, present, steps_of, unpack_weights
 from fastem.families.linear import NEVER, ROUNDING, LinearFamily, LinearPrepared, LinearStats
 
 # Mean counts above this are taken relative to an origin; below, zero counts must give a rate of exactly 0.
@@ -144,6 +145,17 @@ class PoissonFamily(LinearFamily):
         out += (counts @ _log_origin(origin) - seen @ origin - log_factorials(counts).sum(axis=1))[:, None]
         return out
 
+    def pack(self, params: PoissonParams, like: PoissonParams) -> np.ndarray:
+        logs = log_ratio(params.rates, like.rates)
+        return np.append(pack_weights(params.weights, like.weights), measured(logs, _information(like)))
+
+    def unpack(self, vector: np.ndarray, like: PoissonParams) -> PoissonParams | None:
+        weights = unpack_weights(vector[: self.n_components], like.weights)
+        if weights is None:
+            return None
+        rates = like.rates * np.exp(steps_of(vector[self.n_components :], _information(like)))
+        return PoissonParams(weights, np.maximum(rates, self.floor))
+
     def blank_params(self, means: np.ndarray, variances: np.ndarray) -> PoissonParams:
         least = 1e-3 + 0.1 * np.sqrt(variances)  # a rate of 0 could never grow
         return PoissonParams(np.full(len(means), 1.0 / len(means)), np.maximum(means, least))
@@ -161,6 +173,11 @@ class PoissonFamily(LinearFamily):
 
     def n_free_params(self, n_features: int) -> int:
         return self.n_components * n_features + self.n_components - 1
+
+
+def _information(like: PoissonParams) -> np.ndarray:
+    """Return what complete rows tell of the logarithms of the rates (k, d)."""
+    return present(like.weights)[:, None] * like.rates
 
 
 def _log_ratio(rates: np.ndarray, origin: np.ndarray) -> np.ndarray:

@@ -47,6 +47,8 @@ from scipy.special import betaln, digamma, gammaln, polygamma
 from fastem.draws import Draws
 from fastem.families.base import MStep
 from fastem.families.cells import accumulator, expectation, log, log1p, only_log_joint
+from fastem.families.coordinates import measured, present, steps_of
+from fastem.families.elliptical import packing
 from fastem.families.elliptical.family import EllipticalFamily
 from fastem.families.elliptical.records import LOG_2PI, alive, updated_means
 from fastem.jit import Sweep, kernel
@@ -392,6 +394,21 @@ class StudentFamily(EllipticalFamily):
         gamma = n * (0.5 * nu * np.log(0.5 * nu) - gammaln(0.5 * nu) - 0.5 * d * log_a)
         return float(normal + np.sum(gamma + 0.5 * nu * (stats.logs - n * log_a - stats.masses / scale)))
 
+    def pack(self, params: StudentParams, like: StudentParams) -> np.ndarray:
+        dofs = np.zeros(len(like.dofs)) if self.dof is not None else np.log(params.dofs / like.dofs)
+        shapes = packing.pack(params, like, self.covariance_type)
+        return np.concatenate([shapes, measured(dofs, _information_of_dofs(like))])
+
+    def unpack(self, vector: np.ndarray, like: StudentParams) -> StudentParams | None:
+        k = self.n_components
+        found = packing.unpack(vector[:-k], like, self.covariance_type)
+        if found is None:
+            return None
+        dofs = like.dofs
+        if self.dof is None:
+            dofs = np.clip(dofs * np.exp(steps_of(vector[-k:], _information_of_dofs(like))), LEAST_DOF, MOST_DOF)
+        return StudentParams(*found, dofs)
+
     def accumulate_given(self, X, w, resp: np.ndarray, prepared: Any, stats: np.ndarray) -> None:
         if isinstance(prepared, MissingStudentPrepared):
             self.kernels.given(np.ascontiguousarray(X), w, np.ascontiguousarray(resp), prepared, stats)
@@ -451,6 +468,12 @@ def _constants(nu: np.ndarray, d: Any) -> tuple[np.ndarray, np.ndarray]:
     half = 0.5 * np.maximum(d, 1)  # of no feature the density is 1
     level = np.where(np.asarray(d) > 0, gammaln(half) - betaln(0.5 * nu, half) - half * np.log(nu * math.pi), 0.0)
     return level, digamma(0.5 * (nu + d)) - np.log(0.5 * (nu + d))
+
+
+def _information_of_dofs(like: StudentParams) -> np.ndarray:
+    """Return what rows whose u is known tell of log nu (k,): u ~ Gamma(a, a) with a = nu / 2."""
+    a = 0.5 * like.dofs
+    return present(like.weights) * (a * a * polygamma(1, a) - a)
 
 
 def _scale(stats: StudentStats) -> np.ndarray:

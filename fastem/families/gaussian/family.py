@@ -10,9 +10,9 @@ import numpy as np
 
 from fastem.draws import Draws
 from fastem.families.base import MStep, State
+from fastem.families.elliptical import packing
 from fastem.families.elliptical.family import COVARIANCE_TYPES, LOST, EllipticalFamily
 from fastem.families.elliptical.records import GaussianParams, prepared_means, updated_means
-from fastem.families.gaussian import packing
 from fastem.stats import Layout
 
 __all__ = ["COVARIANCE_TYPES", "FIXABLE", "LOST", "GaussianFamily"]
@@ -179,8 +179,11 @@ class GaussianFamily(EllipticalFamily):
         return packing.pack(params, like, self.covariance_type)
 
     def unpack(self, vector: np.ndarray, like: GaussianParams) -> GaussianParams | None:
-        params = packing.unpack(vector, like, self.covariance_type)
-        if params is None or not self.fixed:
+        found = packing.unpack(vector, like, self.covariance_type)
+        if found is None:
+            return None
+        params = GaussianParams(*found)
+        if not self.fixed:
             return params
         kept = {name: getattr(like, name) for name in self.fixed}
         if "covariances" in self.fixed:

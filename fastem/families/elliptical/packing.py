@@ -1,4 +1,4 @@
-r"""Unconstrained coordinates of Gaussian mixtures, for acceleration.
+r"""Unconstrained coordinates of elliptical families, for acceleration (see `coordinates`).
 
 Coordinates are relative to reference parameters and measured by the complete data's information there, so that they
 depend neither on the units of the features nor on where the data lie.  With w, m, P those of the reference (precision
@@ -12,23 +12,28 @@ A component without weight in the reference stays where it is.
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 import numpy as np
 
-from fastem.families.elliptical.records import GaussianParams
-
-# No step makes a weight or a standard deviation change by more than this in the logarithm.
-FARTHEST = 20.0
+from fastem.families.coordinates import FARTHEST, pack_weights, present, unpack_weights
 
 
-def pack(params: GaussianParams, like: GaussianParams, covariance_type: str) -> np.ndarray:
+class Ellipsoids(NamedTuple):
+    """Weights, centres and matrices, the parameters that all elliptical families have."""
+
+    weights: np.ndarray  # (k,)
+    means: np.ndarray  # (k, d)
+    matrices: np.ndarray  # covariances or scales, in the shape of their type
+    precisions_cholesky: np.ndarray
+
+
+def pack(params: Any, like: Any, covariance_type: str) -> np.ndarray:
     """Return the coordinates (m,) of `params` relative to `like`: 0 for `like` itself.
 
     Not finite if a component has weight in one and none in the other.
     """
-    weights = _weights(like)
-    root = np.sqrt(weights)
-    with np.errstate(divide="ignore"):
-        log_weights = np.where(like.weights > 0, np.log(params.weights / weights), 0.0)
+    weights = present(like.weights)
     factors = _matrices(like, covariance_type)
     means = params.means - like.means
     means = (means[:, None] @ factors)[:, 0] if factors.ndim == 3 else means * factors
@@ -41,52 +46,49 @@ def pack(params: GaussianParams, like: GaussianParams, covariance_type: str) -> 
         spread[:, diagonal] = np.sqrt(2) * np.log(spread[:, diagonal])
     else:
         spread = np.sqrt(2) * np.log(_matrices(params, covariance_type) / factors)
-    return np.concatenate([root * log_weights, (root[:, None] * means).ravel(), (size[:, None] * spread).ravel()])
+    return np.concatenate(
+        [
+            pack_weights(params.weights, like.weights),
+            (np.sqrt(weights)[:, None] * means).ravel(),
+            (size[:, None] * spread).ravel(),
+        ]
+    )
 
 
-def unpack(vector: np.ndarray, like: GaussianParams, covariance_type: str) -> GaussianParams | None:
+def unpack(vector: np.ndarray, like: Any, covariance_type: str) -> Ellipsoids | None:
     """Return the parameters that have these coordinates (m,) relative to `like`, or None if they lie too far off."""
-    weights = _weights(like)
     k, d = like.means.shape
-    root = np.sqrt(weights)
     factors = _matrices(like, covariance_type)
-    size = np.sqrt(_information(weights, like, covariance_type))
-    log_weights = vector[:k] / root
-    means = vector[k : k + k * d].reshape(k, d) / root[:, None]
+    size = np.sqrt(_information(present(like.weights), like, covariance_type))
+    weights = unpack_weights(vector[:k], like.weights)
+    means = vector[k : k + k * d].reshape(k, d) / np.sqrt(present(like.weights))[:, None]
     spread = vector[k + k * d :].reshape(len(factors), -1) / size[:, None]
     row, column = np.triu_indices(d) if factors.ndim == 3 else (np.arange(spread.shape[1]),) * 2
     spread[:, row == column] /= np.sqrt(2)
-    if not np.all(np.isfinite(vector)) or max(np.abs(log_weights).max(), np.abs(spread).max()) > FARTHEST:
+    if weights is None or not np.all(np.isfinite(vector)) or np.abs(spread).max() > FARTHEST:
         return None
-    weights = like.weights * np.exp(log_weights)
-    weights *= like.weights.sum() / weights.sum()
     if factors.ndim == 3:
         ratio = np.zeros_like(factors)
         ratio[:, row, column] = np.where(row == column, np.exp(spread), spread)
         means = np.linalg.solve(np.swapaxes(factors, 1, 2), means[:, :, None])[:, :, 0]
         factors = np.triu(factors @ ratio)
         inverse = np.linalg.inv(factors)
-        covariances = np.swapaxes(inverse, 1, 2) @ inverse
+        matrices = np.swapaxes(inverse, 1, 2) @ inverse
     else:
         means /= factors
         factors = factors * np.exp(spread)
-        covariances = factors**-2.0
-    shape = like.covariances.shape
-    return GaussianParams(weights, like.means + means, covariances.reshape(shape), factors.reshape(shape))
+        matrices = factors**-2.0
+    shape = like.precisions_cholesky.shape
+    return Ellipsoids(weights, like.means + means, matrices.reshape(shape), factors.reshape(shape))
 
 
-def _weights(like: GaussianParams) -> np.ndarray:
-    """Return the reference's weights (k,), 1 for a component that has none."""
-    return np.where(like.weights > 0, like.weights, 1.0)
-
-
-def _matrices(params: GaussianParams, covariance_type: str) -> np.ndarray:
+def _matrices(params: Any, covariance_type: str) -> np.ndarray:
     """Show the precisions' factors as matrices (k, d, d) or (1, d, d), or as rows (k, d) or (k, 1)."""
-    factors = params.precisions_cholesky
+    factors: np.ndarray = params.precisions_cholesky
     return factors[None] if covariance_type == "tied" else factors[:, None] if factors.ndim == 1 else factors
 
 
-def _information(weights: np.ndarray, like: GaussianParams, covariance_type: str) -> np.ndarray:
+def _information(weights: np.ndarray, like: Any, covariance_type: str) -> np.ndarray:
     """Return how many rows' worth of information each covariance has, (k,) or (1,)."""
     if covariance_type == "tied":
         return weights[like.weights > 0].sum(keepdims=True)
