@@ -17,6 +17,7 @@ from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic, overload, register_jitable
 
+from fastem.families.gathered import find_rows
 from fastem.jit import kernel
 
 # Rows of a block: float32 rows are summed in float32 within one block only.
@@ -376,7 +377,7 @@ def heavy_rows(
     cycles,  # what a row costs that is not gathered
     gathered,  # (d, STRIDE) OUT
     resp,  # (STRIDE,) OUT: responsibilities of the rows returned
-    index,  # (STRIDE,) intp OUT: their places in the block
+    index,  # (STRIDE,) int64 OUT: their places in the block
 ):
     """Gather the rows that matter to a component, if that is cheaper than taking all.
 
@@ -388,10 +389,7 @@ def heavy_rows(
         for r in range(rows):
             resp[r] = share[r] * factor[r]
         return rows
-    heavy = 0
-    for r in range(rows):  # without a branch, which would be guessed wrong often
-        index[heavy] = r
-        heavy += 1 if share[r] > threshold else 0
+    heavy = find_rows(rows, share, threshold, index)
     used = (heavy + 15) // 16 * 16
     for t in range(heavy):
         resp[t] = share[index[t]] * factor[index[t]]

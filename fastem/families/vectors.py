@@ -36,10 +36,10 @@ MACHINE = _machine()
 class Code:
     """Short names for building loops over vectors of `lanes` numbers; variables are stack slots that LLVM promotes."""
 
-    def __init__(self, builder: ir.IRBuilder, number: ir.Type) -> None:
+    def __init__(self, builder: ir.IRBuilder, number: ir.Type, lanes: int | None = None) -> None:
         self.builder = builder
         self.number = number
-        self.lanes = MACHINE.n_bytes // (8 if number == ir.DoubleType() else 4)
+        self.lanes = lanes or MACHINE.n_bytes // (8 if number == ir.DoubleType() else 4)
         self.vector = ir.VectorType(number, self.lanes)
 
     def at(self, base: Any, index: Any) -> Any:

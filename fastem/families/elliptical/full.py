@@ -5,7 +5,8 @@ needs d (d + 1) / 2 multiply-adds a row and component for y and as many for the 
 registers (`families/tiles.py`); up to two features need no tiles at all.
 
 Nanoseconds a row, component and iteration on a core of 125 / 250 GFLOP/s (float64 / float32), the floor being the
-multiply-adds alone; the scatter costs less than its floor once most rows of a block do not matter to a component:
+multiply-adds alone; the scatter costs less than its floor once most rows of a block do not matter to a component,
+and next to nothing where only a few do (`families/gathered.py`):
 
     d, k        floor        first iteration    converged
     2, 8        0.1 / 0.05   1.2 / 0.7          1.1 / 0.65
@@ -31,11 +32,15 @@ from fastem.families.elliptical.records import (
     prepared_means,
     shifts,
 )
+from fastem.families.gathered import TOGETHER, add_rows, find_rows
 from fastem.families.math import STRIDE, heavy_rows
 from fastem.families.scatter import add_scatter
 from fastem.families.tiles import mahalanobis
 from fastem.jit import kernel
 from fastem.stats import Layout
+
+# Up to so many rows of a block are added one by one: from 32 on tiles over rows are quicker (d = 4 ... 64).
+FEW = 16
 
 # --- kernels
 
@@ -70,57 +75,89 @@ def log_joint_block(rows, XT, prepared, work, log_joint, best):
 
 
 @kernel
+def add_plane(rows, d, XT, mean, share, factor, stats, count, sums, scatter):
+    """Add the moments of a block of at most two features to the record, without any intermediate array."""
+    zero = XT.dtype.type(0)
+    m0 = mean[0]
+    m1 = zero if d == 1 else mean[1]
+    n = s0 = s1 = s00 = s01 = s11 = zero
+    for r in range(rows):
+        resp = share[r] * factor[r]
+        x0 = XT[0, r] - m0
+        x1 = XT[1, r] - m1
+        w0 = resp * x0
+        w1 = resp * x1
+        n += resp
+        s0 += w0
+        s1 += w1
+        s00 += w0 * x0
+        s01 += w0 * x1
+        s11 += w1 * x1
+    stats[count] += n
+    stats[sums] += s0
+    stats[scatter] += s00
+    if d == 2:
+        stats[sums + 1] += s1
+        stats[scatter + 1] += s01
+        stats[scatter + 2] += s01
+        stats[scatter + 3] += s11
+
+
+@kernel
+def add_few(found, d, XT, mean, share, factor, index, few, root, stats, count, sums, scatter):
+    """Add the moments of the rows at the places `index[:found]` of a block to the record."""
+    whole = (found + TOGETHER - 1) // TOGETHER * TOGETHER
+    n = 0.0
+    for t in range(found):
+        root[t] = share[index[t]] * factor[index[t]]
+        n += root[t]
+    for t in range(found, whole):
+        index[t] = 0
+        root[t] = 0.0
+    for t in range(whole):
+        r = index[t]
+        root[t] = math.sqrt(root[t])
+        for j in range(d):
+            few[t, j] = root[t] * np.float64(XT[j, r] - mean[j])
+    stats[count] += n
+    add_rows(whole, d, few, root, stats, sums, scatter)
+
+
+@kernel
 def moments_block(rows, XT, prepared, work, share, factor, heavy, stats):
     """Add counts, sums and scatter of a block."""
     k, d = prepared.means.shape
     dp = XT.shape[0]
-    zero = XT.dtype.type(0)
     Z, root = work[:dp], work[work.shape[0] - 1]
     T = np.empty(16)
-    index = np.empty(STRIDE, np.intp)
+    index = np.empty(STRIDE, np.int64)
+    few, roots = np.empty((FEW, d)), np.empty(FEW)
     cycles = 1.2 * (d + 0.25 * d * d) / (64 // XT.itemsize)
     for c in range(k):
         if heavy[c] == 0:
             continue
+        mean, negligible = prepared.means[c], prepared.negligible[c]
         sums = 1 + k + c * d
         scatter = 1 + k + k * d + c * d * d
         if dp == 2:
-            m0 = prepared.means[c, 0]
-            m1 = zero if d == 1 else prepared.means[c, 1]
-            n = s0 = s1 = s00 = s01 = s11 = zero
-            for r in range(rows):
-                resp = share[c, r] * factor[r]
-                x0 = XT[0, r] - m0
-                x1 = XT[1, r] - m1
-                w0 = resp * x0
-                w1 = resp * x1
-                n += resp
-                s0 += w0
-                s1 += w1
-                s00 += w0 * x0
-                s01 += w0 * x1
-                s11 += w1 * x1
-            stats[1 + c] += n
-            stats[sums] += s0
-            stats[scatter] += s00
-            if d == 2:
-                stats[sums + 1] += s1
-                stats[scatter + 1] += s01
-                stats[scatter + 2] += s01
-                stats[scatter + 3] += s11
+            add_plane(rows, d, XT, mean, share[c], factor, stats, 1 + c, sums, scatter)
             continue
-        used = heavy_rows(rows, XT, share[c], factor, prepared.negligible[c], heavy[c], cycles, Z, root, index)
+        if heavy[c] <= FEW:
+            found = find_rows(rows, share[c], share.dtype.type(negligible), index)
+            if found <= FEW:
+                add_few(found, d, XT, mean, share[c], factor, index, few, roots, stats, 1 + c, sums, scatter)
+                continue
+        used = heavy_rows(rows, XT, share[c], factor, negligible, heavy[c], cycles, Z, root, index)
         source = Z if used < rows else XT  # a gathered feature is replaced in place
-        n = zero
+        n = XT.dtype.type(0)
         for r in range(used):
             n += root[r]
             root[r] = math.sqrt(root[r])
         stats[1 + c] += n
         for j in range(d):
-            mean = prepared.means[c, j]
-            s = zero
+            s = XT.dtype.type(0)
             for r in range(used):
-                z = root[r] * (source[j, r] - mean)
+                z = root[r] * (source[j, r] - mean[j])
                 Z[j, r] = z
                 s += root[r] * z
             stats[sums + j] += s
