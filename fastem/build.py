@@ -29,31 +29,39 @@ def build_info() -> dict[str, Any]:
     return {"version": __version__, **nearest.build_info(), **threads.info()}
 
 
-def warmup(covariance_types: Iterable[str] = ("full",), dtypes: Iterable[Any] = (np.float64,)) -> None:
-    """Compile the kernels of Gaussian mixtures, or load them from the cache, before they are timed or served.
+def warmup(names: str | Iterable[str] = ("full",), dtypes: Iterable[Any] = (np.float64,)) -> None:
+    """Compile the kernels of models, or load them from the cache, before they are timed or served.
 
     Parameters
     ----------
-    covariance_types : iterable of {"full", "tied", "diag", "spherical"}
-        Which kernels.
+    names : str or iterable of str
+        Which kernels: families such as "gaussian-full", "student-diag", "bernoulli", "poisson", "categorical", "factor"
+        and "factor-mixture"; "full", "tied", "diag" and "spherical" are those of Gaussian mixtures.
     dtypes : iterable of dtype
         float64, float32 or both.
+
+    Raises
+    ------
+    ValueError
+        If a name is neither.
 
     Examples
     --------
     >>> import fastem
-    >>> fastem.warmup(["diag"])
+    >>> fastem.warmup(["diag", "bernoulli"])
     """
-    from fastem.families.gaussian import GaussianFamily
+    from fastem import families
+    from fastem.draws import Draws
     from fastem.sources.memory import MemorySource
     from fastem.threads import resolve
 
-    X = np.array([[0.0, 1.0], [1.0, 0.0], [2.0, 3.0]])
-    for covariance_type in covariance_types:
-        family = GaussianFamily(1, covariance_type)
-        params = family.blank_params(X[:1], np.ones(2))
-        for dtype in dtypes:
-            prepared = family.prepare(params, np.dtype(dtype))
+    for name in [names] if isinstance(names, str) else names:
+        known = f"gaussian-{name}" if f"gaussian-{name}" in families.FAMILIES else name
+        family = families.make(known, 1)
+        params = family.example_params(2, Draws(0))
+        X = family.sample(params, 3, Draws(0))[0]
+        for dtype in map(np.dtype, dtypes):
+            prepared = family.prepare(params, dtype)
             for n_threads in {1, resolve(None)}:
                 source = MemorySource(X.astype(dtype), n_threads=n_threads)
                 family.constants(source)

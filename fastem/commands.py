@@ -10,8 +10,6 @@ import decimal
 import importlib.util
 import math
 import time
-import zipfile
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -19,11 +17,12 @@ import numpy as np
 import typer
 
 import fastem
+from fastem import commands_models as models
 from fastem import report
+from fastem.commands_models import KINDS, CommandError, Covariance, ModelName, Saved, Scaling
 from fastem.outputs import WRITABLE, check_outputs, replacing, write_table
-from fastem.tables import Source, Table, first_line, open_table, quoted, read_table, split_names
+from fastem.tables import Table, open_table, read_table, split_names
 
-BLOCK_ROWS = 1 << 16  # rows whose (n, k) probabilities are alive at once
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
 
 app = typer.Typer(
@@ -35,48 +34,6 @@ app = typer.Typer(
 )
 
 
-class CommandError(ValueError):
-    """A command that cannot be carried out, said in one sentence."""
-
-
-class ModelName(StrEnum):
-    """The models that can be fitted."""
-
-    kmeans = "kmeans"
-    gmm = "gmm"
-
-
-class Covariance(StrEnum):
-    """Covariance types of a Gaussian mixture."""
-
-    full = "full"
-    tied = "tied"
-    diag = "diag"
-    spherical = "spherical"
-
-
-class Scaling(NamedTuple):
-    """A model sees (x - shift) / scale."""
-
-    shift: np.ndarray  # (d,)
-    scale: np.ndarray  # (d,)
-
-    def apply(self, X: np.ndarray) -> np.ndarray:
-        """Scale rows, computing in float64 whatever their type."""
-        scaled = np.empty_like(X)
-        for j in range(X.shape[1]):
-            scaled[:, j] = (X[:, j].astype(np.float64) - self.shift[j]) / self.scale[j]
-        return scaled
-
-
-class Saved(NamedTuple):
-    """A model and how to feed it."""
-
-    model: Any
-    columns: list[str]  # empty where any table with the right number of columns will do
-    scaling: Scaling | None
-
-
 class Seconds(NamedTuple):
     """Where the time went."""
 
@@ -84,6 +41,17 @@ class Seconds(NamedTuple):
     fitting: float
 
 
+Model = Annotated[
+    ModelName,
+    typer.Option(
+        metavar="NAME",
+        help="kmeans; mixtures of Gaussians (gmm), student (outliers), bernoulli (0 and 1), poisson (counts), "
+        "categorical (codes 0, 1, ...) or factor analysers (mfa); factor analysis (factor).",
+    ),
+]
+Factors = Annotated[
+    int | None, typer.Option(metavar="Q", min=0, help="Factors of each component of mfa; by default 1.")
+]
 Input = Annotated[Path, typer.Argument(metavar="INPUT", help="Table to read: .csv, .parquet, .feather or .npy.")]
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="Model written by [bold]fastem fit --save[/bold].")]
 Output = Annotated[
@@ -121,12 +89,15 @@ def _top(
 @app.command()
 def fit(
     path: Input,
-    k: Annotated[int, typer.Option("-k", metavar="K", min=1, help="Number of clusters.", show_default=False)],
-    model: Annotated[ModelName, typer.Option(help="k-means, or a Gaussian mixture.")] = ModelName.kmeans,
+    k: Annotated[
+        int, typer.Option("-k", metavar="K", min=1, help="Number of clusters, or of factors.", show_default=False)
+    ],
+    model: Model = ModelName.kmeans,
     covariance: Annotated[
         Covariance | None,
-        typer.Option(metavar="TYPE", help="Covariances of the mixture: full, tied, diag or spherical."),
+        typer.Option(metavar="TYPE", help="Of gmm full, tied, diag or spherical; of student all but tied."),
     ] = None,
+    factors: Factors = None,
     columns: Annotated[
         str | None, typer.Option(metavar="A,B,...", help="Columns to use; by default all.", show_default=False)
     ] = None,
@@ -134,11 +105,11 @@ def fit(
     n_init: Annotated[int, typer.Option(metavar="N", min=1, help="Restarts; the best is kept.")] = 10,
     max_iter: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Iterations per restart; by default 300 or 100.", show_default=False),
+        typer.Option(metavar="N", min=1, help="Iterations per restart; by default the model's.", show_default=False),
     ] = None,
     tol: Annotated[
         float | None,
-        typer.Option(metavar="T", min=0.0, help="When to stop; by default 1e-4 or 1e-3.", show_default=False),
+        typer.Option(metavar="T", min=0.0, help="When to stop; by default the model's.", show_default=False),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="S", min=0, help="Seed of the random starts.")] = 0,
     threads: Threads = None,
@@ -154,39 +125,41 @@ def fit(
     quiet: Quiet = False,
 ) -> None:
     """Fit a model to a table and print its clusters."""
-    if covariance is not None and model is not ModelName.gmm:
-        raise CommandError("--covariance goes with --model gmm.")
+    models.check_options(model, None if covariance is None else [covariance.value], factors, scale)
     check_outputs([path], (output, WRITABLE), (save, (".npz",)), (plot, PLOT_SUFFIXES))
-    if plot is not None and importlib.util.find_spec("matplotlib") is None:
-        raise CommandError('--plot needs matplotlib: pip install "fastem[plot]".')
+    if plot is not None:
+        _check_plot(model)
     source = open_table(path, header=header)
     table = read_table(source, None if columns is None else split_names(columns))
-    if k > len(table.X):
-        raise CommandError(f"-k {k} asks for more clusters than {path} has rows ({len(table.X)}).")
-    scaling = _scaling(table.X) if scale else None
+    _check_size(model, k, table, path)
+    scaling = models.scaling_of(table.X) if scale else None
     X = table.X if scaling is None else scaling.apply(table.X)
-    estimator = _estimator(model, covariance, k, n_init, max_iter, tol, seed, threads)
+    estimator = models.estimator(
+        model, k, covariance_type=covariance and covariance.value, n_factors=factors, n_init=n_init, max_iter=max_iter,
+        tol=tol, random_state=seed, n_threads=threads,
+    )  # fmt: skip
 
     with report.sentences(quiet):
-        with report.progress(n_init, estimator.max_iter, shown=not quiet) as callback:
+        n_runs = getattr(estimator, "n_init", 1)
+        with report.progress(n_runs, estimator.max_iter, shown=not quiet) as callback:
             estimator.set_params(callback=callback)
             start = time.perf_counter()
-            if _is_mixture(estimator):
-                fastem.warmup([estimator.covariance_type], [X.dtype])  # seconds on the first use ever: not the fit's
+            models.warmup(model, [getattr(estimator, "covariance_type", "")], X.dtype)
             ready = time.perf_counter()
             estimator.fit(X)
             seconds = Seconds(ready - start, time.perf_counter() - ready)
         estimator.set_params(callback=None)
-        labels, probability = _assign(estimator, X)
         by_name = source.named or columns is not None
+        assigned = models.assigned(estimator, X)
         if save is not None:
-            _save(Saved(estimator, table.columns if by_name else [], scaling), save)
+            models.save(Saved(estimator, table.columns if by_name else [], scaling), save)
         if output is not None:
-            _write_labels(output, labels, probability)
+            write_table(output, assigned)
         if plot is not None:
             _draw(estimator, X, table.columns, scaling, plot)
     if as_json or not quiet:
-        summary = _fit_summary(Saved(estimator, table.columns, scaling), X, labels, path, seconds)
+        sizes = models.sizes(assigned, k)
+        summary = _fit_summary(Saved(estimator, table.columns, scaling), X, sizes, path, seconds)
         report.show(summary, report.fit_tables, as_json=as_json)
 
 
@@ -201,19 +174,24 @@ def predict(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Assign the rows of a table to the clusters of a saved model."""
+    """Assign the rows of a table to the clusters of a saved model; of factor analysis, find their factors."""
     check_outputs([model, path], (output, WRITABLE))
-    saved = _load(model, threads)
-    if proba and not _is_mixture(saved.model):
-        raise CommandError(f"--proba needs a mixture, and {model} holds k-means.")
-    X = _rows_for(saved, model, path, header).X
+    saved = models.load(model, threads)
+    name = models.name_of(saved.model)
+    if proba and not hasattr(saved.model, "predict_proba"):
+        raise CommandError(f"--proba needs a mixture, and {model} holds {KINDS[name].title}.")
+    X = models.rows_for(saved, model, path, header).X
     with report.sentences(quiet):
-        labels, probability = _assign(saved.model, X)
+        assigned = models.assigned(saved.model, X)
         if output is not None:
-            _write_labels(output, labels, probability, saved.model.predict_proba(X) if proba else None)
+            every = saved.model.predict_proba(X).T if proba else []
+            write_table(output, assigned | {f"probability_{c}": column for c, column in enumerate(every)})
     if as_json or not quiet:
-        sizes = np.bincount(labels, minlength=_n_components(saved.model)).tolist()
+        sizes = models.sizes(assigned, models.n_components(saved.model))
         summary = {"input": str(path), "model": str(model), "rows": len(X), "sizes": sizes}
+        if sizes is None:
+            del summary["sizes"]
+            summary["factors"] = len(assigned)
         report.show(summary, report.predict_tables, as_json=as_json)
 
 
@@ -235,15 +213,15 @@ def score(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Flag the rows of a table that a saved Gaussian mixture finds improbable."""
+    """Flag the rows of a table that a saved mixture, or factor analysis, finds improbable."""
     log_epsilon = _threshold(epsilon, contamination)
     check_outputs([model, path], (output, WRITABLE))
-    saved = _load(model, threads)
-    if not _is_mixture(saved.model):
-        raise CommandError(f"{model} holds k-means, which has no density; score needs a Gaussian mixture.")
-    table = _rows_for(saved, model, path, header)
+    saved = models.load(model, threads)
+    if not hasattr(saved.model, "score_samples"):
+        raise CommandError(f"{model} holds k-means, which has no density; score needs a mixture or factor analysis.")
+    table = models.rows_for(saved, model, path, header)
     with report.sentences(quiet):
-        log_density = _log_density(saved, table.X)
+        log_density = models.log_density(saved, table.X)
         if contamination is not None:
             log_epsilon = float(np.quantile(log_density, contamination))
         anomaly = log_density < log_epsilon
@@ -274,129 +252,22 @@ def _threshold(epsilon: str | None, contamination: float | None) -> float:
     return float(value.ln())
 
 
-# ----------------------------------------------------------------------------------------------------------- models
+def _check_plot(name: ModelName) -> None:
+    if not KINDS[name].drawn:
+        raise CommandError(f"--plot draws {' and '.join(n for n in KINDS if KINDS[n].drawn)}, not {name}.")
+    if importlib.util.find_spec("matplotlib") is None:
+        raise CommandError('--plot needs matplotlib: pip install "fastem[plot]".')
 
 
-def _estimator(
-    name: ModelName,
-    covariance: Covariance | None,
-    k: int,
-    n_init: int,
-    max_iter: int | None,
-    tol: float | None,
-    seed: int,
-    threads: int | None,
-) -> Any:
-    options: dict[str, Any] = {"n_init": n_init, "random_state": seed, "n_threads": threads}
-    if max_iter is not None:
-        options["max_iter"] = max_iter
-    if tol is not None:
-        options["tol"] = tol
-    if name is ModelName.kmeans:
-        return fastem.KMeans(k, **options)
-    return fastem.GaussianMixture(k, covariance_type=(covariance or Covariance.full).value, **options)
+def _check_size(name: ModelName, k: int, table: Table, path: Path) -> None:
+    n, d = table.X.shape
+    if name is ModelName.factor and k > d:
+        raise CommandError(f"-k {k} asks for more factors than {path} has columns ({d}).")
+    if name is not ModelName.factor and k > n:
+        raise CommandError(f"-k {k} asks for more clusters than {path} has rows ({n}).")
 
 
-def _is_mixture(model: Any) -> bool:
-    return hasattr(model, "predict_proba")
-
-
-def _n_components(model: Any) -> int:
-    return model.n_components if _is_mixture(model) else model.n_clusters
-
-
-def _scaling(X: np.ndarray) -> Scaling:
-    shift = X.mean(axis=0, dtype=np.float64)
-    scale = np.array([np.sqrt(np.mean((X[:, j].astype(np.float64) - shift[j]) ** 2)) for j in range(X.shape[1])])
-    # A constant column comes out as rounding error, which must not be blown up to unit variance.
-    scale[scale <= 1e-12 * np.abs(shift)] = 1.0
-    scale[scale == 0.0] = 1.0
-    return Scaling(shift, scale)
-
-
-def _assign(model: Any, X: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Label of every row and, for mixtures, the probability of that component."""
-    labels = model.predict(X)
-    if not _is_mixture(model):
-        return labels, None
-    probability = np.empty(len(X))
-    for start in range(0, len(X), BLOCK_ROWS):
-        rows = slice(start, start + BLOCK_ROWS)
-        picked = labels[rows, np.newaxis].astype(np.intp)
-        probability[rows] = np.take_along_axis(model.predict_proba(X[rows]), picked, axis=1)[:, 0]
-    return labels, probability
-
-
-def _log_density(saved: Saved, X: np.ndarray) -> np.ndarray:
-    """Log-density of rows in the units of the file: a scaled model's is per unit of the scaled columns."""
-    log_density = np.asarray(saved.model.score_samples(X), dtype=np.float64)
-    return log_density if saved.scaling is None else log_density - np.log(saved.scaling.scale).sum()
-
-
-def _save(saved: Saved, path: Path) -> None:
-    extra: dict[str, Any] = {"columns": saved.columns}
-    if saved.scaling is not None:
-        extra |= {"shift": saved.scaling.shift, "scale": saved.scaling.scale}
-    with replacing(path) as temporary:
-        fastem.save(saved.model, temporary, extra=extra)
-
-
-def _load(path: Path, threads: int | None) -> Saved:
-    if not path.is_file():
-        raise CommandError(f"{path} is not a file." if path.exists() else f"{path} does not exist.")
-    if not zipfile.is_zipfile(path):
-        raise CommandError(f"{path} is not a model saved by fastem, or is truncated.")
-    try:
-        model, extra = fastem.load(path, with_extra=True)
-    except (ValueError, OSError, MemoryError):  # these are sentences
-        raise
-    except Exception as error:
-        raise CommandError(f"{path} is not a model saved by fastem, or is damaged: {first_line(error)}.") from error
-    d = model.n_features_in_
-    columns = list(extra.get("columns", getattr(model, "feature_names_in_", [])))
-    scaling = Scaling(extra["shift"], extra["scale"]) if "scale" in extra else None
-    if len(columns) not in (0, d) or (scaling is not None and {np.shape(part) for part in scaling} != {(d,)}):
-        raise CommandError(f"{path} is damaged: its columns or its scaling do not fit its model.")
-    if threads is not None:
-        model.set_params(n_threads=threads)
-    return Saved(model, columns, scaling)
-
-
-def _rows_for(saved: Saved, model: Path, path: Path, header: bool | None) -> Table:
-    """Read the columns that a model was fitted to, and scale them as it was fitted."""
-    source = open_table(path, header=header)
-    table = read_table(source, _columns_for(saved, model, source))
-    return table if saved.scaling is None else table._replace(X=saved.scaling.apply(table.X))
-
-
-def _columns_for(saved: Saved, model: Path, source: Source) -> list[str] | None:
-    """Columns by name where both sides have names, else by position."""
-    missing = [name for name in saved.columns if name not in source.names]
-    if saved.columns and not missing:
-        return saved.columns
-    d = saved.model.n_features_in_
-    if len(source.names) == d and not (saved.columns and source.named):
-        return None
-    if missing and source.named:
-        raise CommandError(
-            f"{model} needs {quoted(saved.columns)}, and {source.path} has no {quoted(missing)}; "
-            f"it has {quoted(source.names)}."
-        )
-    raise CommandError(f"{model} was fitted to {d} columns, and {source.path} has {len(source.names)}.")
-
-
-# ---------------------------------------------------------------------------------------------------------- outputs
-
-
-def _write_labels(
-    path: Path, labels: np.ndarray, probability: np.ndarray | None, every: np.ndarray | None = None
-) -> None:
-    columns = {"label": labels.astype(np.int32, copy=False)}
-    if probability is not None:
-        columns["probability"] = probability
-    if every is not None:
-        columns |= {f"probability_{c}": every[:, c] for c in range(every.shape[1])}
-    write_table(path, columns)
+# -------------------------------------------------------------------------------------------- pictures and summaries
 
 
 def _draw(model: Any, X: np.ndarray, columns: list[str], scaling: Scaling | None, path: Path) -> None:
@@ -408,41 +279,23 @@ def _draw(model: Any, X: np.ndarray, columns: list[str], scaling: Scaling | None
         figure.savefig(temporary, dpi=150)
 
 
-# -------------------------------------------------------------------------------------------------------- summaries
-
-
-def _fit_summary(saved: Saved, X: np.ndarray, labels: np.ndarray, path: Path, seconds: Seconds) -> dict[str, Any]:
+def _fit_summary(saved: Saved, X: np.ndarray, sizes: list[int] | None, path: Path, seconds: Seconds) -> dict[str, Any]:
     """Everything that `fit` has to say, in the units of the file."""
-    model, scaling = saved.model, saved.scaling
-    mixture = _is_mixture(model)
-    centers = np.asarray(model.means_ if mixture else model.cluster_centers_, np.float64)
-    if scaling is not None:
-        centers = centers * scaling.scale + scaling.shift
+    model = saved.model
     summary: dict[str, Any] = {
         "input": str(path),
-        "model": "gmm" if mixture else "kmeans",
+        "model": models.name_of(model).value,
         "rows": len(X),
         "columns": saved.columns,
-        "scaled": scaling is not None,
-        "sizes": np.bincount(labels, minlength=len(centers)).tolist(),
-        "centers": centers.tolist(),
+        "scaled": saved.scaling is not None,
     }
-    if mixture:
-        total = float(_log_density(saved, X).sum())
-        summary |= {
-            "covariance": model.covariance_type,
-            "weights": model.weights_.tolist(),
-            "log_likelihood": total,
-            "log_likelihood_per_row": total / len(X),
-            "converged": bool(model.converged_),
-        }
-    else:
-        summary |= {"inertia": float(model.inertia_), "converged": bool(model.n_iter_ < model.max_iter)}
-    restarts = [float(objective) for objective in model.restarts_]
+    if sizes is not None:
+        summary["sizes"] = sizes
+    summary |= models.summary_of(saved, X)
     return summary | {
         "iterations": int(model.n_iter_),
         "all_iterations": sum(len(history) for history in model.histories_),
-        "restarts": restarts,
+        "restarts": [float(objective) for objective in model.restarts_],
         "compile_seconds": seconds.compiling,
         "seconds": seconds.fitting,
         "rows_per_second": len(X) / seconds.fitting,

@@ -15,30 +15,14 @@ from typing import Annotated, Any
 import typer
 
 import fastem
+from fastem import commands_models as models
 from fastem import report
-from fastem.commands import (
-    PLOT_SUFFIXES,
-    AsJson,
-    CommandError,
-    Header,
-    Input,
-    ModelName,
-    Output,
-    Quiet,
-    Saved,
-    Threads,
-    _assign,
-    _save,
-    _scaling,
-    _write_labels,
-    app,
-)
-from fastem.outputs import WRITABLE, check_outputs, replacing
+from fastem.commands import PLOT_SUFFIXES, AsJson, Factors, Header, Input, Model, Output, Quiet, Threads, app
+from fastem.commands_models import KINDS, CommandError, ModelName, Saved
+from fastem.outputs import WRITABLE, check_outputs, replacing, write_table
 from fastem.tables import open_table, read_table, split_names
 
 __all__ = ["app"]
-
-KINDS = ("full", "tied", "diag", "spherical")
 
 
 class Criterion(StrEnum):
@@ -56,14 +40,23 @@ class Criterion(StrEnum):
 @app.command()
 def select(
     path: Input,
-    k: Annotated[str, typer.Option("-k", metavar="K", help="Numbers of clusters to try: 2-6, or 2,4,8.")] = "1-9",
-    model: Annotated[ModelName, typer.Option(help="k-means, or a Gaussian mixture.")] = ModelName.gmm,
+    k: Annotated[
+        str | None,
+        typer.Option(
+            "-k",
+            metavar="K",
+            help="Numbers of clusters, or factors, to try: 2-6, or 2,4,8; by default 1-9.",
+            show_default=False,
+        ),
+    ] = None,
+    model: Model = ModelName.gmm,
     covariance: Annotated[
         str | None,
         typer.Option(
             metavar="TYPES", help="Covariances to try, such as full,diag; by default all.", show_default=False
         ),
     ] = None,
+    factors: Factors = None,
     criterion: Annotated[
         Criterion,
         typer.Option(metavar="NAME", help="bic, aic, icl, heldout, silhouette or elbow; auto is bic or silhouette."),
@@ -91,33 +84,33 @@ def select(
     quiet: Quiet = False,
 ) -> None:
     """Choose the number of clusters of a table, and print how all candidates did."""
-    if covariance is not None and model is not ModelName.gmm:
-        raise CommandError("--covariance goes with --model gmm.")
+    kinds = _kinds(covariance, model)
+    models.check_options(model, None if covariance is None else kinds, factors, scale)
     if time_budget == 0.0:
         raise CommandError("--time-budget must be above 0 seconds.")
-    ks, kinds = _numbers(k), _kinds(covariance)
+    ks = None if k is None else _numbers(k)
     check_outputs([path], (output, WRITABLE), (save, (".npz",)), (plot, PLOT_SUFFIXES))
     if plot is not None and importlib.util.find_spec("matplotlib") is None:
         raise CommandError('--plot needs matplotlib: pip install "fastem[plot]".')
     source = open_table(path, header=header)
     table = read_table(source, None if columns is None else split_names(columns))
-    scaling = _scaling(table.X) if scale else None
+    scaling = models.scaling_of(table.X) if scale else None
     X = table.X if scaling is None else scaling.apply(table.X)
 
     with report.sentences(quiet):
-        if model is ModelName.gmm:
-            fastem.warmup(kinds or list(KINDS), [X.dtype])  # seconds on the first use ever: not the search's
+        models.warmup(model, kinds, X.dtype)
         start = time.perf_counter()
         with _progress(shown=not quiet) as progress:
             found = fastem.select(
-                X, ks, model=model.value, covariance_types=kinds, criterion=criterion.value, n_init=n_init,
-                random_state=seed, n_threads=threads, time_budget=time_budget, progress=progress,
+                X, ks, model=models.estimator(model, 1, n_factors=factors), covariance_types=kinds or None,
+                criterion=criterion.value, n_init=n_init, random_state=seed,
+                n_threads=threads, time_budget=time_budget, progress=progress,
             )  # fmt: skip
         seconds = time.perf_counter() - start
         if save is not None:
-            _save(Saved(found.model, table.columns if source.named or columns is not None else [], scaling), save)
+            models.save(Saved(found.model, table.columns if source.named or columns is not None else [], scaling), save)
         if output is not None:
-            _write_labels(output, *_assign(found.model, X))
+            write_table(output, models.assigned(found.model, X))
         if plot is not None:
             _draw(found, plot)
     if as_json or not quiet:
@@ -138,14 +131,11 @@ def _numbers(text: str) -> list[int]:
     return sorted(set(wanted))
 
 
-def _kinds(text: str | None) -> list[str] | None:
+def _kinds(text: str | None, model: ModelName) -> list[str]:
+    """Read the covariance types to try: all that the model has, unless some are named."""
     if text is None or text.strip() == "all":
-        return None
-    kinds = [part.strip() for part in text.split(",")]
-    unknown = [kind for kind in kinds if kind not in KINDS]
-    if unknown:
-        raise CommandError(f"--covariance must be among {', '.join(KINDS)} or all, got {text}.")
-    return kinds
+        return list(KINDS[model].kinds)
+    return [part.strip() for part in text.split(",")]
 
 
 @contextmanager
@@ -203,19 +193,20 @@ def tables(summary: dict[str, Any]) -> list[Any]:
     best, kind = summary["best"], summary["best"]["covariance_type"]
     facts = {
         "input": f"{summary['input']}: {summary['rows']:,} rows, {report._columns(summary)}",
+        "model": KINDS[ModelName(summary["model"])].title,
         "chosen": f"k = {best['n_components']}" + (f", {kind} covariance" if kind else ""),
         "by": summary["criterion"] + ("" if summary["complete"] else "; the time budget left candidates out"),
         "time": f"{summary['seconds']:.3f} s, {len(summary['candidates'])} candidates",
     }
-    mixture = summary["model"] == "gmm"
-    shown = ["objective", "aic", "bic", "icl"]
+    density = summary["model"] != "kmeans"
+    shown = ["objective", "aic", "bic"] + (["icl"] if KINDS[ModelName(summary["model"])].mixes else [])
     shown += [summary["criterion"]] if summary["criterion"] in ("heldout", "silhouette") else []
-    names = {"objective": "log-likelihood per row" if mixture else "inertia", "heldout": "held out"}
+    names = {"objective": "log-likelihood per row" if density else "inertia", "heldout": "held out"}
     heads = [names.get(name, name.upper() if len(name) == 3 else name) for name in shown]
-    grid = report._grid("k", *(["covariance"] if mixture else []), "parameters", *heads, "iterations")
+    grid = report._grid("k", *(["covariance"] if kind else []), "parameters", *heads, "iterations")
     for row in summary["candidates"]:
-        values = [row[name] if mixture or name != "objective" else -row[name] for name in shown]
-        kinds = [row["covariance_type"]] if mixture else []
+        values = [row[name] if density or name != "objective" else -row[name] for name in shown]
+        kinds = [row["covariance_type"]] if kind else []
         grid.add_row(
             str(row["n_components"]),
             *kinds,

@@ -10,9 +10,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from fastem.commands_models import KINDS, ModelName
+
 LN10 = math.log(10.0)
 SHOWN_CLUSTERS = 30
 SHOWN_COLUMNS = 4
+SHOWN_FACTORS = 4
 SHOWN_ANOMALIES = 10
 SHOWN_NOTES = 3
 
@@ -140,13 +143,11 @@ def fit_tables(summary: dict[str, Any]) -> list[Any]:
     n_restarts = len(summary["restarts"])
     ending = "" if summary["converged"] else ", not converged"
     facts = {"input": f"{summary['input']}: {rows:,} rows, {_columns(summary)}"}
-    if summary["model"] == "gmm":
-        total, mean = summary["log_likelihood"], summary["log_likelihood_per_row"]
-        facts["model"] = f"Gaussian mixture, {len(summary['sizes'])} components, {summary['covariance']} covariance"
-        facts["log-likelihood"] = f"{total:,.3f} ({mean:.5f} per row)"
-    else:
-        facts["model"] = f"k-means, {len(summary['sizes'])} clusters"
+    facts["model"] = _described(summary)
+    if "inertia" in summary:
         facts["inertia"] = f"{summary['inertia']:.8g}"
+    else:
+        facts["log-likelihood"] = f"{summary['log_likelihood']:,.3f} ({summary['log_likelihood_per_row']:.5f} per row)"
     facts["iterations"] = (
         f"{summary['iterations']}{ending} (best of {n_restarts} restarts, {summary['all_iterations']} in all)"
         if n_restarts > 1
@@ -157,7 +158,46 @@ def fit_tables(summary: dict[str, Any]) -> list[Any]:
         facts["time"] += f"; {summary['compile_seconds']:.1f} s before it to compile the kernels, once"
     if summary["notes"]:
         facts["notes"] = "; ".join(summary["notes"][:SHOWN_NOTES])
-    return [_facts(facts), _clusters(summary)]
+    return [_facts(facts), _loadings(summary) if "loadings" in summary else _clusters(summary)]
+
+
+def _described(summary: dict[str, Any]) -> str:
+    """Say what was fitted: the title of the model and its numbers."""
+    name, title = summary["model"], KINDS[ModelName(summary["model"])].title
+    if name == "factor":
+        return f"{title}, {_plural(len(summary['loadings']), 'factor')}"
+    parts = [title, _plural(len(summary["sizes"]), "cluster" if name == "kmeans" else "component")]
+    if "covariance" in summary:
+        parts.append(f"{summary['covariance']} covariance")
+    if "factors" in summary:
+        parts.append(_plural(summary["factors"], "factor") + " each")
+    return ", ".join(parts)
+
+
+def _plural(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def _loadings(summary: dict[str, Any]) -> Any:
+    """Make the table of factor analysis: the loadings of every column, as many factors as fit on a line."""
+    from rich.text import Text
+
+    shown = summary["loadings"][:SHOWN_FACTORS]
+    table = _grid("column", *(f"factor {c}" for c in range(len(shown))), "noise variance")
+    for j, name in enumerate(summary["columns"][:SHOWN_CLUSTERS]):
+        noise = _number(summary["noise_variances"][j])
+        table.add_row(Text(name), *(f"{loadings[j]:.3g}" for loadings in shown), noise)
+    more = [
+        _plural(len(whole) - most, f"more {word}")
+        for whole, most, word in (
+            (summary["columns"], SHOWN_CLUSTERS, "column"),
+            (summary["loadings"], SHOWN_FACTORS, "factor"),
+        )
+        if len(whole) > most
+    ]
+    if more:
+        table.caption = f"and {' and '.join(more)}"
+    return table
 
 
 def _columns(summary: dict[str, Any]) -> str:
@@ -170,14 +210,15 @@ def _columns(summary: dict[str, Any]) -> str:
 def _clusters(summary: dict[str, Any]) -> Any:
     """Make the table of clusters, largest first; centres only where they fit on a line."""
     names = summary["columns"] if len(summary["columns"]) <= SHOWN_COLUMNS else []
-    weights = summary.get("weights")
-    table = _grid("cluster", "rows", "share", *(["weight"] if weights else []), *names)
+    weights, dofs = summary.get("weights"), summary.get("dofs")
+    extra = (["weight"] if weights else []) + (["dof"] if dofs else [])
+    table = _grid("cluster", "rows", "share", *extra, *names)
     sizes = summary["sizes"]
     order = sorted(range(len(sizes)), key=lambda c: -sizes[c])
     for c in order[:SHOWN_CLUSTERS]:
-        weight = [f"{weights[c]:.4f}"] if weights else []
+        values = ([f"{weights[c]:.4f}"] if weights else []) + ([_number(dofs[c])] if dofs else [])
         center = [_number(value) for value in summary["centers"][c]] if names else []
-        table.add_row(str(c), f"{sizes[c]:,}", _share(sizes[c], summary["rows"]), *weight, *center)
+        table.add_row(str(c), f"{sizes[c]:,}", _share(sizes[c], summary["rows"]), *values, *center)
     if len(sizes) > SHOWN_CLUSTERS:
         table.caption = f"and {len(sizes) - SHOWN_CLUSTERS} smaller clusters"
     return table
@@ -186,6 +227,8 @@ def _clusters(summary: dict[str, Any]) -> Any:
 def predict_tables(summary: dict[str, Any]) -> list[Any]:
     """Make the tables of `fastem predict`."""
     facts = {"input": f"{summary['input']}: {summary['rows']:,} rows", "model": summary["model"]}
+    if "sizes" not in summary:
+        return [_facts(facts | {"factors": str(summary["factors"])})]
     return [_facts(facts), _clusters(summary | {"columns": []})]
 
 

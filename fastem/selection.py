@@ -39,6 +39,8 @@ MODELS = {
     "poisson": "PoissonMixture",
     "categorical": "CategoricalMixture",
     "student": "StudentTMixture",
+    "factor": "FactorAnalysis",
+    "mfa": "FactorAnalyserMixture",
 }
 SILHOUETTE_ROWS = 4000
 CHUNK_ROWS = 1 << 16
@@ -124,8 +126,9 @@ def select(
     X : array-like (n_samples, n_features)
         The rows.
     n_components : iterable of int, int or None
-        The numbers of components to try; None means 1 to 9 (or to the number of rows).
-    model : {"gmm", "kmeans", "bernoulli", "poisson", "categorical", "student"} or estimator
+        The numbers of components (of factor analysis: factors) to try; None means 1 to 9, or to the number of rows (of
+        factor analysis: features).
+    model : {"gmm", "kmeans", "bernoulli", "poisson", "categorical", "student", "factor", "mfa"} or estimator
         What to fit; an estimator of `fastem` brings its own parameters.
     covariance_types : str, sequence of str or None
         Covariance types to try, of a Gaussian mixture; None means all four for "gmm", and an estimator's own.
@@ -231,7 +234,8 @@ class _Search:
         estimator = _estimator(model)
         n_threads = threads.resolve(estimator.n_threads if n_threads is None else n_threads)
         seed = validate.seed(estimator.random_state if random_state is None else random_state)
-        estimator.set_params(random_state=seed, **({} if n_init is None else {"n_init": n_init}))
+        restarts = {} if n_init is None or not hasattr(estimator, "n_init") else {"n_init": n_init}
+        estimator.set_params(random_state=seed, **restarts)
         name, own_score = _criterion(criterion, estimator)
         X = X if hasattr(X, "iloc") or hasattr(X, "tocsr") else np.asarray(X)
         if not validate.is_int(n_splits, 2):
@@ -257,14 +261,16 @@ class _Search:
 
     def grid(self, n_components: Any, covariance_types: Any) -> list[tuple[int, str | None]]:
         """Return the cells (k, covariance type or None) in order."""
-        n_rows = self.X.shape[0]
+        factors = not (self.is_kmeans or hasattr(self.estimator, "predict_proba"))
+        what, there_are = ("factors", "features") if factors else ("components", "rows")
+        most = self.X.shape[1 if factors else 0]
         if n_components is None:
-            n_components = range(1, min(MOST_BY_DEFAULT, n_rows) + 1)
+            n_components = range(1, min(MOST_BY_DEFAULT, most) + 1)
         wanted = [n_components] if validate.is_int(n_components, 0) else list(n_components)
         if not wanted or not all(validate.is_int(k, 1) for k in wanted):
             raise ValueError(f"n_components must be positive integers, got {wanted!r}.")
-        if max(wanted) > n_rows:
-            raise ValueError(f"n_components = {max(wanted)} asks for more components than there are rows ({n_rows}).")
+        if max(wanted) > most:
+            raise ValueError(f"n_components = {max(wanted)} asks for more {what} than there are {there_are} ({most}).")
         ks = sorted({int(k) for k in wanted})
         return [(k, kind) for k in ks for kind in self._covariance_types(covariance_types)]
 
@@ -447,6 +453,8 @@ def _criterion(criterion: Any, estimator: Any) -> tuple[str, Callable[[Any, Any]
         raise ValueError(f"criterion must be auto, {', '.join(CRITERIA)} or a callable, got {criterion!r}.")
     if criterion == "heldout" and is_kmeans:
         raise ValueError("criterion 'heldout' needs a density; k-means has none.")
+    if criterion in ("icl", "silhouette") and not (is_kmeans or hasattr(estimator, "predict_proba")):
+        raise ValueError(f"criterion {criterion!r} needs clusters; {type(estimator).__name__} has none.")
     if criterion == "elbow" and not is_kmeans:
         raise ValueError("criterion 'elbow' bends the inertia of k-means; mixtures have none.")
     return criterion, None

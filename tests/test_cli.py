@@ -15,7 +15,7 @@ pytest.importorskip("rich")
 pytest.importorskip("pyarrow")
 
 import fastem
-from fastem import cli, commands, report
+from fastem import cli, commands, commands_models, report
 from fastem.tables import open_table, read_table
 
 FAITHFUL = Path(__file__).parents[1] / "examples" / "faithful.csv"
@@ -194,7 +194,7 @@ def test_predict(run, mixture):
 
 def test_probabilities_of_many_rows_are_those_of_a_few(run, mixture, monkeypatch):
     assert run("predict", mixture, FAITHFUL, "--output", "whole.csv", "-q")[0] == 0
-    monkeypatch.setattr(commands, "BLOCK_ROWS", 100)
+    monkeypatch.setattr(commands_models, "BLOCK_ROWS", 100)
     assert run("predict", mixture, FAITHFUL, "--output", "blocks.csv", "-q")[0] == 0
     np.testing.assert_allclose(
         read_table(open_table("blocks.csv")).X, read_table(open_table("whole.csv")).X, rtol=1e-12
@@ -269,7 +269,7 @@ def test_power_of_ten_is_read_back(logarithm):
         ("{faithful}", "-k"),
         ("{faithful} -k 2 --model foo", "--model"),
         ("{faithful} -k 2 --frobnicate", "--frobnicate"),
-        ("{faithful} -k 2 --covariance diag", "--covariance goes with --model gmm"),
+        ("{faithful} -k 2 --covariance diag", "--covariance goes with --model gmm or student"),
         ("{faithful} -k 2 --columns waiting,wait", 'has no column "wait"; it has "eruptions", "waiting"'),
         ("{faithful} -k 2 --columns ,", "list of columns is empty"),
         ("{faithful} -k 2 --output out.xlsx", "unknown suffix; choose one of .csv"),
@@ -354,7 +354,7 @@ def test_a_defect_is_a_sentence_too(run, monkeypatch):
     def broken(*_, **__):
         raise ZeroDivisionError("oh no")
 
-    monkeypatch.setattr(commands, "_assign", broken)
+    monkeypatch.setattr(commands_models, "assigned", broken)
     code, _, err = run("fit", FAITHFUL, "-k", 2)
     assert code == 1
     assert "ZeroDivisionError: oh no" in err

@@ -10,7 +10,7 @@ pytest.importorskip("typer")
 pytest.importorskip("pyarrow")
 
 import fastem
-from fastem import cli, commands_select, selection
+from fastem import cli, commands_models, commands_select, selection
 from fastem.families.gaussian import COVARIANCE_TYPES
 
 FAITHFUL = str(Path(__file__).parents[1] / "examples" / "faithful.csv")
@@ -38,7 +38,9 @@ def test_old_faithful_has_two_kinds_of_eruptions(tmp_path, capsys):
 
 def test_the_command_line_knows_every_criterion():
     assert {str(name) for name in commands_select.Criterion} == {"auto", *selection.CRITERIA}
-    assert commands_select.KINDS == COVARIANCE_TYPES
+    assert {name.value for name in commands_models.KINDS} == set(selection.MODELS)
+    assert {name: kind.estimator for name, kind in commands_models.KINDS.items()} == selection.MODELS
+    assert commands_models.KINDS["gmm"].kinds == COVARIANCE_TYPES
 
 
 def test_json_holds_every_candidate(capsys):
@@ -67,7 +69,7 @@ def test_k_means_by_every_criterion(criterion, tmp_path, capsys):
         (["-k", "0-3"], "at least one positive"),
         (["-k", "5-3"], "at least one positive"),
         (["-k", "500"], "more components than there are rows"),
-        (["--covariance", "round"], "--covariance must be among"),
+        (["--covariance", "round"], "--covariance of a Gaussian mixture must be among"),
         (["--covariance", "full", "--model", "kmeans"], "goes with --model gmm"),
         (["--criterion", "elbow"], "mixtures have none"),
         (["--criterion", "waic"], "waic"),

@@ -29,6 +29,7 @@ ABOVE = {
     "selection",
     "anomaly",
     "commands_select",
+    "commands_models",
     "cli",
     "commands",
     "tables",
