@@ -11,6 +11,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import fastem
 from fastem import BisectingKMeans, KMeans, MiniBatchKMeans, em
+from fastem.estimators import minibatch
 from fastem.families.kmeans import KMeansFamily, KMeansParams
 from fastem.monitor import Settings
 from fastem.sources.memory import MemorySource
@@ -195,6 +196,47 @@ def test_minibatch_stops_and_options(blobs):
     for name, bad in {"batch_size": 0, "init_size": 0, "max_no_improvement": -1, "reassignment_ratio": -0.1}.items():
         with pytest.raises(ValueError, match=name):
             MiniBatchKMeans(5, **{name: bad}).fit(blobs)
+
+
+class Recorder(np.random.RandomState):
+    """Random numbers that remember which rows were chosen."""
+
+    def __init__(self, seed):
+        super().__init__(seed)
+        self.chosen = []
+
+    def choice(self, *args, **kwargs):
+        self.chosen.append(super().choice(*args, **kwargs))
+        return self.chosen[-1]
+
+
+@pytest.mark.parametrize(
+    ("n_clusters", "options"), [(3, {}), (12, {}), (200, {}), (12, {"batch_size": 100, "reassignment_ratio": 0.2})]
+)
+def test_minibatch_stops_at_scikit_learns_step_on_the_same_batches(blobs, monkeypatch, n_clusters, options):
+    steps = []
+    for seed in range(6):
+        init, record = blobs[np.random.default_rng(seed).permutation(len(blobs))[:n_clusters]], Recorder(seed)
+        theirs = sklearn.cluster.MiniBatchKMeans(n_clusters, init=init, n_init=1, random_state=record, **options)
+        theirs.fit(blobs)
+        chosen = iter(record.chosen)  # the rows of each batch, and those that light centres were moved to
+        monkeypatch.setattr(minibatch._Batches, "next", lambda self, size: MemorySource(blobs[next(chosen)]))  # noqa: B023
+        monkeypatch.setattr(MemorySource, "sample_rows", lambda self, m, draws: self.X[next(chosen)])  # noqa: B023
+        ours = MiniBatchKMeans(n_clusters, init=init, **options).fit(blobs)
+        np.testing.assert_allclose(ours.cluster_centers_, theirs.cluster_centers_, rtol=1e-9)
+        assert ours.n_steps_ == theirs.n_steps_
+        assert next(chosen, None) is None
+        steps.append(ours.n_steps_)
+    assert len(set(steps)) > 2, "stopping early depends on the draws"
+
+
+def test_minibatch_takes_about_as_many_steps_as_scikit_learn(blobs):
+    # Between seeds their number varies by a factor of three, so that geometric means over many are compared.
+    def steps(estimator):
+        fits = [estimator(12, random_state=seed, compute_labels=False).fit(blobs) for seed in range(30)]
+        return np.exp(np.mean(np.log([model.n_steps_ for model in fits])))
+
+    assert 0.75 < steps(MiniBatchKMeans) / steps(sklearn.cluster.MiniBatchKMeans) < 1.33
 
 
 # ---- bisecting ----

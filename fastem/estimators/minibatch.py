@@ -22,7 +22,9 @@ class MiniBatchKMeans(KMeansBase):
     """K-means on mini-batches: each step moves the centres by the rows of one small sample.
 
     A replacement for `sklearn.cluster.MiniBatchKMeans` with the same parameters and attributes.  Each centre is the
-    mean of all rows that steps have assigned to it.  The result does not depend on `n_threads`, to the bit.
+    mean of all rows that steps have assigned to it.  On the same batches the steps and the early stop are
+    scikit-learn's; the batches are other draws, and from one seed to the next the number of steps varies several-fold.
+    The result does not depend on `n_threads`, to the bit.
 
     Parameters
     ----------
@@ -273,24 +275,29 @@ class MiniBatchKMeans(KMeansBase):
         family = KMeansFamily(self.n_clusters)
         prepared = family.prepare(KMeansParams(centers), batch.dtype)
         stats = batch.accumulate(family, prepared)
+        due = self._due(batch.n_rows)
         self.counts_ += stats.counts
         met = stats.counts > 0
         # The mean of all rows so far: the old one, moved by what the batch deviates from it.
         deviations = stats.sums[met] - stats.counts[met, None] * (centers[met] - prepared.origin)
         moved = centers.copy()
         moved[met] += deviations / self.counts_[met, None]
-        self._move_light_centers(moved, batch, draws)
+        if due:
+            self._move_light_centers(moved, batch, draws)
         return moved, float(stats.inertia)
 
-    def _move_light_centers(self, centers: np.ndarray, batch: MemorySource, draws: Draws) -> None:
-        """Move centres of little weight, in place, to random rows of the batch, where it is time to."""
-        self._since_moved = getattr(self, "_since_moved", 0) + batch.n_rows
+    def _due(self, n_rows: int) -> bool:
+        """Tell whether a step of so many rows is to look for light centres: it is while one has met no row."""
+        self._since_moved = getattr(self, "_since_moved", 0) + n_rows
         due = self._since_moved >= 10 * self.n_clusters or not np.all(self.counts_)
-        if not due:
-            return
-        self._since_moved = 0
+        if due:
+            self._since_moved = 0
+        return due
+
+    def _move_light_centers(self, centers: np.ndarray, batch: MemorySource, draws: Draws) -> None:
+        """Move centres of little weight, in place, to random rows of the batch."""
         light = np.flatnonzero(self.counts_ < self.reassignment_ratio * self.counts_.max())
-        light = light[np.argsort(self.counts_[light], kind="stable")[: batch.n_rows // 2]]
+        light = np.sort(light[np.argsort(self.counts_[light], kind="stable")[: batch.n_rows // 2]])
         if not light.size:
             return
         centers[light] = batch.sample_rows(len(light), draws)
