@@ -10,7 +10,7 @@ name makes LLVM optimise that kernel again for the driver, and again for the bod
 over the grid are compiled once for the whole package and call the cell kernel through its address.  What the two
 share is a *context*: the kernel's arguments stored in one buffer, and an *entry* of fixed C signature that reads them.
 
-What is compiled is kept on disk by `fastem.cache`.
+A kernel and all that it calls are optimised as one module by `fastem.compiling`, and kept on disk by `fastem.cache`.
 """
 
 # Numba's annotations do not know its extension interface.
@@ -25,10 +25,10 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import prange, types
-from numba.core.dispatcher import Dispatcher
+from numba.core import config
 from numba.extending import intrinsic
 
-from fastem.cache import DiskCache
+from fastem.compiling import Kernel, Runnable
 from fastem.stats import CELL
 
 # `nnan` and `ninf` are left out: they delete the guards against NaN and -inf.
@@ -36,20 +36,24 @@ FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
 
 
 def kernel(function: Callable[..., Any]) -> Any:
-    """Compile a serial kernel: no GIL, fast-math without NaN assumptions, cached on disk."""
-    return _compile(function, fastmath=FASTMATH)
+    """Compile a serial kernel: no GIL, fast-math without NaN assumptions."""
+    return _compile(Kernel, function, fastmath=FASTMATH)
 
 
 def exact(function: Callable[..., Any]) -> Any:
     """Compile a helper whose rounding must not be reassociated (polynomials, compensated sums)."""
-    return _compile(function, fastmath={"contract"})
+    return _compile(Kernel, function, fastmath={"contract"})
 
 
-def _compile(function: Callable[..., Any], **options: Any) -> Any:
-    dispatcher = numba.njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True, **options)(function)
-    if isinstance(dispatcher, Dispatcher):  # it is the plain function under NUMBA_DISABLE_JIT
-        dispatcher._cache = DiskCache(dispatcher)
-    return dispatcher
+def _driver(function: Callable[..., Any], **options: Any) -> Any:
+    return _compile(Runnable, function, **options)
+
+
+def _compile(form: Any, function: Callable[..., Any], **options: Any) -> Any:
+    if config.DISABLE_JIT:
+        return function
+    common = {"nopython": True, "nogil": True, "error_model": "numpy", "boundscheck": None, "no_cfunc_wrapper": True}
+    return form(function, common | options)
 
 
 # --- contexts and entries -------------------------------------------------------------------------------------------
@@ -138,7 +142,7 @@ def _bind_each(typing, context, arguments):
 # --- the drivers ----------------------------------------------------------------------------------------------------
 
 
-@_compile
+@kernel
 def _task(entry, context, n_rows, level, number, out, row):
     """Record of task `number` into row `row` of out: its cells in order, merged as a binary tree on a stack."""
     size = out.shape[1]
@@ -167,7 +171,7 @@ def _task(entry, context, n_rows, level, number, out, row):
         out[row, j] = stack[0, j]
 
 
-@_compile
+@_driver
 def _sweep_serial(entry, context, n_rows, level, first, out):
     for t in range(out.shape[0]):
         _task(entry, context, n_rows, level, first + t, out, t)
@@ -178,12 +182,12 @@ def _sweep_parallel(entry, context, n_rows, level, first, out):
         _task(entry, context, n_rows, level, first + t, out, np.intp(t))  # prange counts in uint64: another signature
 
 
-@_compile
+@kernel
 def _cell(entry, context, n_rows, c, nothing):
     _call_entry(entry, context, c * CELL, min((c + 1) * CELL, n_rows), nothing)
 
 
-@_compile
+@_driver
 def _each_serial(entry, context, n_rows, first, last, nothing):
     for c in range(first, last):
         _cell(entry, context, n_rows, c, nothing)
@@ -194,16 +198,16 @@ def _each_parallel(entry, context, n_rows, first, last, nothing):
         _cell(entry, context, n_rows, np.intp(c), nothing)
 
 
-_sweep_parallel = _compile(_sweep_parallel, parallel=True)
-_each_parallel = _compile(_each_parallel, parallel=True)
+_sweep_parallel = _driver(_sweep_parallel, parallel=True)
+_each_parallel = _driver(_each_parallel, parallel=True)
 
 
-@_compile
+@_driver
 def _store_sweep(context, arguments):
     return _bind_sweep(context, arguments)
 
 
-@_compile
+@_driver
 def _store_each(context, arguments):
     return _bind_each(context, arguments)
 
@@ -245,16 +249,17 @@ def _read_only(value: Any) -> Any:
 def _binder(cell: Any, store: Any, n_tail: int, with_stats: bool) -> Callable[[tuple], tuple[int, np.ndarray]]:
     """Make the function from kernel arguments to (entry, context); it compiles the kernel for new types."""
     known: dict[Any, tuple[int, int]] = {}
+    runnable = cell.runnable
 
     def compiled(arguments: tuple) -> tuple[int, int]:
         kinds = tuple(numba.typeof(argument) for argument in arguments)
         head, tail = kinds[: len(kinds) - n_tail], kinds[len(kinds) - n_tail :]
         signature = (*head, types.intp, types.intp, *tail, *((_STATS,) if with_stats else ()))
-        cell.compile(signature)
-        result = cell.overloads[signature]
+        runnable.compile(signature)
+        result = runnable.overloads[signature]
         if result.signature.return_type != types.none:
             raise TypeError(f"the kernel {cell.__qualname__} must return nothing, not {result.signature.return_type}")
-        target = cell.targetctx
+        target = runnable.targetctx
         words = _HEADER + -(-target.get_abi_sizeof(target.get_value_type(types.Tuple(kinds))) // 8)
         return result.library.get_pointer_to_function(result.fndesc.llvm_func_name), words
 

@@ -114,6 +114,7 @@ def test_optional_packages_are_imported_inside_functions(module):
     allowed = {
         "jit": {"numba"},
         "cache": {"numba"},
+        "compiling": {"numba"},
         "families": {"numba"},
         "commands": {"typer"},
         "commands_select": {"typer"},
