@@ -6,6 +6,9 @@ it cannot write.  Here each compiled signature is one file with a checksum.  Its
 kernel sources of the package and of the versions of what compiles them, its name holds a fingerprint of the function,
 of every function it calls and of every constant it reads.  A file that cannot be read or written is as none: the
 kernel is compiled in memory.  Deleting the folder is always safe.
+
+Each change of a kernel or a version leaves a folder behind: making a new one removes those that no process has used for
+30 days.  The time of a folder's last use is its modification time, which a process renews once.
 """
 
 # Numba's annotations do not know its configuration.
@@ -18,8 +21,10 @@ import functools
 import hashlib
 import os
 import pickle
+import re
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
@@ -33,6 +38,8 @@ from numba.core.caching import _Cache
 from numba.core.compiler import CompileResult
 from numba.core.dispatcher import Dispatcher
 from numba.core.serialize import dumps
+
+UNUSED_DAYS = 30  # after which a folder of another stamp is removed
 
 
 @functools.cache
@@ -67,6 +74,38 @@ def _stamp() -> str:
         if b"jit" in source or name.startswith("families/"):
             digest.update(name.encode() + b"\0" + source)
     return digest.hexdigest()[:16]
+
+
+@functools.cache
+def _touch(folder: Path) -> None:
+    """Note on the folder that it is in use; asked again, do nothing."""
+    with contextlib.suppress(OSError):
+        os.utime(folder)
+
+
+def _make(folder: Path) -> None:
+    """Make the folder, if need be, and then remove its siblings that are out of use."""
+    if folder.is_dir():
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    with contextlib.suppress(OSError):
+        for sibling in os.scandir(folder.parent):
+            if sibling.name != folder.name:
+                _remove_unused(sibling)
+
+
+def _remove_unused(folder: os.DirEntry[str]) -> None:
+    """Remove a folder of compiled kernels that was not used of late; never one that holds anything else."""
+    with contextlib.suppress(OSError):
+        if not re.fullmatch("[0-9a-f]{16}", folder.name) or not folder.is_dir(follow_symlinks=False):
+            return
+        if time.time() - folder.stat(follow_symlinks=False).st_mtime < UNUSED_DAYS * 86400:
+            return
+        files = list(os.scandir(folder))
+        if all(file.is_file(follow_symlinks=False) and file.name.endswith((".nbc", ".tmp")) for file in files):
+            for file in files:
+                os.unlink(file)
+            os.rmdir(folder)
 
 
 def _of_function(function: Any, seen: set[Any]) -> Iterator[str]:
@@ -175,6 +214,7 @@ class DiskCache(_Cache):
             if path is None:
                 return None
             stored = path.read_bytes()
+            _touch(path.parent)
             checksum, payload = stored[:32], stored[32:]
             if hashlib.sha256(payload).digest() != checksum:
                 return None
@@ -193,7 +233,7 @@ class DiskCache(_Cache):
             path = self._path(data.signature.args, data.codegen)
             if path is None:
                 return
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make(path.parent)
             payload = dumps(data._reduce())
             handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
             with os.fdopen(handle, "wb") as file:

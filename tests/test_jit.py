@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import textwrap
+import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -359,3 +360,40 @@ def test_full_disk_is_no_error(user_family):
     cache_folder = user_family / "cache"
     assert finish(start(user_family, "serial", program="full.py", NUMBA_CACHE_DIR=str(cache_folder)))[0] == "6000.0"
     assert [file for file in cache_folder.rglob("*") if file.is_file()] == []
+
+
+def test_new_folder_removes_those_that_nothing_used_for_a_month(user_family):
+    cache = user_family / "cache" / "fastem"
+    files = {
+        "0123456789abcdef": ["a.nbc", "b.tmp"],
+        "00000000000000aa": [],
+        "1123456789abcdef": ["a.nbc"],  # used of late
+        "2123456789abcdef": ["a.nbc", "notes.txt"],
+        "3123456789abcdef": ["a.nbc", "folder.nbc/a.nbc"],
+        "0123456789ABCDEF": ["a.nbc"],
+        "short": ["a.nbc"],
+    }
+    for folder, names in files.items():
+        (cache / folder).mkdir(parents=True)
+        for name in names:
+            (cache / folder / name).parent.mkdir(exist_ok=True)
+            (cache / folder / name).write_text("")
+    elsewhere = user_family / "4123456789abcdef"
+    elsewhere.mkdir()
+    (elsewhere / "a.nbc").write_text("")
+    (cache / elsewhere.name).symlink_to(elsewhere)
+    removed = {"0123456789abcdef", "00000000000000aa"}
+    kept = {path for path in cache.rglob("*") if not removed & set(path.parts)}
+
+    def age(name, days):
+        os.utime(cache / name, (time.time() - days * 86400,) * 2)
+
+    for name in [*files, elsewhere.name]:
+        age(name, 20 if name == "1123456789abcdef" else 40)
+    assert run(user_family, "serial", NUMBA_CACHE_DIR=str(cache.parent))[0] == "6000.0"
+    stamp = next(name for name in os.listdir(cache) if cache / name not in kept)
+    assert {path for path in cache.rglob("*") if stamp not in path.parts} == kept
+
+    age(stamp, 40)
+    assert run(user_family, "serial", NUMBA_CACHE_DIR=str(cache.parent))[1:3] == ["misses", "0"]
+    assert time.time() - (cache / stamp).stat().st_mtime < 86400, "a folder that is read from is in use"
