@@ -8,7 +8,6 @@ each restart stops when a step changes too little.  No family and no source is n
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +16,7 @@ from fastem import accelerate, restarts, threads
 from fastem import stats as grid
 from fastem.draws import Draws
 from fastem.families.base import Family, State
-from fastem.monitor import Callback, Monitor, Settings
+from fastem.monitor import Monitor, Settings
 from fastem.result import FitResult, Run
 
 # start(source, draws) -> parameters of the family
@@ -75,9 +74,7 @@ def run(
     MonotonicityError
         If `settings.certify` is set and the objective falls.
     """
-    few_cells = grid.n_cells(source.n_rows) < CELLS_PER_THREAD * source.n_threads
-    work = source.n_rows * family.layout(source.n_features).size
-    side_by_side = n_init > 1 and few_cells and work > WORK_FOR_A_THREAD
+    side_by_side = n_init > 1 and _small_but_work(source, family)
     runner = source.with_threads(1) if side_by_side else source
     constants = family.constants(source) if constants is None else constants
     runs: list[Run | None] = [None] * n_init
@@ -87,28 +84,19 @@ def run(
         params = start(runner, Draws(seed, number))
         runs[number] = best.offer(run_once(runner, family, params, constants, settings, number, reached))
 
+    def climb(number: int) -> Climb:
+        return Climb(runner, family, start(runner, Draws(seed, number)), constants, settings, number, reached)
+
     def spread(task: Callable[[int], None], n_tasks: int) -> None:
         threads.map_tasks(task, n_tasks, source.n_threads if side_by_side else 1)
 
-    def leg(number: int, before: Run | None, iterations: int) -> Run:
-        params = start(runner, Draws(seed, number)) if before is None else before.params
-        told = _shifted(settings.callback, 0 if before is None else before.n_iter)
-        shorter = replace(settings, max_iter=iterations, callback=told)
-        return run_once(runner, family, params, constants, shorter, number)
-
     with threads.single_threaded_blas():
         if settings.drop_restarts and n_init > 1:
-            runs[:] = [best.offer(run) for run in restarts.race(leg, n_init, settings.max_iter, spread)]
+            runs[:] = [best.offer(run) for run in restarts.race(climb, n_init, settings.max_iter, spread)]
         else:
             spread(restart, n_init)
         if settings.escape is not None:
-            best.run = restarts.split_and_merge(
-                source,
-                family,
-                best.run,
-                constants,
-                lambda params: run_once(source, family, params, constants, settings, best.run.restart),
-            )
+            best.run = _escape(source, family, best.run, constants, settings)
     finished = [run for run in runs if run is not None]
     return FitResult(
         best=best.run,
@@ -117,11 +105,19 @@ def run(
     )
 
 
-def _shifted(callback: Callback | None, done: int) -> Callback | None:
-    """Return a callback that counts on from the iterations done before."""
-    if callback is None or not done:
-        return callback
-    return lambda info: callback(info._replace(iteration=info.iteration + done))
+def _small_but_work(source: Any, family: Family) -> bool:
+    """Tell whether restarts pay side by side, one thread each."""
+    few_cells = grid.n_cells(source.n_rows) < CELLS_PER_THREAD * source.n_threads
+    return few_cells and source.n_rows * family.layout(source.n_features).size > WORK_FOR_A_THREAD
+
+
+def _escape(source: Any, family: Family, run: Run, constants: Any, settings: Settings) -> Run:
+    """Return the run, or one that went on from it to a better maximum."""
+
+    def go_on(params: Any) -> Run:
+        return run_once(source, family, params, constants, settings, run.restart)
+
+    return restarts.split_and_merge(source, family, run, constants, go_on)
 
 
 class _Best:
@@ -160,54 +156,83 @@ def run_once(
         run = family.run_small(source, params, settings, restart, ROUNDING / 2 * float(np.finfo(source.dtype).eps))
         if run is not None:
             return run
-    monitor = Monitor(settings, restart, params)
-    path = accelerate.METHODS[settings.accelerate](family)
-    memo = family.new_memo(source.n_rows)
+    return Climb(source, family, params, constants, settings, restart, reached).until(settings.max_iter)
 
-    def expect(params: Any, previous: Any) -> _EStep:
-        prepared = family.prepare(params, source.dtype, previous)
-        stats = family.stats_of_constants(constants, prepared)
+
+class Climb:
+    """One run of EM, which may pause after any iteration and goes on as if it had not.
+
+    The parameters are those of `run_once`.
+
+    Attributes
+    ----------
+    over : bool
+        Whether the run has ended: it converged, was told to stop or has done all its iterations.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        family: Family,
+        params: Any,
+        constants: Any,
+        settings: Settings,
+        restart: int = 0,
+        reached: float = -np.inf,
+    ) -> None:
+        self.source = source
+        self.family = family
+        self.constants = constants
+        self.reached = reached
+        self.monitor = Monitor(settings, restart, params)
+        self.path = accelerate.METHODS[settings.accelerate](family)
+        self.params = params
+        self.plain: Any = None  # where EM arrived, while an extrapolation from there is to be tried
+        self.last: _EStep | None = None
+        self.over = settings.max_iter == 0
+
+    def until(self, iteration: int) -> Run:
+        """Go on to the end of this iteration, counted from the start, or of the run; return where it stands then."""
+        memo, now = self.family.new_memo(self.source.n_rows), None
+        while not self.over and self.monitor.iteration < iteration:
+            now = self._expect(self.params, now and now.prepared, memo)
+            base = None if self.plain is None else self.last  # what an extrapolation must not fall below
+            if base is not None and not self.path.judge(now.objective >= base.objective):
+                self.params, self.plain, now = self.plain, None, base
+            else:
+                self._advance(now)
+        params = self.params if self.plain is None else self.plain
+        if self.family.final_pass or self.last is None:
+            objective = self._expect(params, None, memo).objective
+        else:
+            objective = self.last.objective
+        return self.monitor.run(params, objective, memo)
+
+    def _expect(self, params: Any, previous: Any, memo: Any) -> _EStep:
+        prepared = self.family.prepare(params, self.source.dtype, previous)
+        stats = self.family.stats_of_constants(self.constants, prepared)
         if stats is None:
-            stats = source.accumulate(family, prepared, memo)
-        return _EStep(params, prepared, stats, family.objective(stats, constants, params))
+            stats = self.source.accumulate(self.family, prepared, memo)
+        return _EStep(params, prepared, stats, self.family.objective(stats, self.constants, params))
 
-    last: _EStep | None = None
-    plain: Any = None  # where EM arrived, while an extrapolation from there is tried
-    stop = settings.max_iter == 0
-    while not stop:
-        now = expect(params, last and last.prepared)
-        if last is not None and plain is not None and not path.judge(now.objective >= last.objective):
-            params, plain = plain, None
-            continue
-        _certify(monitor, family, constants, last, now, source.dtype)
-        stats = _refill(monitor, family, source, now)
+    def _advance(self, now: _EStep) -> None:
+        """Certify an E-step, make the M-step that follows it and choose the parameters of the next."""
+        family, monitor, last = self.family, self.monitor, self.last
+        _certify(monitor, family, self.constants, last, now, self.source.dtype)
+        stats = _refill(monitor, family, self.source, now)
         settled = stats is now.stats
-        step = family.m_step(stats, constants, now.prepared, now.params)
+        step = family.m_step(stats, self.constants, now.prepared, now.params)
         for message in step.notes:
             monitor.note(message)
-        before = State(now.params, last.objective if last else reached)
-        stop = monitor.advance(family.progress(before, State(step.params, now.objective)), step.params, settled)
+        before = State(now.params, last.objective if last else self.reached)
+        self.over = monitor.advance(family.progress(before, State(step.params, now.objective)), step.params, settled)
         leap = None
         if not settled:
-            path.forget()
-        elif not stop:
-            leap = path.propose(now.params, step.params)
-        params, plain = (step.params, None)
-        if leap is not None:
-            params, plain = family.admissible(leap, constants), step.params
-        last = now
-    objective = expect(params, None).objective if family.final_pass or last is None else last.objective
-    return Run(
-        restart=restart,
-        params=params,
-        objective=objective,
-        objectives=np.array(monitor.objectives),
-        n_iter=monitor.iteration,
-        converged=monitor.converged,
-        history=monitor.history,
-        notes=tuple(monitor.notes),
-        memo=memo,
-    )
+            self.path.forget()
+        elif not self.over:
+            leap = self.path.propose(now.params, step.params)
+        self.params, self.plain = (step.params, None) if leap is None else (leap, step.params)
+        self.last = now
 
 
 def _certify(

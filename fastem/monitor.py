@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastem.result import Run
+
 
 class IterationInfo(NamedTuple):
     """What a callback is told after each iteration."""
@@ -153,3 +155,17 @@ class Monitor:
             info = IterationInfo(self.restart, self.iteration, self.objectives[-1], change, params)
             told_to_stop = self.settings.callback(info) is True
         return self.converged or told_to_stop or self.iteration >= self.settings.max_iter
+
+    def run(self, params: Any, objective: float, memo: Any) -> Run:
+        """Return what was watched so far as a run that stands at `params`."""
+        return Run(
+            restart=self.restart,
+            params=params,
+            objective=objective,
+            objectives=np.array(self.objectives),
+            n_iter=self.iteration,
+            converged=self.converged,
+            history=self.history,
+            notes=tuple(self.notes),
+            memo=memo,
+        )

@@ -16,7 +16,7 @@ move is an assignment of responsibilities, cell by cell, so that it serves every
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -29,8 +29,14 @@ PATIENCE = 12.0
 TRIPLES = 5  # moves tried at a maximum before it is left alone
 ENOUGH = 1e-6  # a move must raise the objective by this much, relative to its magnitude and to 1
 
-# leg(number of the restart, where it stands or None, iterations) -> where it stands then
-Leg = Callable[[int, Run | None, int], Run]
+
+class Climb(Protocol):
+    """A run that may pause (`fastem.em.Climb`)."""
+
+    over: bool
+
+    def until(self, iteration: int) -> Run:
+        """Go on to the end of this iteration or of the run; return where it stands then."""
 
 
 def rank(run: Run) -> tuple[float, int]:
@@ -50,13 +56,15 @@ def joined(before: Run | None, after: Run) -> Run:
     )
 
 
-def race(leg: Leg, n_init: int, max_iter: int, spread: Callable[[Callable[[int], None], int], None]) -> list[Run]:
+def race(
+    begin: Callable[[int], Climb], n_init: int, max_iter: int, spread: Callable[[Callable[[int], None], int], None]
+) -> list[Run]:
     """Run restarts in legs and drop the hopeless ones after each.
 
     Parameters
     ----------
-    leg : callable
-        Runs one restart on for some iterations; a run that is shorter than asked has ended.
+    begin : callable
+        Returns the restart of a number at its start; it is called by the thread that runs the first leg.
     n_init : int
         Number of restarts.
     max_iter : int
@@ -67,17 +75,23 @@ def race(leg: Leg, n_init: int, max_iter: int, spread: Callable[[Callable[[int],
     Returns
     -------
     list of Run
-        All restarts, in order; which threads ran them changes nothing.
+        All restarts, in order; which threads ran them changes nothing, and one that was not dropped is as if alone.
     """
+    climbs: dict[int, Climb] = {}
     runs: list[Any] = [None] * n_init
     running, stop = list(range(n_init)), min(FIRST_STOP, max_iter)
     while running:
-        _run_on(leg, runs, running, stop, spread)
+
+        def leg(place: int, running: list[int] = running, stop: int = stop) -> None:
+            number = running[place]
+            if number not in climbs:
+                climbs[number] = begin(number)
+            runs[number] = climbs[number].until(stop)
+
+        spread(leg, len(running))
         leader = max(runs, key=rank)
         runs[:] = [run if run is leader else run._replace(memo=None) for run in runs]
-        running = [number for number in running if runs[number].n_iter == stop and not runs[number].converged]
-        if stop >= max_iter:
-            break
+        running = [number for number in running if not climbs[number].over]
         hopeful = _hopeful([runs[number] for number in running], rank(leader)[0])
         for number, keep in zip(running, hopeful, strict=True):
             if not keep:
@@ -85,16 +99,6 @@ def race(leg: Leg, n_init: int, max_iter: int, spread: Callable[[Callable[[int],
         running = [number for number, keep in zip(running, hopeful, strict=True) if keep]
         stop = min(2 * stop, max_iter)
     return runs
-
-
-def _run_on(leg: Leg, runs: list[Any], running: list[int], stop: int, spread: Callable[..., None]) -> None:
-    """Run some restarts on until they have `stop` iterations."""
-
-    def task(place: int) -> None:
-        before = runs[running[place]]
-        runs[running[place]] = joined(before, leg(running[place], before, stop - (before.n_iter if before else 0)))
-
-    spread(task, len(running))
 
 
 def _hopeful(runs: list[Run], lead: float) -> list[bool]:

@@ -54,6 +54,47 @@ def test_a_race_does_not_depend_on_the_threads():
     np.testing.assert_array_equal(models[0].means_, models[1].means_)
 
 
+@pytest.mark.parametrize("accelerate", [None, "squarem"])
+def test_a_restart_that_wins_a_race_is_as_if_alone(accelerate):
+    X, options = overlapping(), {**OPTIONS, "n_init": 6, "random_state": 1, "accelerate": accelerate}
+    alone, raced = (fastem.GaussianMixture(5, drop_restarts=drop, **options).fit(X) for drop in (False, True))
+    lengths = [len(history) for history in raced.histories_]
+    assert max(lengths) > 2 * restarts.FIRST_STOP, "no restart was ever paused"
+    for cut, whole in zip(raced.histories_, alone.histories_, strict=True):
+        np.testing.assert_array_equal(cut, whole[: len(cut)])
+    np.testing.assert_array_equal(raced.means_, alone.means_)
+    assert (raced.lower_bound_, raced.n_iter_, raced.converged_) == (alone.lower_bound_, alone.n_iter_, True)
+
+
+@pytest.mark.parametrize("iteration", [5, restarts.FIRST_STOP, 2 * restarts.FIRST_STOP])
+def test_a_race_certifies_the_steps_across_its_stops(iteration, monkeypatch):
+    right = em.Climb._advance
+
+    def wrong(self, now):
+        right(self, now)
+        if (self.monitor.restart, self.monitor.iteration) == (0, iteration):
+            self.params = self.params._replace(means=self.params.means + 1.0)
+
+    monkeypatch.setattr(em.Climb, "_advance", wrong)
+    model = fastem.GaussianMixture(
+        5, n_init=4, drop_restarts=True, certify=True, random_state=1, **{**OPTIONS, "tol": 0.0}
+    )
+    with pytest.raises(fastem.MonotonicityError, match=f"at iteration {iteration + 1} of restart 0"):
+        model.fit(overlapping())
+
+
+def test_a_callback_ends_a_restart_at_a_stop_of_the_race():
+    told = []
+
+    def callback(info):
+        told.append(info)
+        return info.restart == 2 and info.iteration == restarts.FIRST_STOP
+
+    options = {**OPTIONS, "n_init": 4, "random_state": 1, "callback": callback}
+    fastem.GaussianMixture(5, drop_restarts=True, **options).fit(overlapping())
+    assert max(info.iteration for info in told if info.restart == 2) == restarts.FIRST_STOP
+
+
 def test_the_traces_of_a_race_are_whole():
     X, told = overlapping(), []
     model = fastem.GaussianMixture(
