@@ -296,6 +296,30 @@ def test_rescue_moves_a_dead_component_to_an_incomplete_row():
     assert sorted(model.weights_) == pytest.approx([40 / 340, 300 / 340], abs=0.01)
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("observed", [2, 4, 10])
+def test_worst_explained_rows_are_judged_by_what_was_observed_of_them(observed, weighted):
+    rng = np.random.default_rng(observed)
+    n, d = 6000, 10
+    units = 10.0 ** rng.integers(-4, 5, size=d)  # in other units a feature counts the same
+    X = rng.normal(size=(n, d))
+    X[rng.random(n) < 0.5, observed:] = np.nan  # half of the rows are complete, and less likely for that
+    odd = np.arange(5, n, n // 20)
+    X[odd, :observed] = rng.choice([-5.0, 5.0], (len(odd), observed))
+    X[odd, observed:] = np.nan
+    w = np.ones(n) if weighted else np.empty(0)
+    X[0], X[1] = 100.0, np.nan  # a row of weight 0, and one of which nothing is known
+    w[:1] = 0.0
+    if not weighted:
+        X[0] = np.nan
+    family = GaussianFamily(1, covariance_type="diag").for_missing()
+    prepared = family.prepare(family.blank_params(np.zeros((1, d)), units**2), np.dtype(np.float64))
+    rows = MemorySource(X * units, w, n_threads=1).extreme_rows(family, prepared, len(odd))
+    assert np.mean(np.isin(rows.indices, odd)) >= 0.95
+    two = MemorySource(X * units, w, n_threads=2).extreme_rows(family, prepared, len(odd))
+    np.testing.assert_array_equal(rows.indices, two.indices)
+
+
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("covariance_type", TYPES)
 def test_conditional_mean_is_that_of_condition(covariance_type, dtype):

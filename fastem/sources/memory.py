@@ -141,16 +141,45 @@ class MemorySource:
         return self.take(draws.distinct(self.n_rows, m))
 
     def extreme_rows(self, family: Any, prepared: Any, m: int) -> Rows:
-        """Return the m rows that the family explains worst, worst first."""
+        """Return the m rows that the family explains worst, worst first; missing values (NaN) count neither way."""
         badness = np.empty(self.n_rows)
 
         def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
             badness[rows] = family.badness(X, self.weights_of(rows), prepared, n_threads)
 
         self.each_block(block)
+        if family.allow_nan and self.has_nan:
+            badness = self._beside_the_observed(badness)
         worst = np.argsort(-badness, kind="stable")[:m] if m > 1 else np.array([np.argmax(badness)])
         weights = self.sample_weight[worst].astype(np.float64) if self.sample_weight.size else np.ones(len(worst))
         return Rows(worst, self.take(worst), weights)
+
+    def _beside_the_observed(self, badness: np.ndarray) -> np.ndarray:
+        """Return by how much badness (n,) exceeds what is usual for the features observed in each row, standardised.
+
+        A log-density is the lower the more features it is of.  What is usual is a sum over a row's observed features,
+        fitted to all rows by least squares; the scatter about it grows with the square root of their number.
+        """
+        d = self.n_features
+
+        def normal_equations(X: np.ndarray, rows: slice) -> np.ndarray:
+            finite = np.isfinite(badness[rows])
+            seen, w = (~np.isnan(X[finite])).astype(np.float64), self.weights_of(rows)
+            weighted = seen * w[finite, None] if w.size else seen
+            return np.concatenate([(weighted.T @ seen).ravel(), badness[rows][finite] @ weighted])
+
+        total = self.fold(normal_equations, d * d + d)
+        usual = np.linalg.lstsq(total[: d * d].reshape(d, d), total[d * d :], rcond=None)[0]
+        standardised = np.full(self.n_rows, -np.inf)  # a row without any value stays there
+
+        def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
+            seen = ~np.isnan(X)
+            m = seen.sum(axis=1)
+            some = m > 0
+            standardised[rows][some] = (badness[rows][some] - seen[some] @ usual) / np.sqrt(m[some])
+
+        self.each_block(block)
+        return standardised
 
 
 class SparseSource(MemorySource):
