@@ -1,4 +1,4 @@
-"""Register tiles written as LLVM vectors: the two inner loops that LLVM's vectoriser cannot arrange.
+"""Register tiles written as LLVM vectors: the inner loops that LLVM's vectoriser cannot arrange.
 
 It vectorises innermost loops only.  A triangular product then keeps its running sums in memory (4 loads and 4 stores
 for 16 multiply-adds), and a tile of sums over rows ends in 16 separate horizontal sums.  Here 4 outputs x `n_vectors`
@@ -11,6 +11,7 @@ is sized by the machine that compiles: 32 vectors of 64 bytes with AVX-512, othe
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from llvmlite import ir
@@ -18,7 +19,7 @@ from numba.core import cgutils, types
 from numba.extending import intrinsic
 
 from fastem.families.math import STRIDE
-from fastem.families.vectors import MACHINE, WORD, Code, data_of, procedure
+from fastem.families.vectors import MACHINE, WORD, Code, data_of, passed, procedure
 
 
 def vectors_of_rows() -> int:
@@ -199,145 +200,108 @@ def add_outer_tile(typingcontext, rows, Z, i, j, out, width, at, mirrored):
     return types.void(integer, Z, integer, integer, out, integer, integer, integer), generate
 
 
-def _density(scaled: bool) -> Any:
-    """Code generation of `diagonal_density` (each feature has its scale) and `round_density` (all the same one)."""
+def _density(scaled: bool, kept: bool) -> Any:
+    """Code generation of the densities below: `scaled`, each feature has its scale; `kept`, distances are written."""
+    n_components = 4 if MACHINE.many else 2
+
+    def build(builder: Any, arguments: Any, real: Any) -> None:
+        rows, d, k, XT, means, *rest = arguments
+        scales = rest.pop(0) if scaled or kept else None
+        offsets, *rest = rest
+        distances = rest.pop(0) if kept else None
+        log_joint, best = rest
+        code = Code(builder, real)
+        n = vectors_of_rows()
+        squares, top = code.zeros(n_components * n), code.zeros(n)
+        zero = code.word(0)
+        minus_half, nothing = (ir.Constant(code.vector, [value] * code.lanes) for value in (-0.5, -math.inf))
+
+        def tile(r: Any, c: Any, count: int) -> None:
+            """Evaluate components c..c + count for n vectors of rows from r."""
+            code.clear(squares)
+            with code.loop(zero, d) as (j, _):
+                source = builder.add(builder.mul(j, code.word(STRIDE)), r)
+                x = [code.load(XT, code.plus(source, v * code.lanes)) for v in range(n)]
+                for i in range(count):
+                    own = builder.add(builder.mul(code.plus(c, i), d), j)
+                    centre = code.number_at(means, own)
+                    factor = code.number_at(scales, own) if scaled else None
+                    for slot, value in zip(squares[i * n :], x, strict=False):
+                        y = builder.fsub(value, centre)
+                        y = builder.fmul(y, factor) if scaled else y
+                        builder.store(code.fma(y, y, builder.load(slot)), slot)
+            for i in range(count):
+                component = code.plus(c, i)
+                offset = builder.load(code.at(offsets, component))
+                offset = code.splat(offset if real == ir.DoubleType() else builder.fptrunc(offset, real))
+                for v in range(n):
+                    place = builder.add(builder.mul(component, code.word(STRIDE)), code.plus(r, v * code.lanes))
+                    square = builder.load(squares[i * n + v])
+                    if kept:
+                        code.store(square, distances, place)
+                        factor = code.number_at(scales, component)
+                        square = builder.fmul(factor, builder.fmul(factor, square))
+                    value, old = code.fma(minus_half, square, offset), builder.load(top[v])
+                    code.store(value, log_joint, place)
+                    builder.store(builder.select(builder.fcmp_ordered(">", value, old), value, old), top[v])
+
+        whole = builder.and_(k, code.word(-n_components))
+        with code.loop(zero, rows, n * code.lanes) as (r, _):
+            for slot in top:
+                builder.store(nothing, slot)
+            with code.loop(zero, whole, n_components) as (c, _):
+                tile(r, c, n_components)
+            with code.loop(whole, k) as (c, _):
+                tile(r, c, 1)
+            for v, slot in enumerate(top):
+                code.store(builder.load(slot), best, code.plus(r, v * code.lanes))
 
     def typing(number: Any, arguments: tuple) -> Any:
         def generate(context, builder, signature, args):
             real = context.get_value_type(number)
-
-            def build(builder, arguments):
-                rows, d, XT, mean, scale, offset, distance, log_joint, best = arguments
-                code = Code(builder, real)
-                n = vectors_of_rows()
-                squares = code.zeros(n)
-                zero = code.word(0)
-                with code.loop(zero, rows, n * code.lanes) as (r, _):
-                    code.clear(squares)
-                    with code.loop(zero, d) as (j, _):
-                        centre = code.number_at(mean, j)
-                        factor = code.number_at(scale, j) if scaled else None
-                        source = builder.add(builder.mul(j, code.word(STRIDE)), r)
-                        for v in range(n):
-                            y = builder.fsub(code.load(XT, code.plus(source, v * code.lanes)), centre)
-                            y = builder.fmul(y, factor) if scaled else y
-                            builder.store(code.fma(y, y, builder.load(squares[v])), squares[v])
-                    minus_half = ir.Constant(code.vector, [-0.5] * code.lanes)
-                    for v in range(n):
-                        place = code.plus(r, v * code.lanes)
-                        square = builder.load(squares[v])
-                        if not scaled:
-                            code.store(square, distance, place)
-                            factor = code.number_at(scale, zero)
-                            square = builder.fmul(factor, builder.fmul(factor, square))
-                        value = code.fma(minus_half, square, code.splat(offset))
-                        code.store(value, log_joint, place)
-                        old = code.load(best, place)
-                        code.store(builder.select(builder.fcmp_ordered(">", value, old), value, old), best, place)
-
-            pointer = real.as_pointer()
-            kinds = [WORD, WORD, pointer, pointer, pointer, real, pointer, pointer, pointer]
-            name = f"fastem.{'diagonal' if scaled else 'round'}.{number}"
-            defined = procedure(builder, name, kinds, build)
-            values = [
-                data_of(context, builder, kind, value) if isinstance(kind, types.Array) else value
-                for kind, value in zip(signature.args, args, strict=True)
-            ]
-            builder.call(defined, values)
+            kinds = [context.get_value_type(kind.dtype).as_pointer() for kind in arguments]
+            name = f"fastem.{'diagonal' if scaled else 'round' if kept else 'plain'}.{number}"
+            defined = procedure(builder, name, [WORD] * 3 + kinds, lambda b, values: build(b, values, real))
+            builder.call(defined, passed(context, builder, signature, args))
             return context.get_dummy_value()
 
-        _, _, XT, mean, scale, _, distance, log_joint, best = arguments
-        return types.void(types.intp, types.intp, XT, mean, scale, number, distance, log_joint, best), generate
+        return types.void(types.intp, types.intp, types.intp, *arguments), generate
 
     return typing
 
 
-@intrinsic
-def diagonal_density(typingcontext, rows, d, XT, mean, scale, offset, distance, log_joint, best):
-    """Write offset - sum_j ((x_j - mean_j) scale_j)^2 / 2 to `log_joint`, and raise `best` to it; no `distance`."""
-    return _density(True)(XT.dtype, (rows, d, XT, mean, scale, offset, distance, log_joint, best))
+_diagonal, _round, _plain = _density(True, False), _density(False, True), _density(False, False)
 
 
 @intrinsic
-def round_density(typingcontext, rows, d, XT, mean, scale, offset, distance, log_joint, best):
-    """Write distance = |x - mean|^2, offset - scale[0]^2 distance / 2 to `log_joint`, and raise `best` to it."""
-    return _density(False)(XT.dtype, (rows, d, XT, mean, scale, offset, distance, log_joint, best))
+def diagonal_density(typingcontext, rows, d, k, XT, means, scales, offsets, log_joint, best):
+    """Write log-densities of all components of a block, and the largest of each row.
 
-
-@intrinsic
-def add_moments(typingcontext, rows, d, XT, mean, resp, out, sums, squares):
-    """Add sum_r resp_r (x_rj - mean_j) to ``out[sums + j]``, and of its square to ``out[squares + j]``.
+    offset_c - sum_j ((x_j - mean_cj) scale_cj)^2 / 2.
 
     Parameters
     ----------
-    rows, d : int
-        A multiple of the lanes of a vector; features.
-    XT : array (d, STRIDE)
+    rows, d, k : int
+        Rows of the block, a multiple of `math.LANES`; features; components.
+    XT : array (>= d, STRIDE)
         Rows as columns.
-    mean, resp : arrays (d,), (STRIDE,)
-        Centre; weight of each row.
-    out : float64 array
-        The moments.  # OUT
-    sums, squares : int
-        Where they begin; a negative `squares` asks for none.
+    means, scales : arrays (k, d)
+        Centres, and what each feature is multiplied by.
+    offsets : float64 array (k,)
+        The log-densities at the centres.
+    log_joint, best : arrays (k, STRIDE), (STRIDE,)
+        Results.  # OUT
     """
-    number = XT.dtype
+    return _diagonal(XT.dtype, (XT, means, scales, offsets, log_joint, best))
 
-    def generate(context, builder, signature, args):
-        real = context.get_value_type(number)
-        pointer = real.as_pointer()
 
-        def procedure_for(with_squares):
-            def build(builder, arguments):
-                rows, d, XT, mean, resp, out, sums, squares = arguments
-                code = Code(builder, real)
-                zero = code.word(0)
-                whole = builder.and_(d, code.word(-4))
+@intrinsic
+def round_density(typingcontext, rows, d, k, XT, means, scales, offsets, distances, log_joint, best):
+    """Do the same with scales (k,), one for all features, and write |x - mean|^2 to `distances` (k, STRIDE)."""
+    return _round(XT.dtype, (XT, means, scales, offsets, distances, log_joint, best))
 
-                def features(j, count):
-                    slots = code.zeros(2 * count if with_squares else count)
-                    code.clear(slots)
-                    centres = [code.number_at(mean, code.plus(j, a)) for a in range(count)]
-                    first = builder.mul(j, code.word(STRIDE))
-                    with code.loop(zero, rows, code.lanes) as (r, _):
-                        weight = code.load(resp, r)
-                        for a in range(count):
-                            x = code.load(XT, builder.add(code.plus(first, a * STRIDE), r))
-                            x = builder.fsub(x, centres[a])
-                            if with_squares:
-                                w = builder.fmul(weight, x)
-                                builder.store(builder.fadd(builder.load(slots[a]), w), slots[a])
-                                builder.store(code.fma(w, x, builder.load(slots[count + a])), slots[count + a])
-                            else:
-                                builder.store(code.fma(weight, x, builder.load(slots[a])), slots[a])
-                    totals = code.sums([builder.load(slot) for slot in slots])
-                    for part, base in enumerate((sums, squares) if with_squares else (sums,)):
-                        at = builder.add(base, j)
-                        if count == 4:
-                            code.add_quad(totals, [4 * part + a for a in range(4)], out, at)
-                        else:
-                            code.add_one(totals, part, out, at)
 
-                with code.loop(zero, whole, 4) as (j, _):
-                    features(j, 4)
-                with code.loop(whole, d) as (j, _):
-                    features(j, 1)
-
-            kinds = [WORD, WORD, pointer, pointer, pointer, ir.DoubleType().as_pointer(), WORD, WORD]
-            return procedure(builder, f"fastem.moments{'2' if with_squares else '1'}.{number}", kinds, build)
-
-        values = [
-            data_of(context, builder, kind, value) if isinstance(kind, types.Array) else value
-            for kind, value in zip(signature.args, args, strict=True)
-        ]
-        with_squares, without = procedure_for(True), procedure_for(False)
-        wanted = builder.icmp_signed(">=", args[-1], ir.Constant(WORD, 0))
-        with builder.if_else(wanted) as (yes, no):
-            with yes:
-                builder.call(with_squares, values)
-            with no:
-                builder.call(without, values)
-        return context.get_dummy_value()
-
-    integer = types.intp
-    return types.void(integer, integer, XT, mean, resp, out, integer, integer), generate
+@intrinsic
+def plain_density(typingcontext, rows, d, k, XT, means, offsets, log_joint, best):
+    """Do the same without scales: offset_c - |x - mean_c|^2 / 2."""
+    return _plain(XT.dtype, (XT, means, offsets, log_joint, best))

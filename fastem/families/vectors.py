@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
 from llvmlite import ir
-from numba.core import cgutils
+from numba.core import cgutils, types
 
 WORD = ir.IntType(64)
 
@@ -128,6 +128,13 @@ class Code:
         target = self.builder.bitcast(self.at(out, at), quad.as_pointer())
         self.builder.store(self.builder.fadd(self.builder.load(target, align=8), four), target, align=8)
 
+    def add_wide(self, vector: Any, out: Any, at: Any) -> None:
+        """Add a vector, as float64, to ``out[at : at + lanes]``."""
+        wide = ir.VectorType(ir.DoubleType(), self.lanes)
+        vector = vector if self.number == ir.DoubleType() else self.builder.fpext(vector, wide)
+        target = self.builder.bitcast(self.at(out, at), wide.as_pointer())
+        self.builder.store(self.builder.fadd(self.builder.load(target, align=8), vector), target, align=8)
+
     def add_one(self, totals: list[Any], place: int, out: Any, at: Any) -> None:
         """Add one total to ``out[at]``."""
         one = self.lane(totals, place)
@@ -160,3 +167,11 @@ def procedure(builder: ir.IRBuilder, name: str, kinds: list[ir.Type], build: Any
 def data_of(context: Any, builder: ir.IRBuilder, kind: Any, value: Any) -> Any:
     """Return the pointer to an array's first number."""
     return context.make_array(kind)(context, builder, value).data
+
+
+def passed(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> list[Any]:
+    """Return what a procedure is given for Numba's arguments: pointers for arrays, other values as they are."""
+    return [
+        data_of(context, builder, kind, value) if isinstance(kind, types.Array) else value
+        for kind, value in zip(signature.args, args, strict=True)
+    ]
