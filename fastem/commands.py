@@ -144,7 +144,7 @@ def fit(
         with report.progress(n_runs, estimator.max_iter, shown=not quiet) as callback:
             estimator.set_params(callback=callback)
             start = time.perf_counter()
-            models.warmup(model, [getattr(estimator, "covariance_type", "")], X.dtype)
+            models.warmup(model, [getattr(estimator, "covariance_type", "")], X)
             ready = time.perf_counter()
             estimator.fit(X)
             seconds = Seconds(ready - start, time.perf_counter() - ready)

@@ -128,10 +128,11 @@ def name_of(model: Any) -> ModelName:
     raise CommandError(f"the command line does not know models of class {type(model).__name__}.")
 
 
-def warmup(name: ModelName, covariances: list[str], dtype: np.dtype) -> None:
-    """Compile the kernels of a model: seconds on the first use ever, which are not the fit's."""
+def warmup(name: ModelName, covariances: list[str], X: np.ndarray) -> None:
+    """Compile the kernels of a model for such rows: seconds on the first use ever, which are not the fit's."""
     for family in KINDS[name].kernels:
-        fastem.warmup([family + kind for kind in covariances] if family.endswith("-") else [family], [dtype])
+        names = [family + kind for kind in covariances] if family.endswith("-") else [family]
+        fastem.warmup(names, [X.dtype], [min(X.shape[1], 64)])
 
 
 def n_components(model: Any) -> int:

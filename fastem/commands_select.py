@@ -98,7 +98,7 @@ def select(
     X = table.X if scaling is None else scaling.apply(table.X)
 
     with report.sentences(quiet):
-        models.warmup(model, kinds, X.dtype)
+        models.warmup(model, kinds, X)
         start = time.perf_counter()
         with _progress(shown=not quiet) as progress:
             found = fastem.select(

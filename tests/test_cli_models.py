@@ -206,7 +206,7 @@ import numpy as np
 from fastem import commands_models as models
 name, X = models.ModelName({name!r}), np.load("t.npy")
 model = models.estimator(name, 2, n_init=1, random_state=0)
-models.warmup(name, [getattr(model, "covariance_type", "")], X.dtype)
+models.warmup(name, [getattr(model, "covariance_type", "")], X)
 late = []
 if "numba" in sys.modules:
     from fastem.cache import DiskCache

@@ -116,7 +116,7 @@ def test_a_row_with_missing_values_has_the_density_of_what_is_seen(name):
 
 @pytest.mark.parametrize("name", ["bernoulli", "poisson"])
 def test_several_panels_of_features_of_which_some_are_complete(name):
-    family = families.make(name, 5)
+    family = families.make(name, 5).for_missing()
     params = family.example_params(150, Draws(0))
     X = family.sample(params, 300, Draws(1))[0]
     X[:, 70:90] = holes(X[:, 70:90], 0.5)

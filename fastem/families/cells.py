@@ -49,7 +49,12 @@ class Expected(NamedTuple):
 
 
 def accumulator(log_joint_block: Any, moments_block: Any, room: Any) -> Sweep:
-    """Make the sweep that adds up a family's statistics.
+    """Make the sweep that adds up a family's statistics; see `cell` for the parameters."""
+    return sweep(cell(log_joint_block, moments_block, room))
+
+
+def cell(log_joint_block: Any, moments_block: Any, room: Any) -> Any:
+    """Make the kernel that adds up a family's statistics over the rows of a cell.
 
     Parameters
     ----------
@@ -86,11 +91,11 @@ def accumulator(log_joint_block: Any, moments_block: Any, room: Any) -> Sweep:
             stats[0] += finish_rows(rows, wb, best, total)
             moments_block(rows, XT, prepared, work, share, total, heavy, stats)
 
-    return sweep(accumulate)
+    return accumulate
 
 
 def expectation(log_joint_block: Any, room: Any) -> Sweep:
-    """Make the driver of the E-step alone, which fills an `Expected`; see `accumulator` for the parameters."""
+    """Make the driver of the E-step alone, which fills an `Expected`; see `cell` for the parameters."""
 
     @kernel
     def expect(X, prepared, start, stop, out):

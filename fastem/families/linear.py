@@ -8,7 +8,8 @@ for all components, is left to the family.  For a block of rows both steps are t
     log_joint = log_weights + slope (X - o)' + level seen',      sums = R (X - o),      observed = R seen,
 
 which the kernels below take in tiles of 4 components by 4 features; where nothing is missing in a panel of features,
-`seen` is not needed.
+`seen` is not needed.  Complete rows of many features are not transposed into columns for it, but read as they lie
+(`wide`): log-densities are then the same to rounding.
 
 Missing values are ignorable (missing at random): they contribute nothing to the density of their row, and a mean is
 taken over the weight that its component has in the rows where the feature is observed.
@@ -18,14 +19,16 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from fastem import threads
 from fastem.families.base import Family
-from fastem.families.cells import accumulator, expectation, only_log_joint
-from fastem.jit import kernel
+from fastem.families.cells import cell, expectation, only_log_joint
+from fastem.families.math import STRIDE, finish_rows, fix_labels, load_weights, padded, settle, shares
+from fastem.families.wide import LEAST_FEATURES, add_rows, multiply_rows
+from fastem.jit import kernel, sweep
 from fastem.stats import Layout
 
 # A component or a feature of it with less weight than this keeps its parameters (10 eps, as for Gaussians).
@@ -33,6 +36,8 @@ DEAD = 10 * np.finfo(np.float64).eps
 # A probability or rate of 0 counts as this in logarithms: finite, so that 0 log 0 = 0, and far below any rounding of a
 # responsibility, but not so far that float32 loses digits to it.
 NEVER = 1e-30
+# Bytes of a block of rows that is read twice.
+BLOCK_BYTES = 2**18
 # Features that are looked at together, a multiple of 4: with missing values they are written down twice.
 PANEL = 64
 # Rounding error of a sum, in units of the machine epsilon times the sum of the terms' magnitudes.
@@ -255,7 +260,58 @@ def _room(prepared):
     return dp, 2 * min(PANEL, dp)
 
 
-accumulate = accumulator(_log_joint_block, _moments_block, _room)
+_narrow = cell(_log_joint_block, _moments_block, _room)
+
+
+@kernel
+def _block_of_rows(d, itemsize):
+    """Rows of a block that is read twice: what stays in a second-level cache of 1 MiB, beside much else."""
+    return min(256, max(16, BLOCK_BYTES // (d * itemsize) // 4 * 4))
+
+
+@kernel
+def _wide(X, w, labels, prepared, start, stop, stats):
+    """Do the work of `_narrow` without transposing rows, of which none may lack a value.
+
+    Of rows so far that products with them overflow, the heaviest component gets all.
+    """
+    k, d = prepared.log_weights.shape[0], X.shape[1]
+    space = np.zeros((k + 4, STRIDE), X.dtype)
+    share, best, total, wb, state = space[:k], space[-4], space[-3], space[-2], space[-1]
+    heavy, nothing = np.zeros(k), space[:0]
+    constant = prepared.log_weights.copy()
+    for c in range(k):
+        for panel in range(prepared.levels.shape[1]):
+            constant[c] += prepared.levels[c, panel]
+    size = _block_of_rows(d, X.itemsize)
+    for first in range(start, stop, size):
+        m = min(size, stop - first)
+        rows = padded(m)
+        load_weights(w, first, m, rows, wb)
+        for again in range(2):
+            multiply_rows(X, first, m, prepared.origin, prepared.coefficients, share)
+            for c in range(k):
+                own = X.dtype.type(constant[c])
+                for r in range(m):
+                    share[c, r] += own
+                for r in range(m, rows):
+                    share[c, r] = 0
+            highest(rows, share, best)
+            fix_labels(labels, first, m, share, best)
+            if shares(rows, prepared.negligible, share, best, total, heavy) == 0 and again == 0:
+                break
+            if not settle(again, m, labels, first, prepared.log_weights, nothing, share, best, total, heavy, state):
+                break
+        stats[0] += finish_rows(rows, wb, best, total)
+        weigh(rows, share, total, stats)
+        add_rows(X, first, m, prepared.origin, share, stats, 1 + k)
+    for c in range(k):
+        first = 1 + k + k * d + c * d
+        for j in range(d):
+            stats[first + j] += stats[1 + c]
+
+
+narrow, wide = sweep(_narrow), sweep(_wide)
 expect = expectation(_log_joint_block, _room)
 log_joint = only_log_joint(expect)
 
@@ -317,6 +373,13 @@ class DiscreteFamily(Family):
 class LinearFamily(DiscreteFamily):
     """A mixture with a log-density that is linear in the row."""
 
+    complete = True  # no row lacks a value
+
+    def for_missing(self) -> Self:
+        other = copy.copy(self)
+        other.complete = False
+        return other
+
     @abstractmethod
     def origin(self, params: Any) -> np.ndarray:
         """Point (d,) that rows are taken relative to; the same whatever the rows' dtype."""
@@ -342,10 +405,11 @@ class LinearFamily(DiscreteFamily):
 
     def accumulate(self, X, w, labels, prepared: LinearPrepared, stats: np.ndarray) -> None:
         record = np.empty((1, stats.size))
-        accumulate.serial(X, w, labels, prepared, 0, 0, record)
+        self.sweep(X, w, labels, prepared, 0, record, 1)
         stats += record[0]
 
     def sweep(self, X, w, labels, prepared: LinearPrepared, level, out, n_threads, memo: Any = None) -> None:
+        accumulate = wide if self.complete and X.shape[1] >= LEAST_FEATURES else narrow
         threads.run_sweep(accumulate, (X, w, labels, prepared), level, out, n_threads)
 
     def means(self, stats: LinearStats, prepared: LinearPrepared, previous: np.ndarray) -> np.ndarray:

@@ -78,6 +78,14 @@ class Code:
         kind = ir.FunctionType(self.vector, [self.vector] * 3)
         return self.builder.call(cgutils.get_or_insert_function(self.builder.module, kind, name), [a, b, c])
 
+    def fetch(self, base: Any, index: Any) -> None:
+        """Ask for the cache line of ``base[index]``, which need not exist."""
+        pointer = self.builder.bitcast(self.at(base, index), ir.IntType(8).as_pointer())
+        flag = ir.IntType(32)
+        kind = ir.FunctionType(ir.VoidType(), [pointer.type, flag, flag, flag])
+        function = cgutils.get_or_insert_function(self.builder.module, kind, "llvm.prefetch.p0")
+        self.builder.call(function, [pointer, flag(0), flag(3), flag(1)])
+
     def zeros(self, count: int) -> list[Any]:
         slots = [cgutils.alloca_once(self.builder, self.vector) for _ in range(count)]
         self.clear(slots)
