@@ -219,7 +219,7 @@ def em_step(
     Parameters
     ----------
     X : array (n, d)
-        Rows, float32 or float64.
+        Rows, float32 or float64; NaN is a missing value.
     weights : array (k,)
         Mixing proportions.
     means, precisions_cholesky, covariance_type
@@ -239,7 +239,7 @@ def em_step(
     Raises
     ------
     ValueError
-        If shapes do not match, a value is not finite, or the type is unknown.
+        If shapes do not match, a value is infinite (beside X also NaN), or the type is unknown.
 
     Examples
     --------
@@ -249,12 +249,13 @@ def em_step(
     >>> step.means, step.covariances, round(step.log_likelihood, 6)
     (array([[1.]]), array([[1.]]), -3.087877)
     """
-    X = validate.rows(X)
+    X = validate.rows(X, allow_nan=True)
     means = validate.rows(means, "means", np.float64, X.shape[1])
     weights = validate.proportions(weights, (len(means),), "weights")
     family = _gaussian(len(means), covariance_type, reg_covar)
     params = _params(family, weights, means, precisions_cholesky)
     source = MemorySource(X, validate.weights(sample_weight, len(X), X.dtype), n_threads=threads.resolve(n_threads))
+    family = family.for_missing() if source.has_nan else family
     prepared = family.prepare(params, X.dtype)
     stats = source.accumulate(family, prepared)
     after = family.m_step(stats, family.constants(source), prepared, params).params

@@ -130,14 +130,15 @@ def fit(
     if plot is not None:
         _check_plot(model)
     source = open_table(path, header=header)
-    table = read_table(source, None if columns is None else split_names(columns))
-    _check_size(model, k, table, path)
-    scaling = models.scaling_of(table.X) if scale else None
-    X = table.X if scaling is None else scaling.apply(table.X)
     estimator = models.estimator(
         model, k, covariance_type=covariance and covariance.value, n_factors=factors, n_init=n_init, max_iter=max_iter,
         tol=tol, random_state=seed, n_threads=threads,
     )  # fmt: skip
+    chosen = None if columns is None else split_names(columns)
+    table = read_table(source, chosen, allow_nan=models.takes_missing(estimator))
+    _check_size(model, k, table, path)
+    scaling = models.scaling_of(table.X) if scale else None
+    X = table.X if scaling is None else scaling.apply(table.X)
 
     with report.sentences(quiet):
         n_runs = getattr(estimator, "n_init", 1)
@@ -332,7 +333,11 @@ def _score_summary(
             "highest": float(log_density.max()),
         },
         "least_probable": [
-            {"row": int(i) + 1, "log_density": float(log_density[i]), "values": shown.tolist()}
-            for i, shown in zip(rows, values, strict=True)
+            {
+                "row": int(i) + 1,
+                "log_density": float(log_density[i]),
+                "values": [None if v != v else v for v in shown.tolist()],
+            }
+            for i, shown in zip(rows, np.where(np.isnan(values), None, values), strict=True)
         ],
     }

@@ -118,6 +118,11 @@ def estimator(name: ModelName, k: int, **options: Any) -> Any:
     return model.set_params(**{key: value for key, value in options.items() if value is not None and key in known})
 
 
+def takes_missing(model: Any) -> bool:
+    """Tell whether NaN is a missing value to an estimator."""
+    return bool(model.__sklearn_tags__().input_tags.allow_nan)
+
+
 def name_of(model: Any) -> ModelName:
     """Return what the command line calls a model."""
     for name, kind in KINDS.items():
@@ -143,9 +148,13 @@ def n_components(model: Any) -> int:
 
 
 def scaling_of(X: np.ndarray) -> Scaling:
-    """Return what gives every column mean 0 and variance 1."""
-    shift = X.mean(axis=0, dtype=np.float64)
-    scale = np.array([np.sqrt(np.mean((X[:, j].astype(np.float64) - shift[j]) ** 2)) for j in range(X.shape[1])])
+    """Return what gives every column mean 0 and variance 1; missing values (NaN) are left out."""
+    shift, scale = np.zeros(X.shape[1]), np.zeros(X.shape[1])
+    for j, column in enumerate(X.T):
+        seen = column[~np.isnan(column)].astype(np.float64)
+        if seen.size:
+            shift[j] = seen.mean()
+            scale[j] = np.sqrt(np.mean((seen - shift[j]) ** 2))
     # A constant column comes out as rounding error, which must not be blown up to unit variance.
     scale[scale <= 1e-12 * np.abs(shift)] = 1.0
     scale[scale == 0.0] = 1.0
@@ -177,7 +186,10 @@ def sizes(columns: dict[str, np.ndarray], k: int) -> list[int] | None:
 def log_density(saved: Saved, X: np.ndarray) -> np.ndarray:
     """Log-density of rows in the units of the file: a scaled model's is per unit of the scaled columns."""
     values = np.asarray(saved.model.score_samples(X), dtype=np.float64)
-    return values if saved.scaling is None else values - np.log(saved.scaling.scale).sum()
+    if saved.scaling is None:
+        return values
+    logs = np.log(saved.scaling.scale)
+    return values - (~np.isnan(X) @ logs if np.isnan(X.sum()) else logs.sum())
 
 
 def save(saved: Saved, path: Path) -> None:
@@ -214,7 +226,7 @@ def load(path: Path, threads: int | None) -> Saved:
 def rows_for(saved: Saved, model: Path, path: Path, header: bool | None) -> Table:
     """Read the columns that a model was fitted to, and scale them as it was fitted."""
     source = open_table(path, header=header)
-    table = read_table(source, _columns_for(saved, model, source))
+    table = read_table(source, _columns_for(saved, model, source), allow_nan=takes_missing(saved.model))
     return table if saved.scaling is None else table._replace(X=saved.scaling.apply(table.X))
 
 

@@ -93,7 +93,9 @@ def select(
     if plot is not None and importlib.util.find_spec("matplotlib") is None:
         raise CommandError('--plot needs matplotlib: pip install "fastem[plot]".')
     source = open_table(path, header=header)
-    table = read_table(source, None if columns is None else split_names(columns))
+    candidate = models.estimator(model, 1, n_factors=factors)
+    missing = models.takes_missing(candidate) and criterion.value != "silhouette"  # which is made of distances
+    table = read_table(source, None if columns is None else split_names(columns), allow_nan=missing)
     scaling = models.scaling_of(table.X) if scale else None
     X = table.X if scaling is None else scaling.apply(table.X)
 
@@ -102,7 +104,7 @@ def select(
         start = time.perf_counter()
         with _progress(shown=not quiet) as progress:
             found = fastem.select(
-                X, ks, model=models.estimator(model, 1, n_factors=factors), covariance_types=kinds or None,
+                X, ks, model=candidate, covariance_types=kinds or None,
                 criterion=criterion.value, n_init=n_init, random_state=seed,
                 n_threads=threads, time_budget=time_budget, progress=progress,
             )  # fmt: skip

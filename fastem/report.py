@@ -253,7 +253,7 @@ def _anomalies(summary: dict[str, Any]) -> Any:
     names = summary["columns"] if len(summary["columns"]) <= SHOWN_COLUMNS else []
     table = _grid("data row", "log-density", *names)
     for item in summary["least_probable"]:
-        values = [_number(value) for value in item["values"]] if names else []
+        values = ["" if value is None else _number(value) for value in item["values"]] if names else []
         table.add_row(f"{item['row']:,}", _number(item["log_density"]), *values)
     more = summary["anomalies"] - len(summary["least_probable"])
     if more:

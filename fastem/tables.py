@@ -1,4 +1,4 @@
-"""Tables on disk: CSV, Parquet, Feather and .npy files as matrices of finite numbers.
+"""Tables on disk: CSV, Parquet, Feather and .npy files as matrices of numbers.
 
 The command line reads through this module.  Whatever is wrong with a file becomes a `TableError`, whose text is one
 sentence that names the file and, where it can, the column and the row.  Rows are counted from 1 and a header is not
@@ -42,7 +42,7 @@ class Source(NamedTuple):
 class Table(NamedTuple):
     """The chosen columns of a file."""
 
-    X: np.ndarray  # (n, d) float32 or float64, C-contiguous, finite
+    X: np.ndarray  # (n, d) float32 or float64, C-contiguous; finite, or NaN where that was allowed
     columns: list[str]
 
 
@@ -82,8 +82,8 @@ def open_table(path: str | Path, *, header: bool | None = None) -> Source:
         return opener(path, header)
 
 
-def read_table(source: Source, columns: Sequence[str] | None = None) -> Table:
-    """Read columns of an opened table as a matrix of finite numbers.
+def read_table(source: Source, columns: Sequence[str] | None = None, *, allow_nan: bool = False) -> Table:
+    """Read columns of an opened table as a matrix of numbers.
 
     Parameters
     ----------
@@ -91,6 +91,8 @@ def read_table(source: Source, columns: Sequence[str] | None = None) -> Table:
         What `open_table` returned.
     columns : sequence of str, optional
         The columns, in the order wanted; all by default.
+    allow_nan : bool
+        Whether values may be missing (NaN); infinity is always refused.
 
     Returns
     -------
@@ -99,7 +101,7 @@ def read_table(source: Source, columns: Sequence[str] | None = None) -> Table:
     Raises
     ------
     TableError
-        A column is missing, holds text, NaN or infinity, or the file has no rows.
+        A column is missing, holds text, infinity or a missing value that is not allowed, or the file has no rows.
     """
     chosen = list(source.names if columns is None else columns)
     _check_columns(source, chosen, everything=columns is None)
@@ -108,7 +110,7 @@ def read_table(source: Source, columns: Sequence[str] | None = None) -> Table:
         X = loaded if isinstance(loaded, np.ndarray) else _matrix(source, loaded, everything=columns is None)
     if len(X) == 0:
         raise TableError(f"{source.path} has no rows.")
-    _check_finite(source.path, X, chosen)
+    _check_finite(source.path, X, chosen, allow_nan=allow_nan)
     return Table(X, chosen)
 
 
@@ -412,10 +414,12 @@ def _fill(out: np.ndarray, column: Any) -> None:
         start += len(chunk)
 
 
-def _check_finite(path: Path, X: np.ndarray, columns: list[str]) -> None:
+def _check_finite(path: Path, X: np.ndarray, columns: list[str], *, allow_nan: bool) -> None:
     for start in range(0, len(X), BLOCK_ROWS):
         block = X[start : start + BLOCK_ROWS]
         finite = np.isfinite(block)
+        if allow_nan:
+            finite |= np.isnan(block)
         if finite.all():
             continue
         i, j = np.argwhere(~finite)[0]

@@ -19,8 +19,12 @@ FLOATS = (np.float64, np.float32)
 PARALLEL = 1_000_000
 
 
-def rows(X: Any, name: str = "X", dtype: Any = None, n_features: int | None = None) -> np.ndarray:
+def rows(
+    X: Any, name: str = "X", dtype: Any = None, n_features: int | None = None, *, allow_nan: bool = False
+) -> np.ndarray:
     """Return `X` as a finite C-contiguous float32 or float64 array (n, d); copied only if it must be converted.
+
+    With `allow_nan`, NaN stands for a missing value and is let through; infinity is not.
 
     Raises
     ------
@@ -43,12 +47,12 @@ def rows(X: Any, name: str = "X", dtype: Any = None, n_features: int | None = No
         raise ValueError(f"{name} has {X.shape[1]} features, but {n_features} features were expected.")
     wanted = dtype if dtype is not None else (X.dtype if X.dtype in FLOATS else np.float64)
     X = np.ascontiguousarray(X, dtype=wanted)
-    finite(X, name)
+    finite(X, name, allow_nan=allow_nan)
     return X
 
 
-def finite(X: np.ndarray, name: str) -> None:
-    """Refuse NaN and infinity, naming the first place.
+def finite(X: np.ndarray, name: str, *, allow_nan: bool = False) -> None:
+    """Refuse NaN, unless it is allowed, and infinity, naming the first place.
 
     Raises
     ------
@@ -57,7 +61,7 @@ def finite(X: np.ndarray, name: str) -> None:
     """
     if np.isfinite(X.sum(dtype=np.float64)):  # one pass without a mask; an overflowing sum falls through
         return
-    bad = np.argwhere(~np.isfinite(X))
+    bad = np.argwhere(np.isinf(X) if allow_nan else ~np.isfinite(X))
     if len(bad):
         place = ", ".join(f"{axis} {index}" for axis, index in zip(("row", "column"), bad[0].tolist(), strict=False))
         kind = "NaN" if np.isnan(X[tuple(bad[0])]) else "infinity"

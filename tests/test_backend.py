@@ -67,6 +67,24 @@ def test_gaussian_log_density(kind, dtype):
 
 
 @pytest.mark.parametrize("kind", FACTORS)
+def test_em_step_takes_missing_values(kind):
+    pi, holed, cov = np.array([0.1, 0.2, 0.3, 0.4]), X[:300].copy(), DENSE[kind]
+    holed[::3, 1] = np.nan
+    step = backend.em_step(holed, pi, CENTERS, FACTORS[kind], kind)
+    log_prob = []
+    for x in holed:
+        o = ~np.isnan(x)
+        densities = [multivariate_normal(m[o], cov[o][:, o]).pdf(x[o]) for m in CENTERS]
+        log_prob.append(np.log(pi @ densities))
+    assert step.log_likelihood == pytest.approx(np.sum(log_prob))
+    again = backend.em_step(holed, step.weights, step.means, step.precisions_cholesky, kind)
+    assert again.log_likelihood > step.log_likelihood
+    holed[7, 0] = np.inf
+    with pytest.raises(ValueError, match=r"Input X contains infinity \(first at row 7, column 0\)"):
+        backend.em_step(holed, pi, CENTERS, FACTORS[kind], kind)
+
+
+@pytest.mark.parametrize("kind", FACTORS)
 @pytest.mark.parametrize("weighted", [False, True])
 def test_em_step(kind, weighted):
     w = RNG.uniform(size=5000) if weighted else np.ones(5000)

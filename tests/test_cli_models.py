@@ -225,3 +225,46 @@ def test_warm_up_takes_families_and_covariance_types():
     fastem.warmup(["spherical", "factor"], [np.float32])
     with pytest.raises(ValueError, match=r"family must be one of kmeans, gaussian-full, .*, got 'warp'"):
         fastem.warmup("warp")
+
+
+@by_model
+def test_missing_values_are_let_through_where_the_model_takes_them(run, name):
+    X = rows_for(name)
+    X[::4, 1] = np.nan
+    X[1, 3] = np.nan
+    np.savetxt("t.csv", X, delimiter=",", header="a,b,c,d", comments="")
+    fit = ("fit", "t.csv", "--model", name, "-k", 2, "--max-iter", 20, "--save", "m.npz", "-q")
+    code, _, err = run(*fit)
+    if name == "kmeans":
+        assert (code, err) == (2, 'fastem: t.csv has a missing value (NaN) in column "b", data row 1.\n')
+        return
+    assert (code, err) == (0, "")
+    assert run("predict", "m.npz", "t.csv", "--output", "p.parquet", "-q")[0] == 0
+    code, out, err = run("score", "m.npz", "t.csv", "--contamination", 0.5, "--output", "s.npy", "--json")
+    assert code == 0, err
+    density = np.load("s.npy")["log_density"]
+    np.testing.assert_allclose(density, fastem.load("m.npz").score_samples(X), rtol=1e-9)
+    summary = json.loads(out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    shown = next((item for item in summary["least_probable"] if item["row"] in (2, *range(1, 301, 4))), None)
+    assert shown is None or None in shown["values"]
+    assert run("score", "m.npz", "t.csv", "--contamination", 0.5)[0] == 0
+    X[5, 0] = np.inf
+    np.savetxt("t.csv", X, delimiter=",", header="a,b,c,d", comments="")
+    assert "an infinite value in column" in run(*fit)[2]
+
+
+def test_missing_values_and_scaled_columns(run):
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(400, 2)) * [1e3, 1e-3] + np.repeat([[0, 0], [1e4, 1e-2]], 200, axis=0)
+    X[::3, 0] = np.nan
+    np.savetxt("t.csv", X, delimiter=",", header="a,b", comments="")
+    assert run("fit", "t.csv", "--model", "gmm", "-k", 2, "--tol", 1e-9, "--save", "m.npz", "-q", "--scale")[0] == 0
+    assert run("score", "m.npz", "t.csv", "--contamination", 0.1, "--output", "s.npy", "-q")[0] == 0
+    code, out, err = run("select", "t.csv", "--model", "gmm", "-k", "1-3", "--scale", "--json")
+    assert (code, json.loads(out)["best"]["n_components"]) == (0, 2), err
+    assert "missing value (NaN)" in run("select", "t.csv", "--model", "gmm", "--criterion", "silhouette")[2]
+    saved = commands_models.load(Path("m.npz"), None)
+    np.testing.assert_allclose(saved.scaling.shift, np.nanmean(X, axis=0))
+    np.testing.assert_allclose(saved.scaling.scale, np.nanstd(X, axis=0))
+    plain = fastem.GaussianMixture(2, random_state=0, reg_covar=0, tol=1e-9).fit(X).score_samples(X)
+    np.testing.assert_allclose(np.load("s.npy")["log_density"], plain, atol=1e-3)
