@@ -78,8 +78,8 @@ def _row(case: Case, dtype: str, timings: Any, cells: dict[str, str], failed: di
         "shape": case.name,
         "dtype": dtype,
         "fastem": cells["fastem"],
-        "peers": ", ".join(f"{name} {cell}" for name, cell in peers.items()),
-        "peer / fastem": report.ratio(timings, "fastem"),
+        "peers": ", ".join(f"{name} {cell}" for name, cell in peers.items()) or "there is none",
+        "peer / fastem": report.ratio(timings, "fastem") if peers else "-",
         "objective": report.agreement(found, "fastem", case.tolerance),
     }
 
@@ -126,14 +126,89 @@ def _factor_case(n: int, d: int, q: int) -> Case:
         }
 
     def objective(outcome: Outcome) -> float:
-        X = drawn["X"].astype(np.float64) - drawn["X"].mean(axis=0, dtype=np.float64)
-        loadings = np.asarray(outcome.result.components_, np.float64)
-        covariance = loadings.T @ loadings + np.diag(np.asarray(outcome.result.noise_variance_, np.float64))
-        log_det = np.linalg.slogdet(covariance)[1]
-        quadratic = np.sum(np.linalg.solve(covariance, X.T @ X / len(X)).diagonal())
-        return float(-0.5 * (d * np.log(2 * np.pi) + log_det + quadratic))
+        return _factor_likelihood(drawn["X"], outcome.result.components_, outcome.result.noise_variance_)
 
     return Case(f"factor {n} x {d}, q={q}", fits, objective, tolerance=1e-5)
+
+
+def _factor_likelihood(X: np.ndarray, loadings: np.ndarray, noise_variance: np.ndarray) -> float:
+    """Return the mean log-likelihood of rows X (n, d) about their mean, given loadings (q, d) and noise (d,)."""
+    X = X.astype(np.float64) - X.mean(axis=0, dtype=np.float64)
+    loadings = np.asarray(loadings, np.float64)
+    covariance = loadings.T @ loadings + np.diag(np.asarray(noise_variance, np.float64))
+    log_det = np.linalg.slogdet(covariance)[1]
+    quadratic = np.sum(np.linalg.solve(covariance, X.T @ X / len(X)).diagonal())
+    return float(-0.5 * (X.shape[1] * np.log(2 * np.pi) + log_det + quadratic))
+
+
+# --- mixtures of factor analysers.  No Python package fits them (mofa is of Python 2, cplx-mfa fits another model, of
+# complex numbers): one component stands beside scikit-learn's factor analysis, and more stand alone.
+
+
+def analyser_cases() -> list[Case]:
+    """Rows of one factor analyser, and of several."""
+    return [_analyser_case(n, d, q, k) for n, d, q, k in ((10_000, 128, 10, 1), (20_000, 64, 4, 5))]
+
+
+def _analyser_case(n: int, d: int, q: int, k: int) -> Case:
+    drawn: dict[str, np.ndarray] = {}
+
+    def fits(dtype: str, shrink: float) -> Fits:
+        from sklearn.decomposition import FactorAnalysis
+
+        import fastem
+
+        X, given = _analyser_problem(max(int(n / shrink), 10 * k * q), d, q, k, dtype)
+        drawn["X"] = X
+
+        def ours(max_iter: int) -> Outcome:
+            tol = 1e-7 if max_iter > 100 else 0.0
+            return fitted(fastem.FactorAnalyserMixture(k, n_factors=q, tol=tol, max_iter=max_iter, **given), X)
+
+        if k > 1:
+            return {"fastem": ours}
+        tol = 1e-7 * len(X)
+        return {
+            "fastem": ours,
+            **{
+                method: lambda m, method=method: fitted(
+                    FactorAnalysis(
+                        q, tol=tol if m > 100 else 0.0, max_iter=m, svd_method=method, noise_variance_init=np.ones(d)
+                    ),
+                    X,
+                )
+                for method in ("lapack", "randomized")
+            },
+        }
+
+    def objective(outcome: Outcome) -> float:
+        model = outcome.result
+        if k > 1:
+            return float(model.score(drawn["X"]))
+        if hasattr(model, "loadings_"):
+            return _factor_likelihood(drawn["X"], model.loadings_[0].T, model.noise_variances_[0])
+        return _factor_likelihood(drawn["X"], model.components_, model.noise_variance_)
+
+    return Case(f"analysers {n} x {d}, q={q}, k={k}", fits, objective, tolerance=1e-3)
+
+
+def _analyser_problem(n: int, d: int, q: int, k: int, dtype: str) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return rows (n, d) in random order, and the start: scikit-learn's own for one component, else off the truth."""
+    import fastem
+    from fastem import families
+    from fastem.draws import Draws
+
+    if k == 1:
+        X = factor_data(n, d, q, dtype)
+        loadings = fitted(fastem.FactorAnalysis(q, max_iter=1, tol=0.0), X).result.components_.T[None]
+        means = X.mean(axis=0, dtype=np.float64)[None]
+    else:
+        family = families.make("factor-mixture", k, n_factors=q)
+        params = family.example_params(d, Draws(0))
+        X = np.random.default_rng(1).permutation(family.sample(params, n, Draws(1))[0]).astype(dtype)
+        loadings, means = 0.7 * params.loadings, params.means + 0.3
+    start = {"weights": np.full(k, 1.0 / k), "means": means, "loadings": loadings, "noise_variances": np.ones((k, d))}
+    return X, {f"{name}_init": value.astype(np.float64) for name, value in start.items()}
 
 
 # --- mixtures of discrete data, beside StepMix and pomegranate; the rows are drawn from the family
@@ -325,4 +400,4 @@ def _studenttmixture(X: np.ndarray, start: tuple[np.ndarray, ...], max_iter: int
     return Outcome(seconds, max_iter, (weights, means, np.moveaxis(scales, -1, 0), dofs))
 
 
-CASES = (factor_cases, discrete_cases, student_cases)
+CASES = (factor_cases, analyser_cases, discrete_cases, student_cases)
