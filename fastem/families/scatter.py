@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,23 +80,40 @@ def total_scatter(source: Any, dtype: Any = None) -> TotalScatter:
     dtype : dtype or None
         What the products of a block of rows are summed in; None for the rows' own dtype.
     """
-    d = source.n_features
     start = source.take(np.array([0]))[0].astype(np.float64)
+    return _scatter_of(source, lambda X: slice(None), start, dtype)
+
+
+def complete_scatter(source: Any) -> TotalScatter:
+    """Do the same for the complete rows of a source in which NaN is a missing value; all zeros if there are none."""
+    start = source.take(np.array([0]))[0].astype(np.float64)
+    start = np.where(np.isnan(start), 0.0, start)
+    return _scatter_of(source, lambda X: ~np.isnan(X).any(axis=1), start, None)
+
+
+def _scatter_of(source: Any, kept: Callable[[np.ndarray], Any], start: np.ndarray, dtype: Any) -> TotalScatter:
+    """Return weight, mean and scatter of the rows that `kept` tells of each cell; `start` (d,) is near them."""
+    d = source.n_features
     dtype = np.dtype(source.dtype if dtype is None else dtype)
 
+    def rows_of(X: np.ndarray, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        which, w = kept(X), source.weights_of(rows)
+        return X[which], w[which] if w.size else w
+
     def moments(X: np.ndarray, rows: slice) -> np.ndarray:
-        w = source.weights_of(rows)
+        X, w = rows_of(X, rows)
         centred = X - start
         weighted = centred * w[:, None] if w.size else centred
         return np.append(weighted.sum(axis=0), w.sum(dtype=np.float64) if w.size else len(X))
 
     *sums, weight = source.fold(moments, d + 1)
-    centre = start + np.array(sums) / weight
+    centre = start + np.array(sums) / (weight or 1.0)
     origin = centre.astype(dtype)
 
     def scatter(X: np.ndarray, rows: slice) -> np.ndarray:
+        X, w = rows_of(X, rows)
         out = np.zeros(d * d)
-        add_cell(np.ascontiguousarray(X, dtype), source.weights_of(rows).astype(dtype, copy=False), origin, out)
+        add_cell(np.ascontiguousarray(X, dtype), w.astype(dtype, copy=False), origin, out)
         return out
 
     about_origin = source.fold(scatter, d * d).reshape(d, d)

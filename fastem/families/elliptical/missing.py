@@ -1,8 +1,8 @@
 r"""Rows with missing values (NaN): the algebra around `missing_passes`, for each covariance type.
 
 What is missing is integrated out, which is maximum likelihood where values are missing at random (Little and Rubin,
-chapter 6).  All types keep a scatter of their own for each component, since the total scatter of the data is not known:
-tied goes through the kernels of `full`, and pools the scatters in the M-step; spherical through those of `diag`.
+chapter 6).  Spherical goes through the kernels of `diag`.  Tied has its own (`MissingTied`); where rows are
+weighed (Student) or a part does not share it (noise), it goes through those of `full`, and the scatters are pooled.
 """
 
 from __future__ import annotations
@@ -13,10 +13,15 @@ from typing import Any
 import numpy as np
 
 from fastem import threads
-from fastem.families.elliptical import diag, full
+from fastem.families.elliptical import diag, full, tied
 from fastem.families.elliptical.missing_kernels import MissingPrepared
 from fastem.families.elliptical.missing_passes import MATRICES, VARIANCES, Kernels
-from fastem.families.elliptical.records import LOG_2PI, GaussianParams, refuse_empty
+from fastem.families.elliptical.records import (
+    LOG_2PI,
+    GaussianParams,
+    refuse_empty,
+)
+from fastem.families.scatter import TotalScatter, complete_scatter
 from fastem.stats import Layout
 
 _UNCHANGED = ("add_to_diagonal", "mean_variance", "precisions_cholesky", "log_det", "n_covariance_params", "sample")
@@ -45,7 +50,7 @@ class MissingValues:
         """Shape of the additive record."""
         return self.wide.layout(n_components, n_features)
 
-    def constants(self, source: Any) -> None:
+    def constants(self, source: Any) -> Any:
         """Refuse columns without any value.
 
         Raises
@@ -81,7 +86,7 @@ class MissingValues:
         return MissingPrepared(**fields, **precision_fields(precisions))
 
     def covariances_from_stats(
-        self, stats: Any, constants: None, prepared: MissingPrepared, previous: np.ndarray
+        self, stats: Any, constants: Any, prepared: MissingPrepared, previous: np.ndarray
     ) -> np.ndarray:
         """Return the M-step's covariances without regularisation; a dead component keeps its previous one."""
         before = self._widened(previous, stats.sums)
@@ -105,10 +110,76 @@ class MissingValues:
         return out
 
     def expected_log_likelihood(
-        self, stats: Any, constants: None, prepared: MissingPrepared, params: GaussianParams
+        self, stats: Any, constants: Any, prepared: MissingPrepared, params: GaussianParams
     ) -> float:
         """Return Q, the expected complete-data log-likelihood of `params` under the expectations of the record."""
         return float(self.wide.expected_log_likelihood(stats, None, prepared, self._wide_params(params)))
+
+
+class MissingTied(MissingValues):
+    """The same for one shared covariance: the scatter of complete rows is a constant, and whitening is shared."""
+
+    def __init__(self) -> None:
+        from fastem.families.elliptical import missing_tied
+
+        super().__init__("tied")
+        self.module = missing_tied
+        self.accumulate, self.expect, self.log_joint, self._given, _ = missing_tied.KERNELS
+
+    def layout(self, n_components: int, n_features: int) -> Layout:
+        return self.module.layout(n_components, n_features)
+
+    def constants(self, source: Any) -> TotalScatter:
+        """Return weight, mean and scatter of the complete rows; refuse columns without any value."""
+        super().constants(source)
+        return complete_scatter(source)
+
+    def prepare(self, params: GaussianParams, dtype: np.dtype) -> Any:
+        factor = np.ascontiguousarray(params.precisions_cholesky)
+        fields = tied.prepare(params, dtype)._asdict()
+        centres = fields["means"].astype(np.float64) @ factor
+        inverse = solve_upper(factor, np.eye(len(factor)))
+        return self.module.MissingTiedPrepared(**fields, factor=factor, inverse=inverse, centres=centres)
+
+    def total(self, stats: Any, constants: TotalScatter, prepared: Any) -> TotalScatter:
+        """Return the expected scatter of all rows about the origin of the E-step."""
+        origin = prepared.origin.astype(np.float64)
+        shift = constants.centre - origin
+        complete = constants.scatter + constants.weight * np.outer(shift, shift)
+        return TotalScatter(
+            stats.counts.sum(), origin, complete + prepared.inverse.T @ stats.incomplete @ prepared.inverse
+        )
+
+    def covariances_from_stats(
+        self, stats: Any, constants: TotalScatter, prepared: Any, previous: np.ndarray
+    ) -> np.ndarray:
+        """Return the M-step's covariance (d, d) without regularisation."""
+        return tied.covariances_from_stats(stats, self.total(stats, constants, prepared), prepared, previous)
+
+    def conditional_mean(self, X: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
+        k, factor = len(prepared.means), prepared.factor
+        precisions = np.repeat((factor @ factor.T)[None], k, axis=0)
+        own = {name: getattr(prepared, name) for name in ("origin", "means", "log_weights", "offsets", "negligible")}
+        factors = np.repeat(prepared.precisions_cholesky[None], k, axis=0)
+        wide = MissingPrepared(precisions_cholesky=factors, **own, **precision_fields(precisions))
+        return super().conditional_mean(X, wide, n_threads)
+
+    def expected_log_likelihood(
+        self, stats: Any, constants: TotalScatter, prepared: Any, params: GaussianParams
+    ) -> float:
+        return tied.expected_log_likelihood(stats, self.total(stats, constants, prepared), prepared, params)
+
+
+def solve_upper(factor: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Solve an upper triangular system (d, d) for the columns of `right`."""
+    from scipy.linalg import solve_triangular
+
+    return np.ascontiguousarray(solve_triangular(factor, right))
+
+
+def missing_values(covariance_type: str) -> MissingValues:
+    """Return what a Gaussian mixture asks of its covariance type."""
+    return MissingTied() if covariance_type == "tied" else MissingValues(covariance_type)
 
 
 def precision_fields(precisions: np.ndarray) -> dict[str, np.ndarray]:

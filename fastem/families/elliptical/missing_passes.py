@@ -350,9 +350,8 @@ class Kernels(NamedTuple):
     conditional_mean: Sweep
 
 
-def passes(kind: Kind, density: Density) -> Kernels:
-    """Make the passes for one kind of matrices and a density."""
-    log_joint_of, moments = _log_joint_of(kind, density), _moments_of(kind, density)
+def assemble(kind: Kind, density: Density, log_joint_of: Any, moments: Any) -> Kernels:
+    """Make the passes of two functions of a block: its log-densities, and its moments."""
     e_step = _e_step_of(log_joint_of)
     expect = _expectation(kind, density, e_step)
     return Kernels(
@@ -362,6 +361,11 @@ def passes(kind: Kind, density: Density) -> Kernels:
         _given(kind, density, log_joint_of, moments),
         _conditional_mean(kind, density, e_step),
     )
+
+
+def passes(kind: Kind, density: Density) -> Kernels:
+    """Make the passes for one kind of matrices and a density."""
+    return assemble(kind, density, _log_joint_of(kind, density), _moments_of(kind, density))
 
 
 MATRICES = passes(FULL, Density())

@@ -115,7 +115,7 @@ def prepare(params: GaussianParams, dtype: np.dtype) -> TiedPrepared:
     return TiedPrepared(precisions_cholesky=factor, whitened=np.ascontiguousarray(rounded, dtype), **fields)
 
 
-def _scatter_about(stats: TiedStats, constants: TotalScatter, prepared: TiedPrepared, means: np.ndarray) -> np.ndarray:
+def scatter_about(stats: TiedStats, constants: TotalScatter, prepared: TiedPrepared, means: np.ndarray) -> np.ndarray:
     """Scatter (d, d) of the rows about any means, each weighted by its responsibility.
 
     All relative to the centre of the data: sum r (x - mu)(x - mu)' = sum w x x' - sum_k (a mu' + mu a' - n mu mu') with
@@ -134,7 +134,7 @@ def covariances_from_stats(
     if not alive(stats).any():
         return previous
     means = updated_means(stats, prepared, prepared_means(prepared))
-    return _scatter_about(stats, constants, prepared, means) / stats.counts.sum()
+    return scatter_about(stats, constants, prepared, means) / stats.counts.sum()
 
 
 def add_to_diagonal(covariances: np.ndarray, value: float) -> np.ndarray:
@@ -162,7 +162,7 @@ def expected_log_likelihood(
 ) -> float:
     """Return Q, the expected complete-data log-likelihood of `params` under the responsibilities of the record."""
     factor = params.precisions_cholesky
-    scatter = _scatter_about(stats, constants, prepared, params.means)
+    scatter = scatter_about(stats, constants, prepared, params.means)
     quadratic = float(np.sum((scatter @ factor) * factor))
     return complete_data(stats.counts, params, log_det(factor, params.means.shape[1]), quadratic)
 

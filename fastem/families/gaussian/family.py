@@ -65,10 +65,10 @@ class GaussianFamily(EllipticalFamily):
         self.rescue = rescue
 
     def for_missing(self) -> GaussianFamily:
-        from fastem.families.elliptical.missing import MissingValues
+        from fastem.families.elliptical.missing import missing_values
 
         other = copy.copy(self)
-        other.type = other.kernels = MissingValues(self.covariance_type)
+        other.type = other.kernels = missing_values(self.covariance_type)
         return other
 
     def layout(self, n_features: int) -> Layout:
