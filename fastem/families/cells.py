@@ -36,7 +36,7 @@ from fastem.families.math import (
 from fastem.families.transposed import transpose_block
 from fastem.jit import Sweep, each_cell, kernel, sweep
 
-__all__ = ["Expected", "accumulator", "exp", "expectation", "log", "log1p", "only_log_joint"]
+__all__ = ["Expected", "accumulator", "by_features", "exp", "expectation", "log", "log1p", "only_log_joint"]
 
 
 class Expected(NamedTuple):
@@ -139,6 +139,15 @@ def expectation(log_joint_block: Any, room: Any) -> Sweep:
                         out.resp[first + r, c] = share[c, r] * factor
 
     return each_cell(expect)
+
+
+def by_features(most: int, few: Sweep, many: Sweep) -> Sweep:
+    """Make one driver of two: the first for rows of at most so many features."""
+
+    def chosen(rows: np.ndarray) -> Sweep:
+        return few if rows.shape[1] <= most else many
+
+    return Sweep(lambda X, *args: chosen(X).serial(X, *args), lambda X, *args: chosen(X).parallel(X, *args))
 
 
 def only_log_joint(expect: Sweep) -> Sweep:

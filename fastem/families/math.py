@@ -336,7 +336,8 @@ def settle(
         if state[r] == 2 and not again:
             largest = 0.0
             for j in range(XT.shape[0]):
-                largest = max(largest, abs(np.float64(XT[j, r])))
+                size = abs(np.float64(XT[j, r]))
+                largest = size if size > largest else largest
             if largest > near:
                 for j in range(XT.shape[0]):
                     XT[j, r] = XT.dtype.type(XT[j, r] * (near / largest))

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from fastem.families.cells import accumulator, expectation, only_log_joint
+from fastem.families.cells import accumulator, by_features, expectation, only_log_joint
 from fastem.families.elliptical.records import (
     FullPrepared,
     FullStats,
@@ -46,61 +46,83 @@ FEW = 16
 
 
 @kernel
-def log_joint_block(rows, XT, prepared, work, log_joint, best):
-    """Write log-densities, and the largest of each row, by triangular products (see `cells`)."""
+def plane_log_joint(rows, XT, prepared, work, log_joint, best):
+    """Do the work of `log_joint_block` for at most two features, without any intermediate array."""
     k, d = prepared.means.shape
-    dp = XT.shape[0]
     half = XT.dtype.type(0.5)
-    zero = XT.dtype.type(0)
-    panel = work[dp:]
+    for r in range(rows):
+        best[r] = -np.inf
+    for c in range(k):
+        P = prepared.precisions_cholesky[c]
+        p00, p01, p11 = P[0, 0], P[0, 1], P[1, 1]
+        offset = XT.dtype.type(prepared.offsets[c])
+        m0 = prepared.means[c, 0]
+        m1 = XT.dtype.type(0) if d == 1 else prepared.means[c, 1]
+        for r in range(rows):
+            x0 = XT[0, r] - m0
+            x1 = XT[1, r] - m1
+            y0 = p00 * x0
+            y1 = p01 * x0 + p11 * x1
+            value = offset - half * (y0 * y0 + y1 * y1)
+            log_joint[c, r] = value
+            best[r] = value if value > best[r] else best[r]
+
+
+@kernel
+def space_log_joint(rows, XT, prepared, work, log_joint, best):
+    """Do the work of `log_joint_block` for more features, by triangular products."""
+    k, d = prepared.means.shape
+    panel = work[XT.shape[0] :]
     for r in range(rows):
         best[r] = -np.inf
     for c in range(k):
         P = prepared.precisions_cholesky[c]
         offset = XT.dtype.type(prepared.offsets[c])
-        if dp == 2:  # no intermediate array at all
-            p00, p01, p11 = P[0, 0], P[0, 1], P[1, 1]
-            m0 = prepared.means[c, 0]
-            m1 = zero if d == 1 else prepared.means[c, 1]
-            for r in range(rows):
-                x0 = XT[0, r] - m0
-                x1 = XT[1, r] - m1
-                y0 = p00 * x0
-                y1 = p01 * x0 + p11 * x1
-                value = offset - half * (y0 * y0 + y1 * y1)
-                log_joint[c, r] = value
-                best[r] = value if value > best[r] else best[r]
-            continue
         mahalanobis(rows, d, XT, prepared.means[c], P, offset, panel, log_joint[c], best)
 
 
 @kernel
-def add_plane(rows, d, XT, mean, share, factor, stats, count, sums, scatter):
-    """Add the moments of a block of at most two features to the record, without any intermediate array."""
+def log_joint_block(rows, XT, prepared, work, log_joint, best):
+    """Write log-densities, and the largest of each row (see `cells`)."""
+    if XT.shape[0] == 2:
+        plane_log_joint(rows, XT, prepared, work, log_joint, best)
+    else:
+        space_log_joint(rows, XT, prepared, work, log_joint, best)
+
+
+@kernel
+def plane_moments(rows, XT, prepared, work, share, factor, heavy, stats):
+    """Do the work of `moments_block` for at most two features, without any intermediate array."""
+    k, d = prepared.means.shape
     zero = XT.dtype.type(0)
-    m0 = mean[0]
-    m1 = zero if d == 1 else mean[1]
-    n = s0 = s1 = s00 = s01 = s11 = zero
-    for r in range(rows):
-        resp = share[r] * factor[r]
-        x0 = XT[0, r] - m0
-        x1 = XT[1, r] - m1
-        w0 = resp * x0
-        w1 = resp * x1
-        n += resp
-        s0 += w0
-        s1 += w1
-        s00 += w0 * x0
-        s01 += w0 * x1
-        s11 += w1 * x1
-    stats[count] += n
-    stats[sums] += s0
-    stats[scatter] += s00
-    if d == 2:
-        stats[sums + 1] += s1
-        stats[scatter + 1] += s01
-        stats[scatter + 2] += s01
-        stats[scatter + 3] += s11
+    for c in range(k):
+        if heavy[c] == 0:
+            continue
+        m0 = prepared.means[c, 0]
+        m1 = zero if d == 1 else prepared.means[c, 1]
+        n = s0 = s1 = s00 = s01 = s11 = zero
+        for r in range(rows):
+            resp = share[c, r] * factor[r]
+            x0 = XT[0, r] - m0
+            x1 = XT[1, r] - m1
+            w0 = resp * x0
+            w1 = resp * x1
+            n += resp
+            s0 += w0
+            s1 += w1
+            s00 += w0 * x0
+            s01 += w0 * x1
+            s11 += w1 * x1
+        sums = 1 + k + c * d
+        scatter = 1 + k + k * d + c * d * d
+        stats[1 + c] += n
+        stats[sums] += s0
+        stats[scatter] += s00
+        if d == 2:
+            stats[sums + 1] += s1
+            stats[scatter + 1] += s01
+            stats[scatter + 2] += s01
+            stats[scatter + 3] += s11
 
 
 @kernel
@@ -124,14 +146,13 @@ def add_few(found, d, XT, mean, share, factor, index, few, root, stats, count, s
 
 
 @kernel
-def moments_block(rows, XT, prepared, work, share, factor, heavy, stats):
-    """Add counts, sums and scatter of a block."""
+def space_moments(rows, XT, prepared, work, share, factor, heavy, stats):
+    """Do the work of `moments_block` for more features, in tiles over rows or, where few matter, row by row."""
     k, d = prepared.means.shape
-    dp = XT.shape[0]
-    Z, root = work[:dp], work[work.shape[0] - 1]
-    T = np.empty(16)
+    Z, root = work[: XT.shape[0]], work[work.shape[0] - 1]
+    space = np.empty((FEW + 2, d + 16), prepared.log_weights.dtype)  # one allocation compiles faster than three
+    few, few_roots, T = space[:FEW], space[FEW], space[FEW + 1]
     index = np.empty(STRIDE, np.int64)
-    few, roots = np.empty((FEW, d)), np.empty(FEW)
     cycles = 1.2 * (d + 0.25 * d * d) / (64 // XT.itemsize)
     for c in range(k):
         if heavy[c] == 0:
@@ -139,13 +160,10 @@ def moments_block(rows, XT, prepared, work, share, factor, heavy, stats):
         mean, negligible = prepared.means[c], prepared.negligible[c]
         sums = 1 + k + c * d
         scatter = 1 + k + k * d + c * d * d
-        if dp == 2:
-            add_plane(rows, d, XT, mean, share[c], factor, stats, 1 + c, sums, scatter)
-            continue
         if heavy[c] <= FEW:
             found = find_rows(rows, share[c], share.dtype.type(negligible), index)
             if found <= FEW:
-                add_few(found, d, XT, mean, share[c], factor, index, few, roots, stats, 1 + c, sums, scatter)
+                add_few(found, d, XT, mean, share[c], factor, index, few, few_roots, stats, 1 + c, sums, scatter)
                 continue
         used = heavy_rows(rows, XT, share[c], factor, negligible, heavy[c], cycles, Z, root, index)
         source = Z if used < rows else XT  # a gathered feature is replaced in place
@@ -165,14 +183,26 @@ def moments_block(rows, XT, prepared, work, share, factor, heavy, stats):
 
 
 @kernel
+def moments_block(rows, XT, prepared, work, share, factor, heavy, stats):
+    """Add counts, sums and scatter of a block."""
+    if XT.shape[0] == 2:
+        plane_moments(rows, XT, prepared, work, share, factor, heavy, stats)
+    else:
+        space_moments(rows, XT, prepared, work, share, factor, heavy, stats)
+
+
+@kernel
 def room(prepared):
     """Rows of XT, and of the work array: weighted rows, the panel of `mahalanobis`, roots of responsibilities."""
     dp = prepared.precisions_cholesky.shape[1]
     return dp, dp + (dp + 3) // 4 + 1
 
 
-accumulate = accumulator(log_joint_block, moments_block, room)
-expect = expectation(log_joint_block, room)
+# Who needs one of the two does not wait for the other to be compiled.
+accumulate = by_features(
+    2, accumulator(plane_log_joint, plane_moments, room), accumulator(space_log_joint, space_moments, room)
+)
+expect = by_features(2, expectation(plane_log_joint, room), expectation(space_log_joint, room))
 log_joint = only_log_joint(expect)
 
 # --- algebra
