@@ -231,19 +231,25 @@ def precisions_cholesky(covariances: np.ndarray) -> np.ndarray:
     numpy.linalg.LinAlgError
         When a matrix is not positive definite.
     """
-    return np.array([precision_cholesky(covariance) for covariance in covariances])
+    from scipy.linalg import lapack
+
+    factors = np.empty(covariances.shape)
+    for covariance, factor in zip(covariances, factors, strict=True):
+        lower, singular = lapack.dpotrf(covariance, lower=1, clean=1)
+        if not singular:
+            lower, singular = lapack.dtrtri(lower, lower=1)
+        if singular:
+            raise np.linalg.LinAlgError("a covariance is not positive definite")
+        factor[:] = lower.T
+    if not np.isfinite(factors).all():
+        raise np.linalg.LinAlgError("a covariance is not positive definite")
+    return factors
 
 
 def precision_cholesky(covariance: np.ndarray) -> np.ndarray:
     """Return upper triangular P (d, d) with inverse covariance P P'."""
-    from scipy.linalg import lapack
-
-    lower, info = lapack.dpotrf(covariance, lower=1, clean=1)
-    if info == 0:
-        inverse, info = lapack.dtrtri(lower, lower=1)
-    if info != 0 or not np.all(np.isfinite(inverse)):
-        raise np.linalg.LinAlgError("a covariance is not positive definite")
-    return np.ascontiguousarray(inverse.T)
+    factor: np.ndarray = precisions_cholesky(covariance[None])[0]
+    return factor
 
 
 def log_det(precisions_cholesky: np.ndarray, n_features: int) -> np.ndarray:
