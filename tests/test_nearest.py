@@ -227,6 +227,7 @@ def test_more_than_2_31_elements():
 
 def test_grid_and_names():
     assert nearest.CELL == stats.CELL
+    nearest.force_isa(None)
     info = nearest.build_info()
     assert info["isa"] == ISAS[-1]
     with pytest.raises(ValueError, match="instruction set"):
