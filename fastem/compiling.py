@@ -66,17 +66,19 @@ class _Outer(JITCodeLibrary):
 
 
 class _InnerCompiler(Compiler):
-    library: type[JITCodeLibrary] = _Inner
-
     def __init__(self, typingctx: Any, targetctx: Any, library: Any, *args: Any) -> None:
-        if library is None:
-            library = self.library(targetctx.codegen(), f"fastem{next(_numbers)}")
-            library.enable_object_caching()
-        super().__init__(typingctx, targetctx, library, *args)
+        super().__init__(typingctx, targetctx, library or _new(_Inner, targetctx), *args)
 
 
-class _OuterCompiler(_InnerCompiler):
-    library = _Outer
+class _OuterCompiler(Compiler):
+    def __init__(self, typingctx: Any, targetctx: Any, library: Any, *args: Any) -> None:
+        super().__init__(typingctx, targetctx, library or _new(_Outer, targetctx), *args)
+
+
+def _new(form: type[JITCodeLibrary], targetctx: Any) -> JITCodeLibrary:
+    library = form(targetctx.codegen(), f"fastem{next(_numbers)}")
+    library.enable_object_caching()
+    return library
 
 
 class Runnable(CPUDispatcher):

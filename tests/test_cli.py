@@ -23,19 +23,6 @@ LOG_LIKELIHOOD = -1130.264
 
 
 @pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
-    """Run a command inside this process, in a folder of its own: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        code = cli.run([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
-
-
-@pytest.fixture
 def refused(run, tmp_path):
     """Run a command that must be refused: its sentence.  No file may appear."""
 

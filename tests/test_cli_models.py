@@ -14,7 +14,7 @@ pytest.importorskip("typer")
 pytest.importorskip("pyarrow")
 
 import fastem
-from fastem import cli, commands_models, families
+from fastem import commands_models, families
 from fastem.commands_models import KINDS, ModelName
 from fastem.draws import Draws
 from fastem.tables import open_table, read_table
@@ -32,19 +32,6 @@ WORDS = {
     "factor": ("factor analysis, 2 factors", "noise variance"),
     "mfa": ("mixture of factor analysers, 2 components, 1 factor each", "weight"),
 }
-
-
-@pytest.fixture
-def run(capsys, monkeypatch, tmp_path):
-    """Run a command inside this process, in a folder of its own: (exit code, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        code = cli.run([str(argument) for argument in arguments])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return run
 
 
 def rows_for(name, n=300, d=4):

@@ -10,6 +10,8 @@ running sum: four rows at a time are added to it, as float64, a vector of featur
 
 from __future__ import annotations
 
+from typing import Any
+
 from llvmlite import ir
 from numba.core import cgutils, types
 from numba.extending import intrinsic
@@ -18,6 +20,23 @@ from fastem.families.vectors import WORD, Code, data_of, procedure
 
 # Rows that `add_rows` takes at a time.
 TOGETHER = 4
+
+
+def list_rows(code: Code, rows: Any, share: Any, threshold: Any, index: Any) -> Any:
+    """Build what `find_rows` does; return how many places there are."""
+    builder, bits = code.builder, ir.IntType(code.lanes)
+    limit = code.splat(threshold)
+    found = cgutils.alloca_once_value(builder, code.word(0))
+    with code.loop(code.word(0), rows, code.lanes) as (r, _):
+        mask = builder.bitcast(builder.fcmp_ordered(">", code.load(share, r), limit), bits)
+        with builder.if_then(builder.icmp_unsigned("!=", mask, ir.Constant(bits, 0))):
+            mask = builder.zext(mask, WORD)
+            place = builder.load(found)
+            for lane in range(code.lanes):  # without a branch, which would be guessed wrong often
+                builder.store(code.plus(r, lane), code.at(index, place))
+                place = builder.add(place, builder.and_(builder.lshr(mask, code.word(lane)), code.word(1)))
+            builder.store(place, found)
+    return builder.load(found)
 
 
 @intrinsic
@@ -41,21 +60,8 @@ def find_rows(typingcontext, rows, share, threshold, index):
         real = context.get_value_type(number)
 
         def build(builder, arguments):
-            rows, share, threshold, index, count = arguments
-            code = Code(builder, real)
-            bits = ir.IntType(code.lanes)
-            limit = code.splat(threshold)
-            found = cgutils.alloca_once_value(builder, code.word(0))
-            with code.loop(code.word(0), rows, code.lanes) as (r, _):
-                mask = builder.bitcast(builder.fcmp_ordered(">", code.load(share, r), limit), bits)
-                with builder.if_then(builder.icmp_unsigned("!=", mask, ir.Constant(bits, 0))):
-                    mask = builder.zext(mask, WORD)
-                    place = builder.load(found)
-                    for lane in range(code.lanes):  # without a branch, which would be guessed wrong often
-                        builder.store(code.plus(r, lane), code.at(index, place))
-                        place = builder.add(place, builder.and_(builder.lshr(mask, code.word(lane)), code.word(1)))
-                    builder.store(place, found)
-            builder.store(builder.load(found), count)
+            *given, count = arguments
+            builder.store(list_rows(Code(builder, real), *given), count)
 
         kinds = [WORD, real.as_pointer(), real, WORD.as_pointer(), WORD.as_pointer()]
         defined = procedure(builder, f"fastem.find_rows.{number}", kinds, build)

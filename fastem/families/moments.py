@@ -16,9 +16,10 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 from numba.extending import intrinsic
 
+from fastem.families.gathered import list_rows
 from fastem.families.math import STRIDE
 from fastem.families.transposed import turned
 from fastem.families.vectors import MACHINE, WORD, Code, passed, procedure
@@ -133,34 +134,13 @@ def _turn_back(typingcontext, rows, d, XT, Y):
     return types.void(types.intp, types.intp, XT, Y), generate
 
 
-def _list_rows(code: Code, rows: Any, share: Any, threshold: Any, index: Any) -> Any:
-    """Write the numbers of the rows whose share exceeds the threshold to `index`; return how many."""
-    builder, zero, flag = code.builder, code.word(0), ir.IntType(1)
-    found, left = (cgutils.alloca_once(builder, WORD) for _ in range(2))
-    builder.store(zero, found)
-    module, limit = builder.module, code.splat(threshold)
-    count_ones = cgutils.get_or_insert_function(module, ir.FunctionType(WORD, [WORD]), "llvm.ctpop.i64")
-    first_one = cgutils.get_or_insert_function(module, ir.FunctionType(WORD, [WORD, flag]), "llvm.cttz.i64")
-    with code.loop(zero, rows, code.lanes) as (r, _):
-        above = builder.fcmp_ordered(">", code.load(share, r), limit)
-        mask = builder.zext(builder.bitcast(above, ir.IntType(code.lanes)), WORD)
-        builder.store(mask, left)
-        with code.loop(zero, builder.call(count_ones, [mask])):
-            mask, place = builder.load(left), builder.load(found)
-            bit = builder.call(first_one, [mask, flag(0)])
-            builder.store(builder.add(r, bit), code.at(index, place))
-            builder.store(builder.and_(mask, builder.sub(mask, code.word(1))), left)
-            builder.store(code.plus(place, 1), found)
-    return builder.load(found)
-
-
 def _build_rows(builder: ir.IRBuilder, arguments: Any, number: ir.Type, with_squares: bool) -> None:
     rows, d, XT, Y, mean, share, factor, threshold, index, out, count, sums, squares = arguments
     code, one = Code(builder, number), Code(builder, number, lanes=1)
     zero = code.word(0)
     bases = (sums, squares) if with_squares else (sums,)
     width = builder.and_(d, code.word(-code.lanes))
-    n_rows = _list_rows(code, rows, share, threshold, index)
+    n_rows = list_rows(code, rows, share, threshold, index)
 
     def each_row(add: Any) -> None:
         with code.loop(zero, n_rows) as (t, _):

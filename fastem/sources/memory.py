@@ -72,12 +72,14 @@ class MemorySource:
     @cached_property
     def has_nan(self) -> bool:
         """Whether a value is missing (NaN); one pass over the rows, the first time."""
+        found = []
 
-        def cell(X: np.ndarray, rows: slice) -> np.ndarray:
-            suspicious = np.isnan(X.sum())  # without a mask; an overflowing sum is no proof
-            return np.array([suspicious and np.isnan(X).any()], np.float64)
+        def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
+            if np.isnan(X.sum()) and np.isnan(X).any():  # without a mask first; an overflowing sum is no proof
+                found.append(rows)
 
-        return bool(self.fold(cell, 1)[0])
+        self.each_block(block)
+        return bool(found)
 
     def _but(self, labels: np.ndarray, n_threads: int) -> MemorySource:
         other = type(self)(self.X, self.sample_weight, labels, n_threads)

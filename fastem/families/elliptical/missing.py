@@ -16,11 +16,7 @@ from fastem import threads
 from fastem.families.elliptical import diag, full, tied
 from fastem.families.elliptical.missing_kernels import MissingPrepared
 from fastem.families.elliptical.missing_passes import MATRICES, VARIANCES, Kernels
-from fastem.families.elliptical.records import (
-    LOG_2PI,
-    GaussianParams,
-    refuse_empty,
-)
+from fastem.families.elliptical.records import LOG_2PI, GaussianParams, refuse_empty
 from fastem.families.scatter import TotalScatter, complete_scatter
 from fastem.stats import Layout
 
@@ -135,10 +131,12 @@ class MissingTied(MissingValues):
         return complete_scatter(source)
 
     def prepare(self, params: GaussianParams, dtype: np.dtype) -> Any:
+        from scipy.linalg import solve_triangular
+
         factor = np.ascontiguousarray(params.precisions_cholesky)
         fields = tied.prepare(params, dtype)._asdict()
         centres = fields["means"].astype(np.float64) @ factor
-        inverse = solve_upper(factor, np.eye(len(factor)))
+        inverse = np.ascontiguousarray(solve_triangular(factor, np.eye(len(factor))))
         return self.module.MissingTiedPrepared(**fields, factor=factor, inverse=inverse, centres=centres)
 
     def total(self, stats: Any, constants: TotalScatter, prepared: Any) -> TotalScatter:
@@ -168,13 +166,6 @@ class MissingTied(MissingValues):
         self, stats: Any, constants: TotalScatter, prepared: Any, params: GaussianParams
     ) -> float:
         return tied.expected_log_likelihood(stats, self.total(stats, constants, prepared), prepared, params)
-
-
-def solve_upper(factor: np.ndarray, right: np.ndarray) -> np.ndarray:
-    """Solve an upper triangular system (d, d) for the columns of `right`."""
-    from scipy.linalg import solve_triangular
-
-    return np.ascontiguousarray(solve_triangular(factor, right))
 
 
 def missing_values(covariance_type: str) -> MissingValues:
