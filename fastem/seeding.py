@@ -21,8 +21,6 @@ from fastem.draws import Draws
 # which saves every second pass; and the numbers in X from which a pass costs more than that (0.3 milliseconds).
 TRIES = 4
 REJECTION_PAYS_OFF = 1_000_000
-# Rows whose mean the coordinates are measured from.
-SOME_ROWS = 256
 # Candidates that one pass scores.
 MOST_TRIALS = 32
 
@@ -69,7 +67,7 @@ def _in_one_call(source: Any, n_clusters: int, draws: Draws, trials: int) -> np.
     seeds = np.empty((n_clusters, source.n_features))
     first = _first(source, draws)
     uniforms = draws.uniform((n_clusters - 1) * trials)
-    found = nearest.seed_small(source.array, source.sample_weight, _origin(source), uniforms, first, seeds)
+    found = nearest.seed_small(source.array, source.sample_weight, uniforms, first, seeds)
     for number in range(found, n_clusters):  # every row coincides with a seed: any row is as good as another
         seeds[number] = source.array[_first(source, draws)]
     return seeds
@@ -94,14 +92,6 @@ def _first(source: Any, draws: Draws) -> int:
     if source.sample_weight.size:
         return int(draws.weighted(source.sample_weight, 1)[0])
     return int(draws.uniform(1)[0] * source.n_rows)
-
-
-def _origin(source: Any) -> np.ndarray:
-    """Return the mean of some rows (d,), in their dtype."""
-    if source.n_rows <= SOME_ROWS and source.array is not None:
-        return source.array.mean(axis=0, dtype=np.float64).astype(source.dtype)
-    some = np.linspace(0, source.n_rows - 1, min(source.n_rows, SOME_ROWS)).astype(np.int64)
-    return source.take(some).mean(axis=0, dtype=np.float64).astype(source.dtype)
 
 
 def draw_in_cells(closest: np.ndarray, weights: np.ndarray, potential: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
@@ -139,9 +129,8 @@ class _Search:
     def __init__(self, source: Any, n_clusters: int) -> None:
         n, d, dtype = source.n_rows, source.n_features, source.dtype
         self.source = source
-        self.origin = _origin(source)
         self.seeds = np.empty((n_clusters, d))
-        self.relative = np.empty((n_clusters, d), dtype)  # seeds minus the origin
+        self.chosen = np.empty((n_clusters, d), dtype)  # the seeds, in the rows' dtype
         self.n_seeds = 0
         self.closest = np.full(n, np.inf, dtype)
         self.owner = np.zeros(n, np.int32)
@@ -153,7 +142,7 @@ class _Search:
         """Take down a row as the next seed, without a pass over the data."""
         seed = self.source.take(np.array([row]))
         self.seeds[self.n_seeds] = seed[0]
-        self.relative[self.n_seeds] = self._relative(seed)[0]
+        self.chosen[self.n_seeds] = seed[0]
         self.n_seeds += 1
 
     def add(self, row: int) -> None:
@@ -163,16 +152,13 @@ class _Search:
     def score(self, candidates: np.ndarray) -> None:
         """Find by how much each candidate row would lower the potential."""
         self.pending = candidates
-        rows = self._relative(self.source.take(candidates))
-        self.reductions = self._pass(rows, commit=-1)
+        self.reductions = self._pass(self.source.take(candidates), commit=-1)
 
     def add_and_score(self, row: int, candidates: np.ndarray) -> None:
         """Make a row the next seed and score the candidates for the one after it, in one pass."""
         self.record(row)
         self.pending = candidates
-        rows = np.concatenate(
-            [self.relative[self.n_seeds - 1 : self.n_seeds], self._relative(self.source.take(candidates))]
-        )
+        rows = np.concatenate([self.chosen[self.n_seeds - 1 : self.n_seeds], self.source.take(candidates)])
         self.reductions = self._pass(rows, commit=self.n_seeds - 1)[1:]
 
     def best(self) -> int:
@@ -198,20 +184,16 @@ class _Search:
         kept = rows[draws.uniform(len(rows)) * self.closest[rows] < distance]
         return kept[:m] if len(kept) >= m else self.pending[:0]
 
-    def _relative(self, rows: np.ndarray) -> np.ndarray:
-        return np.ascontiguousarray(rows.astype(np.float64) - self.origin, self.origin.dtype)
-
     def _pass(self, candidates: np.ndarray, commit: int) -> np.ndarray:
         """Return by how much each candidate (m, d) lowers the potential (m,), and note the potential of each cell."""
         out = np.empty((len(self.potential), len(candidates) + 1))
-        chosen = self.relative[: max(1, self.n_seeds)]
+        chosen = self.chosen[: max(1, self.n_seeds)]
 
         def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
             first = rows.start // grid.CELL
             nearest.score_seeds(
                 X,
                 self.source.weights_of(rows),
-                self.origin,
                 candidates,
                 chosen,
                 self.closest[rows],

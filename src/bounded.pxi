@@ -58,6 +58,7 @@ def accumulate_bounded(
         return 0
     cdef const nearest_kernels *kernels = kernels_for(isa, real is double)
     cdef nearest_job job = job_of[real](X, w, origin, centers, half_norms)
+    job.look = sqrt(largest_norm_of[real](half_norms))  # the second best is taken anyway
     cdef nearest_job few = job
     cdef nearest_memo memo
     cdef ptrdiff_t n_tasks = (job.n + CELL_ROWS - 1) // CELL_ROWS, t, c, total = 0, strips, j0, j1

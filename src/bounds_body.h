@@ -45,43 +45,13 @@ INLINE TARGET REAL NAME(lower_bound)(REAL second, double norm, const nearest_mem
     return (REAL)(square > 0 ? sqrt(square) * (1 - 2 * (double)EPSILON) : 0);
 }
 
-/* Squared norms of the rows of a group, relative to the origin: from the transposed copy that `search` left, if it
-   holds all features. */
-INLINE TARGET void NAME(row_norms)(const nearest_job *job, const REAL *x, ptrdiff_t m, const NAME(scratch) * s,
-                                   REAL *norms) {
-    const ptrdiff_t d = job->d, vectors = (m + VL - 1) / VL, full = vectors / NV * NV;
-    const REAL *RESTRICT o = (const REAL *)job->origin;
-    if (NAME(flat)(job->k, d) || NAME(chunk)(d) < d) {
-        for (ptrdiff_t i = 0; i < m; i++, x += d) {
-            NAME(hvec) q[4] = {{0}, {0}, {0}, {0}};
-            REAL tail = 0;
-            ptrdiff_t j = 0;
-            for (; j + 4 * HL <= d; j += 4 * HL) UNROLL for (int t = 0; t < 4; t++) {
-                    const NAME(hvec) r = HLOAD(x + j + t * HL) - HLOAD(o + j + t * HL);
-                    q[t] += r * r;
-                }
-            for (; j < d; j++) tail += (x[j] - o[j]) * (x[j] - o[j]);
-            norms[i] = (REAL)(NAME(sum_lanes)(WIDEN(q[0] + q[1] + q[2] + q[3])) + tail);
-        }
-        return;
-    }
-    for (ptrdiff_t v = 0; v < vectors; v++) {
-        const ptrdiff_t nv = v < full ? NV : 1;
-        const REAL *xt = s->xt + (v - v % nv) * VL * d + v % nv * VL;
-        NAME(vec) q = SPLAT(0);
-        for (ptrdiff_t j = 0; j < d; j++) q = FMA(LOAD(xt + j * nv * VL), LOAD(xt + j * nv * VL), q);
-        STORE(norms + v * VL, q);
-    }
-}
-
 /* Bounds of every row of a group right after `search` with second best, from the scores. */
-TARGET static void NAME(start_bounds)(const nearest_job *job, const nearest_memo *memo, const REAL *x, ptrdiff_t m,
+TARGET static void NAME(start_bounds)(const nearest_job *job, const nearest_memo *memo, ptrdiff_t m,
                                       const NAME(scratch) * s, REAL *upper, REAL *lower) {
-    REAL norms[MAX_BLOCKS * BLOCK + NV * VL], u[VL], l[VL];
+    REAL u[VL], l[VL];
     const REAL share = (REAL)(2 * (job->d + 8) * EPSILON), largest = (REAL)(memo->largest_norm * (1 + EPSILON));
-    NAME(row_norms)(job, x, m, s, norms);
     for (ptrdiff_t i = 0; i < m; i += VL) {
-        const NAME(vec) norm = LOAD(norms + i), error = (norm + SPLAT(largest)) * SPLAT(share);
+        const NAME(vec) norm = LOAD(s->norms + i), error = (norm + SPLAT(largest)) * SPLAT(share);
         const NAME(vec) near = norm - SPLAT(2) * LOAD(s->best + i) + error;
         const NAME(vec) far = norm - SPLAT(2) * LOAD(s->second + i) - SPLAT(2) * error;
         STORE(u, SQRT(MAX(near, SPLAT(0))) * SPLAT(1 + 2 * EPSILON));
@@ -160,7 +130,7 @@ TARGET static ptrdiff_t NAME(search_cell)(const nearest_job *job, const nearest_
         const ptrdiff_t m = stop - g < rows ? stop - g : rows;
         const REAL *x = (const REAL *)job->x + g * d;
         NAME(search)(job, x, m, s, 1);
-        NAME(start_bounds)(job, memo, x, m, s, (REAL *)memo->upper + g, (REAL *)memo->lower + g);
+        NAME(start_bounds)(job, memo, m, s, (REAL *)memo->upper + g, (REAL *)memo->lower + g);
         for (ptrdiff_t i = 0; i < m; i++) {
             const int32_t before = job->labels[g + i], now = (int32_t)s->nearest[i];
             memo->changes[start + n_changed] = (uint32_t)before << CELL_BITS | (uint32_t)(g - start + i);

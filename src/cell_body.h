@@ -26,8 +26,7 @@ TARGET static void NAME(cell)(const nearest_job *job, const nearest_memo *memo, 
         else
             NAME(search)(job, (const REAL *)job->x + g * d, m, &s, memo != NULL);
         if (memo)
-            NAME(start_bounds)(job, memo, (const REAL *)job->x + g * d, m, &s, (REAL *)memo->upper + g,
-                               (REAL *)memo->lower + g);
+            NAME(start_bounds)(job, memo, m, &s, (REAL *)memo->upper + g, (REAL *)memo->lower + g);
         if (job->labels && !job->settled)
             for (ptrdiff_t i = 0; i < m; i++) job->labels[g + i] = (int32_t)s.nearest[i];
 #if HAS_LOOKUP
@@ -62,6 +61,6 @@ TARGET static void NAME(add)(double *RESTRICT to, const double *RESTRICT from, p
     for (ptrdiff_t i = 0; i < size; i++) to[i] += from[i];
 }
 
-static const nearest_kernels NAME(kernels) = {NAME(panel_bytes), NAME(scratch_bytes), NAME(pack), NAME(cell), NAME(add),
-                                              NAME(bounded_cell), NAME(apply_changes), NAME(seed_bytes), NAME(seed_gaps),
+static const nearest_kernels NAME(kernels) = {NAME(panel_bytes), NAME(scratch_bytes), NAME(pack), NAME(doubt), NAME(distances),
+                                              NAME(cell), NAME(add), NAME(bounded_cell), NAME(apply_changes), NAME(seed_bytes), NAME(seed_gaps),
                                               NAME(seed_cell)};

@@ -7,6 +7,7 @@ the interpreter lock.  `n_threads == 1` opens no parallel region.  Results do no
 """
 
 from cython.parallel cimport parallel, prange, threadid
+from libc.math cimport INFINITY, fabs, frexp, ldexp, sqrt, trunc
 from libc.stdint cimport int32_t, uint32_t
 from libc.stddef cimport ptrdiff_t
 
@@ -33,6 +34,7 @@ cdef extern from "tile.h" nogil:
         const void *packed
         int32_t *labels
         int32_t settled
+        double look
         void *sqdist
 
     ctypedef struct nearest_memo:
@@ -60,6 +62,8 @@ cdef extern from "tile.h" nogil:
         size_t (*panel_bytes)(ptrdiff_t, ptrdiff_t) noexcept nogil
         size_t (*scratch_bytes)(ptrdiff_t, ptrdiff_t) noexcept nogil
         void (*pack)(const nearest_job *, void *) noexcept nogil
+        double (*doubt)(const nearest_job *) noexcept nogil
+        void (*distances)(const nearest_job *, ptrdiff_t, ptrdiff_t, void *) noexcept nogil
         void (*cell)(const nearest_job *, const nearest_memo *, ptrdiff_t, ptrdiff_t, double *, void *) noexcept nogil
         ptrdiff_t (*bounded_cell)(const nearest_job *, const nearest_memo *, ptrdiff_t, ptrdiff_t, void *) noexcept nogil
         void (*apply_changes)(const nearest_job *, const nearest_memo *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t,
@@ -128,7 +132,7 @@ cdef nearest_job job_of(const real[:, ::1] X, const real[::1] w, const real[::1]
     job.n, job.d, job.k = X.shape[0], X.shape[1], centers.shape[0]
     job.x, job.w, job.origin = <const void *>&X[0, 0], start_of[real](w), <const void *>&origin[0]
     job.centers, job.half_norms = <const void *>&centers[0, 0], start_of[real](half_norms)
-    job.packed, job.labels, job.settled, job.sqdist = NULL, NULL, 0, NULL
+    job.packed, job.labels, job.settled, job.look, job.sqdist = NULL, NULL, 0, 0, NULL
     return job
 
 
@@ -178,13 +182,47 @@ def assign(
     job.sqdist = <void *>start_of[real](sqdist)
     with nogil:
         kernels.pack(&job, &packed[0])
-        job.packed = &packed[0]
+        job.packed, job.look = &packed[0], kernels.doubt(&job)
         if threads == 1:
             kernels.cell(&job, NULL, 0, job.n, NULL, &scratch[0])
         else:
             for t in prange(n_tasks, schedule="dynamic", chunksize=1, num_threads=threads):
                 kernels.cell(&job, NULL, t * CELL_ROWS, min((t + 1) * CELL_ROWS, job.n), NULL,
                              &scratch[threadid() * each])
+
+
+def distances(const real[:, ::1] X, const real[:, ::1] centers, real[:, ::1] out, int n_threads):
+    """Squared distance of every row to every centroid, computed from x - c.
+
+    Parameters
+    ----------
+    X : array (n, d)
+        Rows.
+    centers : array (k, d)
+        Centroids.
+    out : array (n, k)
+        OUT. Squared distances.
+    n_threads : int
+        Threads to use.
+    """
+    if X.shape[0] == 0:
+        return
+    if out.shape[0] != X.shape[0] or out.shape[1] != centers.shape[0] or X.shape[1] != centers.shape[1]:
+        raise ValueError(f"out has shape {(out.shape[0], out.shape[1])}, not {(X.shape[0], centers.shape[0])}")
+    cdef const nearest_kernels *kernels = kernels_for(isa, real is double)
+    cdef const real[::1] zeros = np.zeros(X.shape[1], np.float64 if real is double else np.float32)
+    cdef nearest_job job = job_of[real](X, zeros[:0], zeros, centers, zeros[:0])
+    cdef ptrdiff_t n_tasks = (job.n + CELL_ROWS - 1) // CELL_ROWS, t
+    cdef int threads = <int>max(1, min(n_threads, n_tasks))
+    cdef ptrdiff_t each = in_lines(kernels.seed_bytes(job.d))
+    cdef unsigned char[::1] scratch = _aligned(threads * each)
+    job.sqdist = <void *>&out[0, 0]
+    with nogil:
+        if threads == 1:
+            kernels.distances(&job, 0, job.n, &scratch[0])
+        else:
+            for t in prange(n_tasks, schedule="dynamic", chunksize=1, num_threads=threads):
+                kernels.distances(&job, t * CELL_ROWS, min((t + 1) * CELL_ROWS, job.n), &scratch[threadid() * each])
 
 
 def accumulate(
@@ -264,6 +302,7 @@ cdef int sweep_tasks(nearest_job *job, const nearest_memo *memo, const nearest_k
     with nogil:
         if not job.settled:
             kernels.pack(job, &packed[0])
+            job.look = kernels.doubt(job)
         job.packed = &packed[0]
         if threads == 1:
             for t in range(n_tasks):
@@ -286,7 +325,6 @@ cdef double largest_norm_of(const real[::1] half_norms) noexcept:
 def score_seeds(
     const real[:, ::1] X,
     const real[::1] w,
-    const real[::1] origin,
     const real[:, ::1] candidates,
     const real[:, ::1] chosen,
     real[::1] closest,
@@ -301,12 +339,12 @@ def score_seeds(
 
     Parameters
     ----------
-    X, w, origin
+    X, w
         As in `accumulate`.
     candidates : array (m, d)
-        Candidate seeds minus the origin.
+        Candidate seeds.
     chosen : array (s, d)
-        Seeds chosen so far, minus the origin.
+        Seeds chosen so far.
     closest : array (n,)
         IN, and OUT after a commit. Squared distance of each row to its nearest seed; infinite before the first seed.
     owner : int32 array (n,)
@@ -322,7 +360,8 @@ def score_seeds(
     if X.shape[0] == 0:
         return
     cdef const nearest_kernels *kernels = kernels_for(isa, real is double)
-    cdef nearest_job job = job_of[real](X, w, origin, candidates, closest[:0])
+    cdef const real[::1] zeros = np.zeros(X.shape[1], np.float64 if real is double else np.float32)
+    cdef nearest_job job = job_of[real](X, w, zeros, candidates, closest[:0])
     cdef nearest_seeding seeding
     cdef ptrdiff_t n_tasks = (job.n + CELL_ROWS - 1) // CELL_ROWS, t
     if out.shape[0] != n_tasks or out.shape[1] != job.k + 1:

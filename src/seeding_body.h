@@ -27,44 +27,6 @@ static ptrdiff_t NAME(seed_rows)(ptrdiff_t d) {
 
 static size_t NAME(seed_bytes)(ptrdiff_t d) { return (size_t)((NAME(seed_rows)(d) + 2 * VL) * d) * REAL_BYTES; }
 
-/* Squared distances of nv vectors of rows to nc candidates, by differences; meanwhile the rows at `ahead` are fetched. */
-INLINE TARGET void NAME(seed_tile)(const int nv, const int nc, const REAL *RESTRICT xt, const REAL *RESTRICT c,
-                                   ptrdiff_t d, const char *ahead, REAL *RESTRICT sqdist) {
-    NAME(vec) q[SEED_TILE][2];
-    UNROLL for (int l = 0; l < nc; l++) UNROLL for (int v = 0; v < nv; v++) q[l][v] = SPLAT(0);
-    for (ptrdiff_t j = 0; j < d; j++, xt += nv * VL) {
-        NAME(vec) x[2];
-        PREFETCH(ahead + j * 2 * VL * REAL_BYTES);
-        PREFETCH(ahead + j * 2 * VL * REAL_BYTES + 64);
-        UNROLL for (int v = 0; v < nv; v++) x[v] = LOAD(xt + v * VL);
-        UNROLL for (int l = 0; l < nc; l++) {
-            const NAME(vec) b = SPLAT(c[l * d + j]);
-            UNROLL for (int v = 0; v < nv; v++) {
-                const NAME(vec) e = x[v] - b;
-                q[l][v] = FMA(e, e, q[l][v]);
-            }
-        }
-    }
-    UNROLL for (int l = 0; l < nc; l++) UNROLL for (int v = 0; v < nv; v++)
-        STORE(sqdist + (l * 2 + v) * VL, q[l][v]);
-}
-
-TARGET static void NAME(seed_distances)(int nv, ptrdiff_t k, const REAL *xt, const REAL *c, ptrdiff_t d,
-                                        const char *ahead, REAL *sqdist) {
-    for (ptrdiff_t l = 0; l < k; l += SEED_TILE) {
-        const REAL *from = c + l * d;
-        REAL *to = sqdist + l * 2 * VL;
-        switch (k - l) {
-        case 1: nv == 2 ? NAME(seed_tile)(2, 1, xt, from, d, ahead, to) : NAME(seed_tile)(1, 1, xt, from, d, ahead, to); break;
-        case 2: nv == 2 ? NAME(seed_tile)(2, 2, xt, from, d, ahead, to) : NAME(seed_tile)(1, 2, xt, from, d, ahead, to); break;
-        case 3: nv == 2 ? NAME(seed_tile)(2, 3, xt, from, d, ahead, to) : NAME(seed_tile)(1, 3, xt, from, d, ahead, to); break;
-        default:
-            nv == 2 ? NAME(seed_tile)(2, SEED_TILE, xt, from, d, ahead, to)
-                    : NAME(seed_tile)(1, SEED_TILE, xt, from, d, ahead, to);
-        }
-    }
-}
-
 /* Sum of w closest over m rows. */
 INLINE TARGET double NAME(potential)(const REAL *closest, const REAL *w, ptrdiff_t m) {
     NAME(dvec) sum[2] = {{0}, {0}};

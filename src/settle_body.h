@@ -1,12 +1,5 @@
 /* What is done with the winner, for one number type and one instruction set: distances, counts, sums and inertia. */
 
-INLINE TARGET double NAME(sum_lanes)(NAME(dvec) v) {
-    double lane[HL];
-    for (int i = 0; i < HL; i++) lane[i] = LANE(v, i);
-    UNROLL for (int half = HL / 2; half > 0; half /= 2) UNROLL for (int i = 0; i < half; i++) lane[i] += lane[i + half];
-    return lane[0];
-}
-
 /* Distances from (x - c) of rows start .. start + m, and their counts, sums and inertia; row-wise. */
 INLINE TARGET void NAME(settle)(const nearest_job *job, ptrdiff_t start, ptrdiff_t m, const NAME(scratch) * s,
                                 double *stats, NAME(dvec) * inertia, double *inertia_tail, const int sums,

@@ -4,16 +4,49 @@
 # functions for what surrounds it, which the family calls through `prepare_centers` and `squared_movement`.
 
 
-cdef void prepare_into(const double *params, ptrdiff_t k, ptrdiff_t d, bint keep_origin, real *origin, real *centers,
+cdef void origin_of(const double *values, ptrdiff_t k, ptrdiff_t d, real *origin) noexcept nogil:
+    """Where one feature (k values, d numbers apart) is measured from, so that x - o and c - o lose next to nothing.
+
+    The value nearest to zero, or zero unless all values lie beyond half the largest, cut to a multiple of the spacing of
+    numbers at the largest: the difference of a row beyond it is then a number of the rows' type, and one before it, which lies far
+    from every centre, is rounded beside its distance to them.  A mean would be drawn away by one far centre, and every
+    row would lose the digits that its own differences have.
+    """
+    cdef double low = INFINITY, high = -INFINITY, nearest, spacing, value
+    cdef ptrdiff_t c
+    cdef int exponent, digits = 24 if sizeof(real) == 4 else 53
+    for c in range(k):
+        value = <double><real>values[c * d]
+        low, high = min(low, value), max(high, value)
+    nearest = low if low > 0 else high
+    origin[0] = 0
+    if (low <= 0 and high >= 0) or fabs(nearest) < 0.5 * max(-low, high):
+        return
+    frexp(max(-low, high), &exponent)
+    spacing = ldexp(1.0, exponent - digits)
+    origin[0] = <real>(trunc(nearest / spacing) * spacing) if spacing > 0 else 0
+
+
+cdef bint origin_holds(const double *params, ptrdiff_t k, ptrdiff_t d, const real *origin) noexcept nogil:
+    """Whether centres still lie beyond half the origin, seen from zero: then rows between are exact all the same."""
+    cdef ptrdiff_t c, j
+    cdef double o
+    for c in range(k):
+        for j in range(d):
+            o = origin[j]
+            if o != 0 and <double><real>params[c * d + j] / o < 0.5:
+                return False
+    return True
+
+
+cdef bint prepare_into(const double *params, ptrdiff_t k, ptrdiff_t d, bint keep_origin, real *origin, real *centers,
                        real *half_norms) noexcept nogil:
     cdef ptrdiff_t c, j
     cdef double total, relative
-    if not keep_origin:
+    cdef bint kept = keep_origin and origin_holds[real](params, k, d, origin)
+    if not kept:
         for j in range(d):
-            total = 0
-            for c in range(k):
-                total += <double><real>params[c * d + j]
-            origin[j] = <real>(total / k)
+            origin_of[real](params + j, k, d, origin + j)
     for c in range(k):
         total = 0
         for j in range(d):
@@ -22,6 +55,7 @@ cdef void prepare_into(const double *params, ptrdiff_t k, ptrdiff_t d, bint keep
             centers[c * d + j] = <real>relative
             total += relative * relative
         half_norms[c] = <real>(0.5 * total)
+    return kept
 
 
 cdef double movement_of(const double *a, const double *b, ptrdiff_t n) noexcept nogil:
@@ -34,23 +68,28 @@ cdef double movement_of(const double *a, const double *b, ptrdiff_t n) noexcept 
 
 def prepare_centers(const double[:, ::1] params, bint keep_origin, real[::1] origin, real[:, ::1] centers,
                     real[::1] half_norms):
-    """Round centres and shift them by an origin, which is their mean unless `keep_origin`.
+    """Round centres and shift them by an origin: `origin_of` each feature, or the one that is kept.
 
     Parameters
     ----------
     params : float64 array (k, d)
         Centres.
     keep_origin : bool
-        Use the origin that is given.
+        Use the origin that is given if it is still a good one.
     origin : array (d,)
         IN or OUT.
     centers : array (k, d)
         OUT. Centres minus the origin.
     half_norms : array (k,)
         OUT. Half their squared norms.
+
+    Returns
+    -------
+    bool
+        Whether the origin is the one that was given.
     """
-    prepare_into[real](&params[0, 0], params.shape[0], params.shape[1], keep_origin, &origin[0], &centers[0, 0],
-                       &half_norms[0])
+    return bool(prepare_into[real](&params[0, 0], params.shape[0], params.shape[1], keep_origin, &origin[0],
+                                   &centers[0, 0], &half_norms[0]))
 
 
 def squared_movement(const double[:, ::1] a, const double[:, ::1] b):
@@ -103,6 +142,7 @@ def run_small(const real[:, ::1] X, const real[::1] w, double[:, ::1] params, in
         while n_iter < max_iter and not converged:
             prepare_into[real](&params[0, 0], k, d, n_iter > 0, &origin[0], &centers[0, 0], &half_norms[0])
             kernels.pack(&job, &packed[0])
+            job.look = kernels.doubt(&job)
             run_task(&job, NULL, kernels, 0, 0, size, &record[0], NULL, &scratch[0])
             objectives[n_iter] = -record[size - 1]
             if n_iter and objectives[n_iter - 1] - objectives[n_iter] > slack * (1.0 + record[size - 1]):
@@ -123,6 +163,7 @@ def run_small(const real[:, ::1] X, const real[::1] w, double[:, ::1] params, in
         if n_iter:
             prepare_into[real](&params[0, 0], k, d, False, &origin[0], &centers[0, 0], &half_norms[0])
             kernels.pack(&job, &packed[0])
+            job.look = kernels.doubt(&job)
             run_task(&job, NULL, kernels, 0, 0, size, &record[0], NULL, &scratch[0])
             objectives[n_iter] = -record[size - 1]
     return n_iter, converged
@@ -131,7 +172,6 @@ def run_small(const real[:, ::1] X, const real[::1] w, double[:, ::1] params, in
 def seed_small(
     const real[:, ::1] X,
     const real[::1] w,
-    const real[::1] origin,
     const double[::1] uniforms,
     ptrdiff_t first,
     double[:, ::1] seeds,
@@ -144,8 +184,6 @@ def seed_small(
         Rows, at most `CELL`.
     w : array (n,) or (0,)
         Weights.
-    origin : array (d,)
-        Subtracted from rows and seeds.
     uniforms : float64 array ((k - 1) m,)
         What draws the m candidates of each seed after the first.
     first : int
@@ -162,8 +200,8 @@ def seed_small(
     cdef ptrdiff_t n = X.shape[0], d = X.shape[1], k = seeds.shape[0], m, c = 0, i, j, row = first, best
     m = uniforms.shape[0] // (k - 1) if k > 1 else 0
     dtype = np.float64 if real is double else np.float32
-    cdef real[::1] closest = np.full(n, np.inf, dtype), quarter = np.zeros(k, dtype)
-    cdef real[:, ::1] relative = np.empty((k, d), dtype), candidates = np.empty((max(1, m), d), dtype)
+    cdef real[::1] origin = np.zeros(d, dtype), closest = np.full(n, np.inf, dtype), quarter = np.zeros(k, dtype)
+    cdef real[:, ::1] chosen = np.empty((k, d), dtype), candidates = np.empty((max(1, m), d), dtype)
     cdef int32_t[::1] owner = np.zeros(n, np.int32)
     cdef ptrdiff_t[::1] rows = np.empty(max(1, m), np.intp)
     cdef double[::1] out = np.empty(max(1, m) + 1)
@@ -175,21 +213,21 @@ def seed_small(
         for c in range(k):
             for j in range(d):
                 seeds[c, j] = X[row, j]
-                relative[c, j] = <real>(<double>X[row, j] - <double>origin[j])
+                chosen[c, j] = X[row, j]
             if c == k - 1:
                 break
             # The row becomes a seed, and then the candidates for the next one are scored.
-            job.centers, job.k, seeding.commit = <const void *>&relative[c, 0], 1, <int32_t>c
-            kernels.seed_gaps(job.centers, 1, &relative[0, 0], c + 1, d, &quarter[0])
+            job.centers, job.k, seeding.commit = <const void *>&chosen[c, 0], 1, <int32_t>c
+            kernels.seed_gaps(job.centers, 1, &chosen[0, 0], c + 1, d, &quarter[0])
             kernels.seed_cell(&job, &seeding, 0, n, &out[0], &scratch[0])
             if not out[1] > 0:
                 break
             for i in range(m):
                 rows[i] = drawn[real](closest, w, uniforms[c * m + i] * out[1])
                 for j in range(d):
-                    candidates[i, j] = <real>(<double>X[rows[i], j] - <double>origin[j])
+                    candidates[i, j] = X[rows[i], j]
             job.centers, job.k, seeding.commit = <const void *>&candidates[0, 0], m, -1
-            kernels.seed_gaps(job.centers, m, &relative[0, 0], c + 1, d, &quarter[0])
+            kernels.seed_gaps(job.centers, m, &chosen[0, 0], c + 1, d, &quarter[0])
             kernels.seed_cell(&job, &seeding, 0, n, &out[0], &scratch[0])
             best = 0
             for i in range(1, m):

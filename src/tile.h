@@ -61,9 +61,7 @@
 #define SEED_TILE 4        /* candidates whose distances are computed together */
 #define MAX_CANDIDATES 32
 #define AHEAD (VL * d) /* rows fetched while earlier ones are multiplied */
-
-
-
+#define FEW_PAIRS 128  /* centroids whose gaps are measured */
 
 #define FLAT_FEATURES 96
 #define FLAT_CENTROIDS 32
@@ -86,6 +84,7 @@ typedef struct {
     const void *packed;     /* the centroids in the order of the tile */
     int32_t *labels;        /* OUT (n,) or NULL */
     int32_t settled;        /* the labels are given: only settle them */
+    double look;            /* norm of the farthest centroid if rows are looked at twice (differences_body.h), else 0 */
     void *sqdist;           /* OUT (n,) or NULL */
 } nearest_job;
 
@@ -119,6 +118,8 @@ typedef struct {
     size_t (*panel_bytes)(ptrdiff_t k, ptrdiff_t d);
     size_t (*scratch_bytes)(ptrdiff_t k, ptrdiff_t d);
     void (*pack)(const nearest_job *, void *);
+    double (*doubt)(const nearest_job *);
+    void (*distances)(const nearest_job *, ptrdiff_t start, ptrdiff_t stop, void *scratch);
     void (*cell)(const nearest_job *, const nearest_memo *, ptrdiff_t start, ptrdiff_t stop, double *stats, void *scratch);
     void (*add)(double *to, const double *from, ptrdiff_t size);
     ptrdiff_t (*bounded_cell)(const nearest_job *, const nearest_memo *, ptrdiff_t start, ptrdiff_t stop, void *scratch);

@@ -29,11 +29,13 @@ typedef struct {
     REAL *xt;       /* the rows of a group, transposed block by block: [block][feature][row] */
     REAL *best;     /* best score of each row */
     REAL *second;   /* second best score */
+    REAL *norms;    /* squared norm of each row, relative to the origin; with the second best score only */
     INT *nearest;   /* index of the best */
     REAL *partial;  /* scores summed over the features so far; only when features come in several chunks */
     REAL *masked;   /* few centroids: [centroid][1 + feature][lane] and the inertia, sums of one group */
     double *wide;   /* the same summed over the cell */
     REAL *packed;   /* room for the rows of a group */
+    REAL *again;    /* transposed rows of a second look */
 } NAME(scratch);
 
 static ptrdiff_t NAME(chunk)(ptrdiff_t d) { return chunk_of(d, CHUNK_BYTES / BLOCK / REAL_BYTES); }
@@ -76,13 +78,14 @@ static size_t NAME(carve)(NAME(scratch) * s, char *memory, ptrdiff_t k, ptrdiff_
     const size_t rows = (size_t)NAME(rows)(k, d), dc = (size_t)NAME(chunk)(d);
     const size_t few = NAME(few)(k, d) ? (size_t)((k * (d + 1) + 1) * VL) : 0;
     const size_t split = dc < (size_t)d && !flat ? rows * (size_t)k : 0;
-    const size_t bytes[8] = {(flat ? (FC + 2) * VL * VL : rows * dc) * REAL_BYTES, rows * REAL_BYTES, rows * REAL_BYTES, rows * REAL_BYTES,
-                             split * REAL_BYTES, few * REAL_BYTES, few * 8, rows * (size_t)d * REAL_BYTES};
-    void **const field[8] = {(void **)&s->xt, (void **)&s->best, (void **)&s->second, (void **)&s->nearest,
+    const size_t bytes[10] = {(flat ? (FC + 2) * VL * VL : rows * dc) * REAL_BYTES, rows * REAL_BYTES, rows * REAL_BYTES, rows * REAL_BYTES,
+                             split * REAL_BYTES, few * REAL_BYTES, few * 8, rows * (size_t)d * REAL_BYTES,
+                              2 * VL * (size_t)d * REAL_BYTES, rows * REAL_BYTES};
+    void **const field[10] = {(void **)&s->xt, (void **)&s->best, (void **)&s->second, (void **)&s->nearest,
                              (void **)&s->partial, (void **)&s->masked, (void **)&s->wide,
-                             (void **)&s->packed};
+                             (void **)&s->packed, (void **)&s->again, (void **)&s->norms};
     size_t at = 0;
-    for (int i = 0; i < 8; i++) {
+    for (int i = 0; i < 10; i++) {
         *field[i] = (void *)(memory + at);
         at += (bytes[i] + 127) / 64 * 64; /* never two arrays in one cache line */
     }
@@ -144,6 +147,46 @@ INLINE TARGET void NAME(transpose)(const REAL *x0, ptrdiff_t d, ptrdiff_t m, int
             const ptrdiff_t j = dc - TQ;
             TRANSPOSE_STEP(x0 + j, d, o + j, to0 + j * ld, ld);
         }
+    }
+}
+
+INLINE TARGET double NAME(sum_lanes)(NAME(dvec) v) {
+    double lane[HL];
+    for (int i = 0; i < HL; i++) lane[i] = LANE(v, i);
+    UNROLL for (int half = HL / 2; half > 0; half /= 2) UNROLL for (int i = 0; i < half; i++) lane[i] += lane[i + half];
+    return lane[0];
+}
+
+/* ---- squared norms, relative to the origin ---- */
+
+/* Those of nv vectors of rows, from `dc` features of their transposed copy; `first` tells whether these are the first. */
+INLINE TARGET void NAME(block_norms)(const REAL *RESTRICT xt, const int nv, ptrdiff_t dc, int first, REAL *norms) {
+    for (int v = 0; v < nv; v++) {
+        NAME(vec) q[4] = {SPLAT(0), SPLAT(0), SPLAT(0), SPLAT(0)}; /* one sum would wait for itself */
+        ptrdiff_t j = 0;
+        for (; j + 4 <= dc; j += 4) UNROLL for (int t = 0; t < 4; t++) {
+                const NAME(vec) r = LOAD(xt + ((j + t) * nv + v) * VL);
+                q[t] = FMA(r, r, q[t]);
+            }
+        for (; j < dc; j++) q[0] = FMA(LOAD(xt + (j * nv + v) * VL), LOAD(xt + (j * nv + v) * VL), q[0]);
+        q[0] = (q[0] + q[1]) + (q[2] + q[3]);
+        if (!first) q[0] += LOAD(norms + v * VL);
+        STORE(norms + v * VL, q[0]);
+    }
+}
+
+/* Those of `m` rows as they lie. */
+INLINE TARGET void NAME(row_norms)(const REAL *x, ptrdiff_t m, ptrdiff_t d, const REAL *RESTRICT o, REAL *norms) {
+    for (ptrdiff_t i = 0; i < m; i++, x += d) {
+        NAME(hvec) q[4] = {{0}, {0}, {0}, {0}};
+        REAL tail = 0;
+        ptrdiff_t j = 0;
+        for (; j + 4 * HL <= d; j += 4 * HL) UNROLL for (int t = 0; t < 4; t++) {
+                const NAME(hvec) r = HLOAD(x + j + t * HL) - HLOAD(o + j + t * HL);
+                q[t] += r * r;
+            }
+        for (; j < d; j++) tail += (x[j] - o[j]) * (x[j] - o[j]);
+        norms[i] = (REAL)(NAME(sum_lanes)(WIDEN(q[0] + q[1] + q[2] + q[3])) + tail);
     }
 }
 
@@ -267,7 +310,7 @@ INLINE TARGET void NAME(flat_tile)(const int nk, const REAL *const *row, const R
         STORE(out + (c * VL + r) * VL, acc[c][r]);
 }
 
-TARGET static void NAME(search_flat)(const nearest_job *job, const REAL *x, ptrdiff_t m, const NAME(scratch) * s,
+TARGET static void NAME(scan_flat)(const nearest_job *job, const REAL *x, ptrdiff_t m, const NAME(scratch) * s,
                                      int want_second) {
     const ptrdiff_t d = job->d, k = job->k, panels = (k + FC - 1) / FC, wide = (d + VL - 1) / VL * VL;
     const REAL *o = (const REAL *)job->origin, *packed = (const REAL *)job->packed, *half = packed + k * wide;
@@ -319,15 +362,16 @@ TARGET static void NAME(search_flat)(const nearest_job *job, const REAL *x, ptrd
     }
 }
 
-/* Nearest centroid of each of the `m` rows at `x`, at most one group; the result is in s->nearest and s->best, and, if
-   asked for, s->second.  A panel is used for every block of the group before the next one is fetched. */
-TARGET static void NAME(search)(const nearest_job *job, const REAL *x, ptrdiff_t m, const NAME(scratch) * s,
-                                int want_second) {
+/* Nearest centroid by score of each of the `m` rows at `x`, at most one group; the result is in s->nearest and s->best,
+   and, if asked for, s->second and s->norms.  A panel is used for every block of the group before the next one is fetched. */
+TARGET static void NAME(scan)(const nearest_job *job, const REAL *x, ptrdiff_t m, const NAME(scratch) * s,
+                              int want_second) {
     const ptrdiff_t d = job->d, k = job->k, panels = (k + NK - 1) / NK, most = NAME(chunk)(d);
     const int vectors = (int)((m + VL - 1) / VL), full = vectors / NV, blocks = full + vectors % NV;
     const ptrdiff_t ahead = NAME(rows)(k, d);
     if (NAME(flat)(k, d)) {
-        NAME(search_flat)(job, x, m, s, want_second);
+        NAME(scan_flat)(job, x, m, s, want_second);
+        if (want_second) NAME(row_norms)(x, m, d, (const REAL *)job->origin, s->norms);
         return;
     }
     const REAL *packed = (const REAL *)job->packed;
@@ -343,6 +387,8 @@ TARGET static void NAME(search)(const nearest_job *job, const REAL *x, ptrdiff_t
             const ptrdiff_t row = (ptrdiff_t)vector * VL;
             NAME(transpose)(x + row * d + j0, d, m - row < VL * NV ? m - row : VL * NV, b < full ? NV : 1, (const REAL *)job->origin + j0, dc,
                             s->xt + row * dc);
+            if (want_second && b < full) NAME(block_norms)(s->xt + row * dc, NV, dc, j0 == 0, s->norms + row);
+            if (want_second && b >= full) NAME(block_norms)(s->xt + row * dc, 1, dc, j0 == 0, s->norms + row);
         }
         for (ptrdiff_t p = 0; p < panels; p++) {
             const ptrdiff_t k0 = p * k / panels, nk = (p + 1) * k / panels - k0;

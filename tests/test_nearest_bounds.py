@@ -175,21 +175,18 @@ def test_bounded_skips_rows_that_cannot_change():
 
 def seeding(X, w, picks, candidates, n_threads, prune=True):
     """Commit `picks` one by one, then score `candidates`; reductions, potential, closest, owner."""
-    origin = X.mean(axis=0).astype(X.dtype)
-    rows = np.ascontiguousarray(X - origin)
+    rows = X
     closest, owner = np.full(len(X), np.inf, X.dtype), np.zeros(len(X), np.int32)
     for s, pick in enumerate(picks):
         out = np.empty((stats.n_cells(len(X)), 2))
         chosen = np.ascontiguousarray(rows[picks[:s]]) if prune else rows[:0]
-        nearest.score_seeds(X, w, origin, rows[pick : pick + 1], chosen, closest, owner, s, out, n_threads)
+        nearest.score_seeds(X, w, rows[pick : pick + 1], chosen, closest, owner, s, out, n_threads)
         if not prune:
             owner[:] = 0
     potential = stats.merge_tree(out)[-1]
     out = np.empty((stats.n_cells(len(X)), len(candidates) + 1))
     chosen = np.ascontiguousarray(rows[picks]) if prune else rows[:0]
-    nearest.score_seeds(
-        X, w, origin, np.ascontiguousarray(rows[candidates]), chosen, closest, owner, -1, out, n_threads
-    )
+    nearest.score_seeds(X, w, np.ascontiguousarray(rows[candidates]), chosen, closest, owner, -1, out, n_threads)
     return stats.merge_tree(out)[:-1], potential, closest, owner
 
 
@@ -208,7 +205,7 @@ def test_seeding_agrees_with_numpy(n, d, dtype, isa, weighted, seed):
     w = rng.random(n).astype(dtype) if weighted else np.empty(0, dtype)
     picks, candidates = rng.choice(n, 7, replace=False), rng.choice(n, 4, replace=False)
     gains, potential, closest, owner = seeding(X, w, picks, candidates, 1)
-    rows = (X - X.mean(axis=0).astype(dtype)).astype(np.float64)
+    rows = X.astype(np.float64)
     weights = w.astype(np.float64) if weighted else np.ones(n)
     rtol = 50 * np.finfo(dtype).eps
     to = np.stack([((rows - rows[s]) ** 2).sum(axis=1) for s in picks], axis=1)

@@ -25,6 +25,12 @@ def assign(
     sqdist: NDArray[Real],  # OUT (n,) or (0,)
     n_threads: int,
 ) -> None: ...
+def distances(
+    X: NDArray[Real],  # (n, d)
+    centers: NDArray[Real],  # (k, d)
+    out: NDArray[Real],  # OUT (n, k), squared
+    n_threads: int,
+) -> None: ...
 def accumulate(
     X: NDArray[Real],  # (n, d)
     w: NDArray[Real],  # (n,) or (0,)
@@ -68,19 +74,17 @@ def accumulate_bounded(
 def score_seeds(
     X: NDArray[Real],  # (n, d)
     w: NDArray[Real],  # (n,) or (0,)
-    origin: NDArray[Real],  # (d,)
-    candidates: NDArray[Real],  # (m, d) relative to the origin
-    chosen: NDArray[Real],  # (s, d) relative to the origin
+    candidates: NDArray[Real],  # (m, d)
+    chosen: NDArray[Real],  # (s, d)
     closest: NDArray[Real],  # IN, and OUT after a commit (n,)
     owner: NDArray[np.int32],  # IN, and OUT after a commit (n,)
-    commit: int,  # -1, or the index that candidates[0] takes among the seeds among the seeds
+    commit: int,  # -1, or the index that candidates[0] takes among the seeds
     out: NDArray[np.float64],  # OUT (n_cells, m + 1)
     n_threads: int,
 ) -> None: ...
 def seed_small(
     X: NDArray[Real],  # (n, d), n <= CELL
     w: NDArray[Real],  # (n,) or (0,)
-    origin: NDArray[Real],  # (d,)
     uniforms: NDArray[np.float64],  # ((k - 1) m,)
     first: int,
     seeds: NDArray[np.float64],  # OUT (k, d)
@@ -93,7 +97,7 @@ def prepare_centers(
     origin: NDArray[Real],  # IN or OUT (d,)
     centers: NDArray[Real],  # OUT (k, d) relative to the origin
     half_norms: NDArray[Real],  # OUT (k,)
-) -> None: ...
+) -> bool: ...  # whether the origin was kept
 def squared_movement(a: NDArray[np.float64], b: NDArray[np.float64]) -> float: ...  # both (k, d)
 def run_small(
     X: NDArray[Real],  # (n, d), n <= CELL

@@ -139,19 +139,17 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
         ndarray (n_samples, n_clusters)
             In X's dtype.
         """
-        from sklearn.metrics.pairwise import euclidean_distances
-
         check_is_fitted(self)
         X = self._rows(validate.table(self, X, reset=False, accept_sparse=True))
-        centers = self.cluster_centers_.astype(X.dtype)
-        origin = centers.mean(axis=0)
+        centers = np.ascontiguousarray(self.cluster_centers_, X.dtype)
+        family = KMeansFamily(len(centers))
         distances = np.empty((X.shape[0], len(centers)), X.dtype)
 
         def block(part: np.ndarray, rows: slice, n_threads: int) -> None:
-            distances[rows] = euclidean_distances(part - origin, centers - origin)
+            family.distances(part, centers, distances[rows], n_threads)
 
         self._source(X, None).each_block(block)
-        return distances
+        return np.sqrt(distances, out=distances)
 
     def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
         """Find the centres and return the distances of all rows to them (n_samples, n_clusters)."""

@@ -8,8 +8,11 @@ centre (of equally near ones the first) and collects
 over the rows assigned to k; the M-step moves each centre to o + sums_k / counts_k.  The objective is -J.  It is EM for
 equal weights and a fixed covariance sigma^2 I in the limit sigma -> 0 (lecture row L11; Bishop, PRML, section 9.3.2).
 
-Rows and centres are shifted by an origin o, the mean of the centres, so that the inner products in the kernel keep
-their digits far from zero.  The kernel is Cython: `src/nearest.pyx`.
+Rows and centres are shifted by an origin o, so that the inner products in the kernel keep their digits far from zero.
+It is a number that takes no digits from any difference x - c, wherever the other centres lie (`origin_of` in
+`src/small.pxi`), and rows that the inner products can't decide are compared by differences
+(`src/differences_body.h`): a row's label is that of a nearest centre by its own x - c, to half the digits of the rows'
+type where the centres lie well apart, to rounding elsewhere.  The kernel is Cython: `src/nearest.pyx`.
 """
 
 from __future__ import annotations
@@ -37,6 +40,9 @@ CHEAP = 32
 # Share of all weight below which a count that was kept up to date is taken for the rounding of an empty cluster's.
 VANISHING = 1e-8
 
+# Share of sum w abs(x - o)^2 below which an inertia that was kept up to date has lost too many digits.
+CANCELLED = 1e-9
+
 
 class KMeansParams(NamedTuple):
     """Centres (k, d) float64."""
@@ -50,7 +56,7 @@ class KMeansPrepared(NamedTuple):
     origin: np.ndarray  # (d,)
     centers: np.ndarray  # (k, d), relative to the origin
     half_norms: np.ndarray  # (k,), abs(center)^2 / 2
-    moved: np.ndarray  # (k,) float64, distance moved since the last iteration; empty in the first
+    moved: np.ndarray  # (k,) float64, distance moved since the last iteration; empty in the first, or of a new origin
 
 
 class KMeansStats(NamedTuple):
@@ -116,14 +122,15 @@ class KMeansFamily(Family):
         return _layout(self.n_components, n_features)
 
     def prepare(self, params: KMeansParams, dtype: np.dtype, previous: KMeansPrepared | None = None) -> KMeansPrepared:
-        # One origin for a run: unchanged labels then give unchanged sums, centres and a movement of exactly 0.
+        # One origin for a run, as long as it is a good one: unchanged labels then give unchanged sums, centres and a
+        # movement of exactly 0.
         k, d = params.centers.shape
-        origin = np.empty(d, dtype) if previous is None else previous.origin
+        origin = np.empty(d, dtype) if previous is None else previous.origin.copy()
         centers, half_norms = np.empty((k, d), dtype), np.empty(k, dtype)
         given = np.ascontiguousarray(params.centers, np.float64)
-        nearest.prepare_centers(given, previous is not None, origin, centers, half_norms)
+        kept = nearest.prepare_centers(given, previous is not None, origin, centers, half_norms)
         moved = np.empty(0)
-        if previous is not None:
+        if previous is not None and kept:
             step = centers.astype(np.float64) - previous.centers
             moved = np.sqrt(np.einsum("kj,kj->k", step, step))
         return KMeansPrepared(origin, centers, half_norms, moved)
@@ -150,7 +157,10 @@ class KMeansFamily(Family):
         vanishing = w.size and np.any((counts != 0) & (np.abs(counts) < VANISHING * counts.sum()))
         if vanishing or (memo.passes == RECOUNT and self.n_components >= CHEAP):
             return self._recount(X, w, prepared, n_threads, memo)
-        memo.bounds.total[-1] = memo.bounds.square - self._gain(memo.bounds.total, prepared)
+        inertia = memo.bounds.square - self._gain(memo.bounds.total, prepared)
+        if inertia < CANCELLED * memo.bounds.square:
+            return self._recount(X, w, prepared, n_threads, memo)
+        memo.bounds.total[-1] = inertia
         return memo.bounds.total.copy()
 
     def _groups(self, moved: np.ndarray, memo: KMeansMemo) -> np.ndarray:
@@ -309,6 +319,10 @@ class KMeansFamily(Family):
     def assign_into(self, X, prepared: KMeansPrepared, labels: np.ndarray, sqdist: np.ndarray, n_threads: int) -> None:
         """Write the nearest centre (n,) int32 of each row and the squared distance to it (n,)."""
         nearest.assign(X, *prepared[:3], labels, sqdist, threads.native_threads(n_threads))
+
+    def distances(self, X: np.ndarray, centers: np.ndarray, out: np.ndarray, n_threads: int) -> None:
+        """Write the squared distance (n, k) of each row to each centre (k, d), all in X's dtype."""
+        nearest.distances(X, centers, out, threads.native_threads(n_threads))
 
     def log_joint(self, X: np.ndarray, prepared: KMeansPrepared, n_threads: int) -> np.ndarray:
         """Return 0 for the nearest centre and -inf for the others: the posterior of the hard assignment."""

@@ -1,0 +1,171 @@
+/* Distances from differences, and the second look at rows that the tile's scores can't decide.
+
+   A score x.c - |c|^2 / 2 is off by at most g (|x| |c| + |c|^2 / 2), norms taken from the origin, g the roundings of one
+   sum times half the machine epsilon of REAL.  Neither the centroid found nor the nearest one lies farther from the origin
+   than C = |x| + |x - c|, c the one found, or than the farthest of all; so the tile has decided where the best and the
+   second score are farther apart than 2 g (|x| C + C^2 / 2), at most 2 g (2.5 |x|^2 + 1.5 |x - c|^2).  All other rows are
+   compared with all centroids by their differences: on ordinary data a few in a thousand, at three times the cost.
+
+   Where the centroids lie far apart beside their distances from the origin, no row needs that, and the second best score
+   is not taken: see `doubt`. */
+
+/* Machine epsilons by which a score may be off, relative to the sum of its terms' magnitudes. */
+static double NAME(rounding)(ptrdiff_t k, ptrdiff_t d) {
+    return 0.5 * EPSILON * (double)(NAME(flat)(k, d) ? d / VL + VL + 8 : d + 8); /* the flat tile sums VL by VL */
+}
+
+/* Squared distances of nv vectors of rows to nc centroids, by differences; meanwhile the rows at `ahead` are fetched. */
+INLINE TARGET void NAME(seed_tile)(const int nv, const int nc, const REAL *RESTRICT xt, const REAL *RESTRICT c,
+                                   ptrdiff_t d, const char *ahead, REAL *RESTRICT sqdist) {
+    NAME(vec) q[SEED_TILE][2];
+    UNROLL for (int l = 0; l < nc; l++) UNROLL for (int v = 0; v < nv; v++) q[l][v] = SPLAT(0);
+    for (ptrdiff_t j = 0; j < d; j++, xt += nv * VL) {
+        NAME(vec) x[2];
+        PREFETCH(ahead + j * 2 * VL * REAL_BYTES);
+        PREFETCH(ahead + j * 2 * VL * REAL_BYTES + 64);
+        UNROLL for (int v = 0; v < nv; v++) x[v] = LOAD(xt + v * VL);
+        UNROLL for (int l = 0; l < nc; l++) {
+            const NAME(vec) b = SPLAT(c[l * d + j]);
+            UNROLL for (int v = 0; v < nv; v++) {
+                const NAME(vec) e = x[v] - b;
+                q[l][v] = FMA(e, e, q[l][v]);
+            }
+        }
+    }
+    UNROLL for (int l = 0; l < nc; l++) UNROLL for (int v = 0; v < nv; v++)
+        STORE(sqdist + (l * 2 + v) * VL, q[l][v]);
+}
+
+TARGET static void NAME(seed_distances)(int nv, ptrdiff_t k, const REAL *xt, const REAL *c, ptrdiff_t d,
+                                        const char *ahead, REAL *sqdist) {
+    for (ptrdiff_t l = 0; l < k; l += SEED_TILE) {
+        const REAL *from = c + l * d;
+        REAL *to = sqdist + l * 2 * VL;
+        switch (k - l) {
+        case 1: nv == 2 ? NAME(seed_tile)(2, 1, xt, from, d, ahead, to) : NAME(seed_tile)(1, 1, xt, from, d, ahead, to); break;
+        case 2: nv == 2 ? NAME(seed_tile)(2, 2, xt, from, d, ahead, to) : NAME(seed_tile)(1, 2, xt, from, d, ahead, to); break;
+        case 3: nv == 2 ? NAME(seed_tile)(2, 3, xt, from, d, ahead, to) : NAME(seed_tile)(1, 3, xt, from, d, ahead, to); break;
+        default:
+            nv == 2 ? NAME(seed_tile)(2, SEED_TILE, xt, from, d, ahead, to)
+                    : NAME(seed_tile)(1, SEED_TILE, xt, from, d, ahead, to);
+        }
+    }
+}
+
+/* The norm of the farthest centroid if scores may call one nearest whose squared distance exceeds the least by a share of
+   half the digits of REAL; else 0.  Rows between two centroids are at least half their gap h away; with t = |c| / h the
+   share is at most 2 g ((t + 1) (t + 2) + (t + 2)^2 / 2).  Gaps are looked at where that costs less than taking the second
+   best score.  The answer does not depend on the rows, so that a row's label does not depend on the others. */
+TARGET NOINLINE double NAME(doubt)(const nearest_job *job) {
+    const ptrdiff_t d = job->d, k = job->k;
+    const REAL *centers = (const REAL *)job->centers, *half = (const REAL *)job->half_norms;
+    const double share = 2 * NAME(rounding)(k, d), most = 4 * sqrt((double)EPSILON);
+    double farthest = 0, gap[FEW_PAIRS];
+    int doubtful = k > FEW_PAIRS;
+    if (k == 1) return 0;
+    for (ptrdiff_t a = 0; a < k; a++) farthest = half[a] > farthest ? half[a] : farthest;
+    for (ptrdiff_t a = 0; a < k && !doubtful; a++) gap[a] = INFINITY;
+    for (ptrdiff_t a = 0; a < k && !doubtful; a++) {
+        for (ptrdiff_t b = a + 1; b < k; b++) {
+            const REAL *p = centers + a * d, *q = centers + b * d;
+            NAME(hvec) total = {0};
+            REAL tail = 0;
+            ptrdiff_t j = 0;
+            for (; j + HL <= d; j += HL) {
+                const NAME(hvec) e = HLOAD(p + j) - HLOAD(q + j);
+                total += e * e;
+            }
+            for (; j < d; j++) tail += (p[j] - q[j]) * (p[j] - q[j]);
+            const double sqdist = NAME(sum_lanes)(WIDEN(total)) + tail;
+            if (!(sqdist > 0)) continue; /* of equal centroids the first is taken, whatever their score */
+            if (sqdist < gap[a]) gap[a] = sqdist;
+            if (sqdist < gap[b]) gap[b] = sqdist;
+        }
+        const double t = sqrt(8 * (double)half[a] / gap[a]);
+        doubtful = !(share * ((t + 1) * (t + 2) + (t + 2) * (t + 2) / 2) <= most);
+    }
+    return doubtful ? sqrt(2 * farthest) * (1 + 2 * (double)EPSILON) : 0;
+}
+
+/* Compares rows of a group with all centroids by differences, 2 VL at a time. */
+TARGET NOINLINE void NAME(look_again)(const nearest_job *job, const REAL *x, const uint16_t *open, ptrdiff_t n_open,
+                                      const NAME(scratch) * s) {
+    const ptrdiff_t d = job->d, k = job->k;
+    const REAL *o = (const REAL *)job->origin, *centers = (const REAL *)job->centers;
+    REAL sqdist[SEED_TILE * 2 * VL], first[2 * VL], second[2 * VL];
+    INT nearest[2 * VL];
+    for (ptrdiff_t g = 0; g < n_open; g += 2 * VL) {
+        const ptrdiff_t m = n_open - g < 2 * VL ? n_open - g : 2 * VL;
+        for (ptrdiff_t lane = 0; lane < 2 * VL; lane++) {
+            const REAL *row = x + open[g + (lane < m ? lane : m - 1)] * d;
+            for (ptrdiff_t j = 0; j < d; j++) s->again[j * 2 * VL + lane] = row[j] - o[j];
+            first[lane] = second[lane] = INFINITY;
+            nearest[lane] = 0;
+        }
+        for (ptrdiff_t c = 0; c < k; c += SEED_TILE) {
+            const ptrdiff_t some = k - c < SEED_TILE ? k - c : SEED_TILE;
+            NAME(seed_distances)(2, some, s->again, centers + c * d, d, (const char *)s->again, sqdist);
+            for (ptrdiff_t l = 0; l < some; l++)
+                for (ptrdiff_t lane = 0; lane < 2 * VL; lane++) {
+                    const REAL q = sqdist[l * 2 * VL + lane], before = first[lane];
+                    second[lane] = q < before ? before : q < second[lane] ? q : second[lane];
+                    nearest[lane] = q < before ? (INT)(c + l) : nearest[lane];
+                    first[lane] = q < before ? q : before;
+                }
+        }
+        for (ptrdiff_t lane = 0; lane < m; lane++) {
+            const ptrdiff_t i = open[g + lane];
+            s->nearest[i] = nearest[lane];
+            s->best[i] = (s->norms[i] - first[lane]) / 2;
+            s->second[i] = (s->norms[i] - second[lane]) / 2;
+        }
+    }
+}
+
+/* Nearest centroid of each of the `m` rows at `x`, at most one group, as `scan` leaves it. */
+TARGET static void NAME(search)(const nearest_job *job, const REAL *x, ptrdiff_t m, const NAME(scratch) * s,
+                                int want_second) {
+    NAME(scan)(job, x, m, s, want_second || job->look > 0);
+    if (!(job->look > 0)) return;
+    uint16_t open[MAX_BLOCKS * BLOCK + VL];
+    const REAL share = (REAL)(2.1 * NAME(rounding)(job->k, job->d)), far = (REAL)job->look;
+    ptrdiff_t n_open = 0;
+    for (ptrdiff_t i = 0; i < m; i += VL) {
+        const NAME(vec) norm = LOAD(s->norms + i), best = LOAD(s->best + i);
+        const NAME(vec) sqdist = MAX(norm - SPLAT(2) * best, SPLAT(0)) + SPLAT(8 * share) * norm;
+        const NAME(vec) near = SPLAT((REAL)2.5) * norm + SPLAT((REAL)1.5) * sqdist;
+        const NAME(vec) any = SPLAT((REAL)0.5) * norm + SPLAT(far * far); /* |x| far <= (|x|^2 + far^2) / 2 */
+        const NAME(vec) left = (best - LOAD(s->second + i)) - SPLAT(share) * MIN(near, any);
+#if HAS_GATHER
+        unsigned undecided = BITS(GREATER(left, SPLAT(0))) ^ ALL_BITS; /* NaN, too, is looked at */
+        for (; undecided; undecided &= undecided - 1) open[n_open++] = (uint16_t)(i + __builtin_ctz(undecided));
+#else
+        REAL lane[VL];
+        STORE(lane, left);
+        for (ptrdiff_t t = 0; t < VL; t++) {
+            open[n_open] = (uint16_t)(i + t);
+            n_open += !(lane[t] > 0);
+        }
+#endif
+    }
+    while (n_open && open[n_open - 1] >= m) n_open--; /* lanes beyond the last row */
+    if (n_open) NAME(look_again)(job, x, open, n_open, s);
+}
+
+/* Squared distances (n, k) of rows start .. stop to all centroids, by differences. */
+TARGET static void NAME(distances)(const nearest_job *job, ptrdiff_t start, ptrdiff_t stop, void *memory) {
+    const ptrdiff_t d = job->d, k = job->k;
+    const REAL *centers = (const REAL *)job->centers;
+    REAL *xt = (REAL *)memory, sqdist[SEED_TILE * 2 * VL];
+    for (ptrdiff_t i = start; i < stop; i += 2 * VL) {
+        const ptrdiff_t m = stop - i < 2 * VL ? stop - i : 2 * VL;
+        NAME(transpose)((const REAL *)job->x + i * d, d, m, 2, (const REAL *)job->origin, d, xt);
+        for (ptrdiff_t c = 0; c < k; c += SEED_TILE) {
+            const ptrdiff_t some = k - c < SEED_TILE ? k - c : SEED_TILE;
+            NAME(seed_distances)(2, some, xt, centers + c * d, d, (const char *)xt, sqdist);
+            for (ptrdiff_t lane = 0; lane < m; lane++)
+                for (ptrdiff_t l = 0; l < some; l++)
+                    ((REAL *)job->sqdist)[(i + lane) * k + c + l] = sqdist[l * 2 * VL + lane];
+        }
+    }
+}
