@@ -123,11 +123,11 @@ class LowerBound:
             If `theta` is None and there is no fitted mixture to take it from.
         """
         theta = self._model if theta is None else theta
-        if isinstance(theta, tuple):
-            return theta
-        if theta is None or not hasattr(theta, "n_features_in_"):
+        if theta is None or not (isinstance(theta, tuple) or hasattr(theta, "n_features_in_")):
             raise ValueError("theta must be a record of parameters or a fitted mixture; there is none to begin with.")
-        return theta._fitted_params(self.family)
+        params = theta if isinstance(theta, tuple) else theta._fitted()[1]
+        validate.fitting(params, self.family.shapes(self.X.shape[1]), {})
+        return params
 
     def log_joint(self, theta: Any = None) -> np.ndarray:
         """Return ln p(x_i, z_i = k; theta), (n, k)."""
@@ -200,9 +200,9 @@ class LowerBound:
 
 
 def _family_of(model: Any) -> Family:
-    if not hasattr(model, "_family") or not hasattr(model, "_fitted_params"):
+    if not hasattr(model, "_family") or not hasattr(model, "_fitted"):
         raise TypeError(f"LowerBound needs a mixture of fastem or a family, got {type(model).__name__}.")
-    return model._family()
+    return model._fitted()[0] if hasattr(model, "n_features_in_") else model._family()
 
 
 def _log(q: np.ndarray) -> np.ndarray:

@@ -231,6 +231,7 @@ class Climb:
             self.path.forget()
         elif not self.over:
             leap = self.path.propose(now.params, step.params)
+            leap = None if leap is None else family.admissible(leap, self.constants)
         self.params, self.plain = (step.params, None) if leap is None else (leap, step.params)
         self.last = now
 

@@ -153,7 +153,7 @@ class Monitor:
         told_to_stop = False
         if self.settings.callback is not None:
             info = IterationInfo(self.restart, self.iteration, self.objectives[-1], change, params)
-            told_to_stop = self.settings.callback(info) is True
+            told_to_stop = _is_true(self.settings.callback(info))
         return self.converged or told_to_stop or self.iteration >= self.settings.max_iter
 
     def run(self, params: Any, objective: float, memo: Any) -> Run:
@@ -169,3 +169,8 @@ class Monitor:
             notes=tuple(self.notes),
             memo=memo,
         )
+
+
+def _is_true(answer: Any) -> bool:
+    """Whether a callback returned True, Python's or NumPy's; anything else goes on, as many return what they like."""
+    return isinstance(answer, bool | np.bool_) and bool(answer)

@@ -68,6 +68,10 @@ def save(model: Any, path: str | os.PathLike[str], *, extra: dict[str, Any] | No
     if name not in _CLASSES or type(model).__module__ != _CLASSES[name]:
         raise TypeError(f"Cannot save a {name}; fastem.save writes {', '.join(_CLASSES)}.")
     check_is_fitted(model)
+    try:
+        model._check_to_save()
+    except ValueError as error:
+        raise ValueError(f"Cannot save this {name}, which could not be read again: {_reason(error)}.") from error
     arrays: dict[str, np.ndarray] = {}
     fitted = {key: getattr(model, key) for key in (*model._saved, "n_features_in_")}
     if hasattr(model, "feature_names_in_"):
@@ -85,6 +89,7 @@ def save(model: Any, path: str | os.PathLike[str], *, extra: dict[str, Any] | No
 
 def _savable(params: dict[str, Any]) -> dict[str, Any]:
     plain = (str, int, float, bool, np.integer, np.floating, np.ndarray, list, tuple, type(None))
+    params = {key: sorted(value) if isinstance(value, set | frozenset) else value for key, value in params.items()}
     return {key: value for key, value in params.items() if isinstance(value, plain)}
 
 
@@ -212,3 +217,4 @@ def _restore(model: Any, fitted: dict[str, Any]) -> None:
     for key, value in fitted.items():
         setattr(model, key, value)
     model._check_loaded()
+    model._check_to_save()

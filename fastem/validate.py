@@ -163,6 +163,8 @@ def output(out: Any, shape: tuple[int, ...], dtype: Any, name: str) -> np.ndarra
 def seed(random_state: Any) -> int:
     """Return the seed of a fit from scikit-learn's `random_state` (None, int, RandomState or Generator)."""
     if isinstance(random_state, numbers.Integral):
+        if random_state < 0:
+            raise ValueError(f"random_state must be at least 0, got {random_state}.")
         return int(random_state)
     if isinstance(random_state, np.random.Generator):
         return int(random_state.integers(2**63))
@@ -212,7 +214,7 @@ def table(estimator: Any, X: Any, *, reset: bool, accept_sparse: bool = False, a
         if reset:
             estimator.n_features_in_ = X.shape[1]
         return X
-    return validate_data(
+    X = validate_data(
         estimator,
         X,
         reset=reset,
@@ -222,6 +224,50 @@ def table(estimator: Any, X: Any, *, reset: bool, accept_sparse: bool = False, a
         order="C",
         ensure_all_finite="allow-nan" if allow_nan else True,
     )
+    return with_room_for_squares(X, refuse=reset)
+
+
+def with_room_for_squares(X: Any, *, refuse: bool = True) -> Any:
+    """Return rows (n, d), or CSR, whose squares and sums of squares are numbers: X, or its float32 values as float64.
+
+    Parameters
+    ----------
+    X : ndarray (n, d) or CSR matrix
+        Rows, float32 or float64; NaN counts for nothing.
+    refuse : bool, default=True
+        Whether values that are too large for float64, too, are refused.  A fit cannot go on with them; a model that is
+        asked about them answers that they lie infinitely far away.
+
+    Raises
+    ------
+    ValueError
+        With the first such value, its row and its column.
+    """
+    values = X if isinstance(X, np.ndarray) else X.data
+    if not values.size or _squares_add_up(values):
+        return X
+    largest = float(np.fmax.reduce(np.abs(values), axis=None))
+    wide = np.finfo(np.float64)
+    limit = float(np.sqrt(wide.max / values.size)) * 1e-4  # the rest is room for sums of their products
+    if values.dtype == np.float32:
+        narrow = float(np.sqrt(np.finfo(np.float32).max / values.size)) / 4
+        return X.astype(np.float64) if largest > narrow else X
+    if refuse and largest > limit:
+        at = int(np.argmax(np.abs(values) > limit))
+        row, column = divmod(at, X.shape[1]) if isinstance(X, np.ndarray) else (X.tocoo().row[at], X.indices[at])
+        raise ValueError(
+            f"Input X contains {values.flat[at]:.6g} at row {row}, column {column}, whose square is beyond the range "
+            f"of float64 sums (values up to {limit:.3g} here). It looks like a fill value: remove the row, or put NaN "
+            "for it where the model takes missing values."
+        )
+    return X
+
+
+def _squares_add_up(values: np.ndarray) -> bool:
+    """Tell whether the sum of the squares is a number with room to spare: then so is every value."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        flat = values.reshape(-1)
+        return bool(np.dot(flat, flat) < np.finfo(values.dtype).max / 16)
 
 
 def _is_plain(estimator: Any, X: Any, reset: bool, allow_nan: bool) -> bool:
@@ -230,20 +276,20 @@ def _is_plain(estimator: Any, X: Any, reset: bool, allow_nan: bool) -> bool:
         return False
     names = hasattr(estimator, "feature_names_in_")
     known = reset or getattr(estimator, "n_features_in_", None) == X.shape[1]
-    return known and not names and not allow_nan and _sums_to_a_number(X)
+    n_threads = threads.resolve(getattr(estimator, "n_threads", None)) if X.size >= PARALLEL else 1
+    return known and not names and not allow_nan and _is_ordinary(X, n_threads)
 
 
-def _sums_to_a_number(X: np.ndarray) -> bool:
-    """Tell whether no part of X has a sum that is not finite: then no value is; an overflow says nothing."""
-    parts = np.array_split(X, 1 if X.size < PARALLEL else 2 * threads.resolve(None))
-    sums = np.empty(len(parts))
+def _is_ordinary(X: np.ndarray, n_threads: int) -> bool:
+    """Tell whether the squares in each part of X add up to a number: then all values are finite, and not too large."""
+    parts = np.array_split(X, 1 if X.size < PARALLEL else 2 * n_threads)
+    ordinary = np.empty(len(parts), bool)
 
     def add(part: int) -> None:
-        with np.errstate(over="ignore", invalid="ignore"):
-            sums[part] = parts[part].sum()
+        ordinary[part] = _squares_add_up(parts[part])
 
-    threads.map_tasks(add, len(parts), 1 if len(parts) == 1 else threads.resolve(None))
-    return bool(np.isfinite(sums).all())
+    threads.map_tasks(add, len(parts), n_threads)
+    return bool(ordinary.all())
 
 
 def _refuse(X: np.ndarray, bad: np.ndarray, complaint: str) -> None:
@@ -305,6 +351,23 @@ def shaped(value: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
         raise ValueError(f"The parameter '{name}' should have the shape of {shape}, but got {value.shape}")
     finite(value, name)
     return np.ascontiguousarray(value)
+
+
+def fitting(params: Any, shapes: dict[str, tuple[int, ...]], called: dict[str, str]) -> None:
+    """Refuse parameters whose arrays do not fit each other and the number of features: kernels trust their shapes.
+
+    Raises
+    ------
+    ValueError
+        If the array of a field has another shape than `shapes` says, under the name that `called` gives it.
+    """
+    for field, shape in shapes.items():
+        got = np.shape(getattr(params, field))
+        if got != shape:
+            raise ValueError(
+                f"{called.get(field, field)} has shape {got}, but the other fitted attributes need {shape}: the "
+                "parameters of a model must fit each other."
+            )
 
 
 def proportions(value: Any, shape: tuple[int, ...], name: str) -> np.ndarray:

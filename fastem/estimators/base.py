@@ -89,6 +89,9 @@ class EMEstimator(BaseEstimator):
         if self.keep_history:
             self.history_ = result.best.history
 
+    def _check_to_save(self) -> None:
+        """Refuse a fitted model whose parameters and attributes do not fit each other: no file shall hold it."""
+
     def _threads(self) -> int:
         return threads.resolve(self.n_threads)
 

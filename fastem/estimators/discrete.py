@@ -54,8 +54,7 @@ class DiscreteMixture(BaseMixture):
 
     def _check_loaded(self) -> None:
         """Check attributes that came from a file."""
-        k = self.n_components
-        self.weights_ = validate.proportions(self.weights_, (k,), "weights_")
+        self.weights_ = validate.proportions(self.weights_, (self.n_components,), "weights_")
         given = {name: getattr(self, attribute) for name, attribute in self._fields.items() if name != "weights"}
         for name, value in given.items():
             setattr(self, self._fields[name], self._checked(name, value, self._fields[name]))

@@ -240,10 +240,18 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
         return FactorParams(self.mean_[None], self.components_.T[None], self.noise_variance_[None])
 
     def _prepared(self, X: Any) -> tuple[np.ndarray, FactorFamily, Any]:
-        check_is_fitted(self)
+        family, params = self._fitted()
         X = self._table(X, reset=False)
+        return X, family, family.prepare(params, X.dtype)
+
+    def _fitted(self) -> tuple[FactorFamily, FactorParams]:
+        """Return the family and its parameters as they were fitted, or set by hand, checked against each other."""
+        check_is_fitted(self)
         family = self._family()
-        return X, family, family.prepare(self._fitted_params(family), X.dtype)
+        params = self._fitted_params(family)
+        called = {"means": "mean_", "loadings": "components_", "noise_variances": "noise_variance_"}
+        validate.fitting(params, family.shapes(self.n_features_in_), called)
+        return family, params
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the posterior mean of the factors of each row.
@@ -298,8 +306,8 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
         check_is_fitted(self)
         if not validate.is_int(n_samples, 1):
             raise ValueError(f"Invalid value for 'n_samples': {n_samples!r}, which must be an int of at least 1.")
-        family = self._family()
-        return family.sample(self._fitted_params(family), n_samples, Draws(validate.seed(self.random_state)))[0]
+        family, params = self._fitted()
+        return family.sample(params, n_samples, Draws(validate.seed(self.random_state)))[0]
 
     def _n_parameters(self) -> int:
         return self._family().n_free_params(self.n_features_in_)

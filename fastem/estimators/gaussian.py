@@ -256,7 +256,7 @@ class GaussianMixture(BaseMixture):
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable component of each row (n_samples,); -1 for noise."""
         labels = super().predict(X)
-        return np.where(labels == self.n_components, -1, labels) if self.noise else labels
+        return np.where(labels == len(self.weights_), -1, labels) if self.noise else labels
 
     def sample(self, n_samples: int = 1) -> tuple[np.ndarray, np.ndarray]:
         """Draw rows (n_samples, n_features) from the fitted mixture, ordered by component, and the component of each.
@@ -264,7 +264,7 @@ class GaussianMixture(BaseMixture):
         Rows of the noise come last and have the component -1.
         """
         X, y = super().sample(n_samples)
-        return X, np.where(y == self.n_components, -1, y) if self.noise else y
+        return X, np.where(y == len(self.weights_), -1, y) if self.noise else y
 
     def _without_noise(self) -> None:
         check_is_fitted(self)
@@ -291,8 +291,7 @@ class GaussianMixture(BaseMixture):
         """
         self._without_noise()
         kept = self._columns(columns)
-        family = self._family()
-        return self._part(parts.marginal(family, self._fitted_params(family), kept), kept)
+        return self._part(parts.marginal(*self._fitted(), kept), kept)
 
     def condition(self, columns: Any, values: Any) -> GaussianMixture:
         """Return the mixture of the remaining features, given the values of some.
@@ -332,8 +331,7 @@ class GaussianMixture(BaseMixture):
         if not rest.size:
             raise ValueError("Cannot condition on all features: at least one must remain.")
         values = validate.shaped(np.atleast_1d(values), (len(known),), "values")
-        family = self._family()
-        return self._part(parts.condition(family, self._fitted_params(family), known, values), rest)
+        return self._part(parts.condition(*self._fitted(), known, values), rest)
 
     def conditional_mean(self, X: Any) -> np.ndarray:
         """Return the rows with missing values replaced by their means given the observed values of the row.
@@ -367,10 +365,9 @@ class GaussianMixture(BaseMixture):
         array([[ 2.5 , 25.25],
                [ 2.5 ,  0.  ]])
         """
-        check_is_fitted(self)
-        X = self._table(X, reset=False)
-        family = self._family().for_missing()
-        prepared = family.prepare(self._fitted_params(family), X.dtype)
+        family, params = self._fitted()
+        X, family = self._table(X, reset=False), family.for_missing()
+        prepared = family.prepare(params, X.dtype)
         return family.type.conditional_mean(X, prepared, self._threads())
 
     def _columns(self, columns: Any) -> np.ndarray:
@@ -395,7 +392,7 @@ class GaussianMixture(BaseMixture):
     def _part(self, params: GaussianParams, columns: np.ndarray) -> GaussianMixture:
         """Return a fitted mixture of some features; it has no trace of its own."""
         part = GaussianMixture(
-            self.n_components,
+            len(params.weights),
             covariance_type=self.covariance_type,
             reg_covar=self.reg_covar,
             random_state=self.random_state,

@@ -161,6 +161,13 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
         weights = validate.weights(sample_weight, len(sqdist), np.float64)
         return -float(sqdist @ weights if weights.size else sqdist.sum())
 
+    def _check_to_save(self) -> None:
+        """Refuse centres whose number is not `n_clusters`."""
+        if len(self.cluster_centers_) != self.n_clusters:
+            raise ValueError(
+                f"n_clusters is {self.n_clusters}, but there are {len(self.cluster_centers_)} fitted centers"
+            )
+
     def _check_loaded(self) -> None:
         """Check attributes that came from a file."""
         k, d = len(self.cluster_centers_), self.n_features_in_

@@ -203,6 +203,11 @@ class MiniBatchKMeans(KMeansBase):
             self._check_parameters()
             X = self._table_to_fit(X)
         else:
+            if len(self.cluster_centers_) != self.n_clusters:
+                raise ValueError(
+                    f"partial_fit goes on from the {len(self.cluster_centers_)} centers that it has, but n_clusters is "
+                    f"{self.n_clusters}: set it back, or call fit."
+                )
             X = validate.table(self, X, reset=False, accept_sparse=True)
         source = self._source(X, sample_weight)
         if not hasattr(self, "_seed"):  # the first call, or a model that was loaded

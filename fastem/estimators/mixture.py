@@ -126,7 +126,36 @@ class BaseMixture(DensityMixin, EMEstimator):
             setattr(self, attribute, getattr(params, field))
 
     def _last_params(self, source: Any, draws: Draws) -> Any:
-        return self._fitted_params(self._family())
+        family, params = self._fitted()
+        if family.n_components != self.n_components:
+            raise ValueError(
+                f"warm_start goes on from the {family.n_components} components that were fitted, but n_components is "
+                f"{self.n_components}: set it back, or warm_start=False."
+            )
+        return params
+
+    def _fitted(self) -> tuple[Any, Any]:
+        """Return the family and its parameters as they were fitted, or set by hand, checked against each other.
+
+        The arrays count, not `n_components`, which may have changed since.  Nothing else may hand fitted attributes to
+        a kernel, which trusts their shapes.
+        """
+        check_is_fitted(self)
+        family = self._family()
+        family.n_components = len(getattr(self, next(iter(self._attributes().values()))))
+        params = self._fitted_params(family)
+        validate.fitting(params, family.shapes(self.n_features_in_), self._attributes())
+        return family, params
+
+    def _check_to_save(self) -> None:
+        """Refuse fitted attributes that do not fit each other or `n_components`."""
+        k = self._fitted()[0].n_components
+        if k != self.n_components:
+            raise ValueError(f"n_components is {self.n_components}, but the fitted attributes are of {k} components")
+
+    def _attributes(self) -> dict[str, str]:
+        """Return the fitted attribute of each field of the family's parameters."""
+        return self._fields
 
     def _fitted_params(self, family: Family) -> Any:
         return family.params(**{field: getattr(self, attribute) for field, attribute in self._fields.items()})
@@ -148,10 +177,11 @@ class BaseMixture(DensityMixin, EMEstimator):
 
     def _prepared(self, X: Any) -> tuple[np.ndarray, Family, Any]:
         """Return checked rows, the family, and its prepared parameters, for a pass over new rows."""
-        check_is_fitted(self)
+        family, params = self._fitted()
         X = self._table(X, reset=False)
-        family = self._family_of(MemorySource(X))
-        return X, family, family.prepare(self._fitted_params(family), X.dtype)
+        if family.allow_nan and MemorySource(X).has_nan:
+            family = family.for_missing()
+        return X, family, family.prepare(params, X.dtype)
 
     def score_samples(self, X: Any) -> np.ndarray:
         """Return log p(x) of each row.
@@ -207,8 +237,8 @@ class BaseMixture(DensityMixin, EMEstimator):
             raise ValueError(
                 f"Invalid value for 'n_samples': {n_samples!r} . The sampling requires at least one sample."
             )
-        family = self._family()
-        return family.sample(self._fitted_params(family), n_samples, Draws(validate.seed(self.random_state)))
+        family, params = self._fitted()
+        return family.sample(params, n_samples, Draws(validate.seed(self.random_state)))
 
     def aic(self, X: Any) -> float:
         """Return Akaike's information criterion on X; lower is better (lecture row L3)."""
@@ -219,4 +249,4 @@ class BaseMixture(DensityMixin, EMEstimator):
         return -2 * self.score(X) * len(X) + self._n_parameters() * np.log(len(X))
 
     def _n_parameters(self) -> int:
-        return self._family().n_free_params(self.n_features_in_)
+        return self._fitted()[0].n_free_params(self.n_features_in_)

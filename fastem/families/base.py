@@ -203,6 +203,10 @@ class Family(ABC):
         """
         return abs(after.objective - before.objective)
 
+    def shapes(self, n_features: int) -> dict[str, tuple[int, ...]]:
+        """Return the shape of each array of the parameters, checked before a kernel trusts fitted attributes."""
+        return {}
+
     def pack(self, params: Any, like: Any) -> np.ndarray:
         """Return unconstrained coordinates (m,) of `params`, relative to `like`: 0 for `like` itself.
 

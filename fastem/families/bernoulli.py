@@ -98,6 +98,9 @@ class BernoulliFamily(LinearFamily):
         d = params.means.shape[1]
         return (draws.uniform(n * d).reshape(n, d) < params.means[y]).astype(np.float64), y
 
+    def shapes(self, n_features: int) -> dict[str, tuple[int, ...]]:
+        return {"weights": (self.n_components,), "means": (self.n_components, n_features)}
+
     def n_free_params(self, n_features: int) -> int:
         return self.n_components * n_features + self.n_components - 1
 

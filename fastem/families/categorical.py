@@ -310,6 +310,9 @@ class CategoricalFamily(DiscreteFamily):
             X[:, j] = (draws.uniform(n)[:, None] >= cumulative[y]).sum(axis=1)
         return X, y
 
+    def shapes(self, n_features: int) -> dict[str, tuple[int, ...]]:
+        return {"weights": (self.n_components,), "probabilities": (self.n_components, int(self.starts(n_features)[-1]))}
+
     def n_free_params(self, n_features: int) -> int:
         k = self.n_components
         return k * (int(self.starts(n_features)[-1]) - n_features) + k - 1

@@ -176,6 +176,10 @@ class FactorFamily(AnalyserFamily):
         y = np.zeros(n, np.int64)
         return self.draw(params, y, draws), y
 
+    def shapes(self, n_features: int) -> dict[str, tuple[int, ...]]:
+        d, q = n_features, self.n_factors
+        return {"means": (1, d), "loadings": (1, d, q), "noise_variances": (1, d)}
+
     def n_free_params(self, n_features: int) -> int:
         return n_features + self.n_free_loadings(n_features)
 

@@ -122,5 +122,9 @@ class FactorMixtureFamily(AnalyserFamily):
         y = np.sort(draws.weighted(params.weights, n))
         return self.draw(params, y, draws), y
 
+    def shapes(self, n_features: int) -> dict[str, tuple[int, ...]]:
+        k, d, q = self.n_components, n_features, self.n_factors
+        return {"weights": (k,), "means": (k, d), "loadings": (k, d, q), "noise_variances": (k, d)}
+
     def n_free_params(self, n_features: int) -> int:
         return self.n_components * (n_features + self.n_free_loadings(n_features) + 1) - 1

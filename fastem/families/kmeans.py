@@ -274,15 +274,20 @@ class KMeansFamily(Family):
     def refill(self, stats: KMeansStats, prepared: KMeansPrepared, vacant: np.ndarray, rows: Any) -> KMeansStats:
         """Give each empty cluster one of the farthest rows, taken from the cluster that held it."""
         donors, sqdist = self.assign(rows.X, prepared, 1)
-        if not np.any((sqdist > 0) & (rows.weights > 0)):
+        # A row on its own centre, to the rounding of a mean, stays: there are fewer distinct rows than clusters.
+        rounding = 16 * float(np.finfo(rows.X.dtype).eps)
+        movable = (sqdist > rounding**2 * np.square(rows.X, dtype=np.float64).sum(axis=1)) & (rows.weights > 0)
+        if not movable.any():
             return stats
         counts, sums = stats.counts.copy(), stats.sums.copy()
         for component, row, donor in zip(vacant, range(len(donors)), donors, strict=False):
-            # A row on its own centre stays: there are fewer distinct rows than clusters.
-            if sqdist[row] > 0 and rows.weights[row] > 0:
+            if movable[row]:
+                before = counts[donor]
                 moved = rows.weights[row] * (rows.X[row].astype(np.float64) - prepared.origin)
                 counts[donor] -= rows.weights[row]
                 sums[donor] -= moved
+                if counts[donor] < VANISHING * before:  # what is left of the sums is their rounding: it stays
+                    sums[donor] = max(counts[donor], 0.0) * prepared.centers[donor].astype(np.float64)
                 counts[component], sums[component] = rows.weights[row], moved
         counts[counts < 0] = 0.0  # the donor's only row, up to rounding
         return stats._replace(counts=counts, sums=sums)
@@ -354,6 +359,9 @@ class KMeansFamily(Family):
         k, d = params.centers.shape
         y = draws.weighted(np.ones(k), n)
         return params.centers[y] + draws.normal(n * d).reshape(n, d), y
+
+    def shapes(self, n_features: int) -> dict[str, tuple[int, ...]]:
+        return {"centers": (self.n_components, n_features)}
 
     def n_free_params(self, n_features: int) -> int:
         return self.n_components * n_features

@@ -171,6 +171,9 @@ class PoissonFamily(LinearFamily):
         generator = np.random.default_rng(draws.bits(4))
         return generator.poisson(params.rates[y]).astype(np.float64), y
 
+    def shapes(self, n_features: int) -> dict[str, tuple[int, ...]]:
+        return {"weights": (self.n_components,), "rates": (self.n_components, n_features)}
+
     def n_free_params(self, n_features: int) -> int:
         return self.n_components * n_features + self.n_components - 1
 

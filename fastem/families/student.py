@@ -458,6 +458,9 @@ class StudentFamily(EllipticalFamily):
             X[y == c] = self.type.sample(params, c, X[y == c])
         return X, y
 
+    def shapes(self, n_features: int) -> dict[str, tuple[int, ...]]:
+        return {**super().shapes(n_features), "dofs": (self.n_components,)}
+
     def n_free_params(self, n_features: int) -> int:
         k, d = self.n_components, n_features
         return k - 1 + k * d + int(self.type.n_covariance_params(k, d)) + (k if self.dof is None else 0)

@@ -65,6 +65,11 @@ class EllipticalFamily(Family):
         """
         ridge, scale = 0.0, float(self.type.mean_variance(covariances))
         scale = scale if np.isfinite(scale) and scale > 0 else 1.0
+        if not np.isfinite(covariances).all():
+            raise ValueError(
+                "A covariance is not finite: squares of the values in X overflow. Values of this size are often fill "
+                "values for missing data; replace them by NaN, or scale X."
+            )
         while True:
             try:
                 regular = self.type.add_to_diagonal(covariances, ridge) if ridge else covariances
@@ -134,6 +139,11 @@ class EllipticalFamily(Family):
             "spherical": lambda: np.full(shape, variances.mean()),
         }
         return covariances[self.covariance_type]()
+
+    def shapes(self, n_features: int) -> dict[str, tuple[int, ...]]:
+        k, shape = self.n_components, self.covariance_shape(n_features)
+        matrices = {"covariances", "scales", "precisions_cholesky"}.intersection(self.params._fields)
+        return {"weights": (k,), "means": (k, n_features), **dict.fromkeys(matrices, shape)}
 
     def covariance_shape(self, n_features: int) -> tuple[int, ...]:
         """Shape of `covariances`."""

@@ -178,6 +178,9 @@ class NoisyGaussianFamily(GaussianFamily):
         X[~proper] = low + (high - low) * draws.uniform(int(np.sum(~proper)) * len(low)).reshape(-1, len(low))
         return X, y
 
+    def shapes(self, n_features: int) -> dict[str, tuple[int, ...]]:
+        return {**super().shapes(n_features), "box": (2, n_features)}
+
     def n_free_params(self, n_features: int) -> int:
         return super().n_free_params(n_features) + 1
 

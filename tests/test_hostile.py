@@ -1,0 +1,204 @@
+"""Parameters that do not fit the arrays, and values of fill: refused or served, never handed to a kernel."""
+
+import warnings
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.base import clone
+
+import fastem
+from fastem import families
+from fastem.draws import Draws
+from fastem.families.factor_mixture import FactorMixtureFamily
+
+MIXTURES = {
+    "full": fastem.GaussianMixture(5),
+    "tied": fastem.GaussianMixture(5, covariance_type="tied"),
+    "diag": fastem.GaussianMixture(5, covariance_type="diag"),
+    "spherical": fastem.GaussianMixture(5, covariance_type="spherical"),
+    "noise": fastem.GaussianMixture(5, noise=True),
+    "student": fastem.StudentTMixture(5),
+    "bernoulli": fastem.BernoulliMixture(5),
+    "poisson": fastem.PoissonMixture(5),
+    "categorical": fastem.CategoricalMixture(5),
+    "analysers": fastem.FactorAnalyserMixture(5),
+    "generic": fastem.Mixture(5, family="poisson"),
+}
+CONTINUOUS = [
+    fastem.KMeans(2, n_init=1),
+    fastem.MiniBatchKMeans(2),
+    fastem.BisectingKMeans(2),
+    fastem.GaussianMixture(2, max_iter=20),
+    fastem.GaussianMixture(2, covariance_type="tied", max_iter=20),
+    fastem.GaussianMixture(2, covariance_type="diag", max_iter=20),
+    fastem.GaussianMixture(2, covariance_type="spherical", max_iter=20),
+    fastem.StudentTMixture(2, max_iter=20),
+    fastem.FactorAnalysis(1, max_iter=20),
+    fastem.FactorAnalyserMixture(2, max_iter=20),
+]
+
+
+def fitted(name):
+    """A mixture of five components and rows that it was fitted to."""
+    rng = np.random.default_rng(0)
+    X = rng.integers(0, 2, (300, 3)).astype(float)
+    if name in ("full", "tied", "diag", "spherical", "noise", "student", "analysers"):
+        X = rng.normal(size=(300, 3)) + 4 * X
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return clone(MIXTURES[name]).set_params(random_state=0, max_iter=5).fit(X), X
+
+
+@pytest.mark.parametrize("n_components", [1, 3, 90])
+@pytest.mark.parametrize("name", MIXTURES)
+def test_the_fitted_arrays_count_not_the_parameter(name, n_components, tmp_path):
+    model, X = fitted(name)
+
+    def answers():
+        return [model.predict(X), model.predict_proba(X), model.score_samples(X), model.bic(X), *model.sample(9)]
+
+    before = answers()
+    model.set_params(n_components=n_components)
+    for expected, got in zip(before, answers(), strict=True):
+        np.testing.assert_array_equal(got, expected)
+    with pytest.raises(ValueError, match=rf"n_components is {n_components}, but .* of 5 components"):
+        fastem.save(model, tmp_path / "model.npz")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="warm_start goes on from the 5 components"):
+        model.set_params(warm_start=True).fit(X)
+
+
+@pytest.mark.parametrize("name", [name for name in MIXTURES if name != "generic"])
+def test_arrays_that_do_not_fit_each_other_are_refused(name):
+    model, X = fitted(name)
+    for attribute in model._attributes().values():
+        kept = getattr(model, attribute)
+        for axis in range(kept.ndim):
+            for other in (np.repeat(kept, 2, axis=axis), kept.take(range(1, kept.shape[axis]), axis=axis)):
+                setattr(model, attribute, other)
+                for method in (model.predict, model.score_samples, model.predict_proba, model.aic):
+                    with pytest.raises(ValueError, match="must fit each other"):
+                        method(X)
+                with pytest.raises(ValueError, match="must fit each other"):
+                    model.sample(3)
+        setattr(model, attribute, kept)
+    model.predict(X)
+
+
+@pytest.mark.parametrize("name", sorted(families.FAMILIES))
+def test_every_family_tells_the_shapes_of_its_parameters(name):
+    family = families.make(name, 1 if name == "factor" else 3)
+    params = family.example_params(4, Draws(0))
+    assert family.shapes(4) == {field: getattr(params, field).shape for field in params._fields}
+
+
+def test_a_bound_takes_no_parameters_that_do_not_fit():
+    model, X = fitted("diag")
+    bound = fastem.LowerBound(model, X)
+    theta = model._fitted()[1]
+    with pytest.raises(ValueError, match="means has shape"):
+        bound.log_likelihood(theta._replace(means=theta.means[:3]))
+
+
+def test_partial_fit_tells_that_the_number_of_clusters_changed():
+    X = np.random.default_rng(0).normal(size=(100, 2))
+    model = fastem.MiniBatchKMeans(4, random_state=0).partial_fit(X)
+    with pytest.raises(ValueError, match="goes on from the 4 centers that it has, but n_clusters is 5"):
+        model.set_params(n_clusters=5).partial_fit(X)
+
+
+def test_a_set_of_fixed_parameters_is_saved(tmp_path):
+    X = np.random.default_rng(0).normal(size=(100, 2))
+    model = fastem.GaussianMixture(2, fixed={"weights"}, weights_init=[0.3, 0.7], random_state=0).fit(X)
+    fastem.save(model, tmp_path / "model.npz")
+    assert fastem.load(tmp_path / "model.npz").bic(X) == model.bic(X)
+
+
+@given(
+    number=st.integers(0, len(CONTINUOUS) - 1),
+    value=st.one_of(
+        st.sampled_from([-3.4e38, 9.97e36, 1e20, -1.7976931348623157e308, 1e155, 2e19]),
+        st.floats(-300, 308).map(lambda exponent: 10.0**exponent),
+    ),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    seed=st.integers(0, 9),
+)
+@settings(max_examples=60, deadline=None)
+def test_a_huge_value_is_served_or_refused(number, value, dtype, seed):
+    X = np.random.default_rng(seed).normal(size=(60, 2))
+    X[3, 1] = np.clip(value, -np.finfo(dtype).max, np.finfo(dtype).max)
+    X = X.astype(dtype)
+    model = clone(CONTINUOUS[number])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if abs(X[3, 1]) > 1e-4 * np.sqrt(np.finfo(np.float64).max / X.size):
+            with pytest.raises(ValueError, match=r"at row 3, column 1, .* looks like a fill value"):
+                model.set_params(random_state=0).fit(X)
+            return
+        model.set_params(random_state=0).fit(X)
+    for name, fit in vars(model).items():
+        if name.endswith("_") and isinstance(fit, np.ndarray) and fit.dtype.kind == "f":
+            assert np.isfinite(fit).all(), name
+    answer = model.predict(X) if hasattr(model, "predict") else model.score_samples(X)
+    assert np.isfinite(answer).all()
+
+
+def test_a_sparse_fill_value_is_named():
+    from scipy import sparse
+
+    X = sparse.csr_matrix(np.diag([1.0, 2.0, 1e300, 3.0]))
+    with pytest.raises(ValueError, match=r"1e\+300 at row 2, column 2"):
+        fastem.KMeans(2).fit(X)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("n_clusters", [2, 9, 12, 30])
+def test_more_clusters_than_distinct_rows_converge(n_clusters, seed):
+    rng = np.random.default_rng(seed)
+    X = rng.integers(0, 3, (200, 2)) * 0.1
+    w = 10.0 ** rng.uniform(-3, 9, 200) if seed % 2 else None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = fastem.KMeans(n_clusters, init="random", n_init=1, random_state=seed).fit(X, sample_weight=w)
+    assert model.n_iter_ < 100
+    assert model.cluster_centers_.min() > -1e-12
+    assert model.cluster_centers_.max() < 0.2 + 1e-12
+    if n_clusters >= 9 and w is None:
+        assert model.inertia_ < 1e-20
+
+
+def test_a_callback_may_answer_in_numpys_words():
+    X = np.random.default_rng(0).normal(size=(500, 2))
+    seen = []
+    fastem.KMeans(5, n_init=1, tol=0, random_state=0, callback=lambda info: seen.append(info) or np.True_).fit(X)
+    assert len(seen) == 1
+
+
+def test_a_negative_seed_is_refused():
+    with pytest.raises(ValueError, match="random_state must be at least 0, got -1"):
+        fastem.KMeans(2, random_state=-1).fit(np.eye(4))
+
+
+def test_extrapolations_are_brought_back_to_the_floors(monkeypatch):
+    """`admissible` sees every extrapolation before an E-step is spent on it."""
+    seen, tried = [], []
+    bring_back, prepare = FactorMixtureFamily.admissible, FactorMixtureFamily.prepare
+
+    def admissible(self, params, constants):
+        seen.append(bring_back(self, params, constants))
+        return seen[-1]
+
+    def watched(self, params, dtype, previous=None):
+        tried.append(params)
+        return prepare(self, params, dtype, previous)
+
+    monkeypatch.setattr(FactorMixtureFamily, "admissible", admissible)
+    monkeypatch.setattr(FactorMixtureFamily, "prepare", watched)
+    X = np.random.default_rng(0).normal(size=(400, 5)) @ np.random.default_rng(1).normal(size=(5, 5))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fastem.FactorAnalyserMixture(2, accelerate="squarem", tol=1e-10, max_iter=60, random_state=0).fit(X)
+    assert seen
+    assert all(any(leap is params for params in tried) for leap in seen[:-1])
