@@ -138,7 +138,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         w = validate.weights(sample_weight, len(scores), np.float64)
         order = np.argsort(scores, kind="stable")
         below = np.cumsum(w[order] if w.size else np.ones(len(scores)))
-        return float(scores[order[np.searchsorted(below, self.contamination * below[-1], side="right")]])
+        return float(scores[order[np.searchsorted(below, self.contamination * below[-1] * (1 + 1e-12), side="right")]])
 
     def _keep_usual(self, X: Any) -> None:
         self.__dict__.pop("usual_surprisal_", None)

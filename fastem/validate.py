@@ -81,6 +81,8 @@ def weights(sample_weight: Any, n_rows: int, dtype: Any) -> np.ndarray:
     if isinstance(sample_weight, numbers.Number):
         sample_weight = np.full(n_rows, sample_weight)
     w = np.asarray(sample_weight)
+    if w.dtype == object:
+        w = _as_numbers(w)
     if w.ndim != 1:
         raise ValueError(f"Sample weights must be 1D array or scalar, got {w.ndim}D array.")
     if w.shape != (n_rows,):
@@ -95,6 +97,14 @@ def weights(sample_weight: Any, n_rows: int, dtype: Any) -> np.ndarray:
     if not np.any(w > 0):
         raise ValueError("Sample weights must contain at least one non-zero number.")
     return w
+
+
+def _as_numbers(values: np.ndarray) -> np.ndarray:
+    """Return an array of objects as float64, as scikit-learn takes it from frames."""
+    try:
+        return values.astype(np.float64)
+    except (TypeError, ValueError):
+        raise TypeError("sample_weight must be numeric, got dtype object with values that are no numbers.") from None
 
 
 def labels(value: Any, n_rows: int, n_components: int) -> np.ndarray:

@@ -202,3 +202,58 @@ def test_extrapolations_are_brought_back_to_the_floors(monkeypatch):
         fastem.FactorAnalyserMixture(2, accelerate="squarem", tol=1e-10, max_iter=60, random_state=0).fit(X)
     assert seen
     assert all(any(leap is params for params in tried) for leap in seen[:-1])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    "model",
+    [
+        fastem.GaussianMixture(2, reg_covar=0),
+        fastem.GaussianMixture(2, reg_covar=0, covariance_type="tied"),
+        fastem.GaussianMixture(2, reg_covar=0, covariance_type="diag"),
+        fastem.GaussianMixture(2, reg_covar=0, covariance_type="spherical"),
+        fastem.StudentTMixture(2, reg_covar=0),
+        fastem.FactorAnalyserMixture(2),
+        fastem.FactorAnalysis(1),
+    ],
+    ids=lambda model: f"{type(model).__name__}-{getattr(model, 'covariance_type', '')}",
+)
+@pytest.mark.parametrize("value", [0.0, 5.0, 1e9])
+def test_rows_that_are_all_the_same(model, value, dtype):
+    X = np.full((50, 3), value, dtype)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = clone(model).fit(X)
+    for name, fit in vars(model).items():
+        if name.endswith("_") and isinstance(fit, np.ndarray) and fit.dtype.kind == "f":
+            assert np.isfinite(fit).all(), name
+    assert np.isfinite(model.score_samples(X)).all()
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("mean", [1, 60, 200, 1e5])
+def test_a_rate_of_zero_beside_a_large_one(mean, seed):
+    X = np.r_[np.zeros(50), np.random.default_rng(seed).poisson(mean + 20, 50)][:, None]
+    family = families.make("poisson", 2)
+    params = family.params(np.array([0.5, 0.5]), np.array([[0.0], [mean + 20.0]]))
+    prepared = family.prepare(params, X.dtype)
+    assert not np.isnan(family.log_joint(X, prepared, 1)).any()
+    model = fastem.Mixture(2, family="poisson", params_init=params, certify=True).fit(X)
+    np.testing.assert_allclose(np.sort(model.rates_[:, 0]), [0, X[50:].mean()], rtol=1e-6, atol=1e-12)
+
+
+def test_weights_as_objects_and_a_ratio_above_all():
+    X = np.random.default_rng(0).normal(size=(500, 2))
+    plain = fastem.KMeans(3, random_state=0).fit(X, sample_weight=np.ones(500))
+    model = fastem.KMeans(3, random_state=0).fit(X, sample_weight=np.ones(500, object))
+    np.testing.assert_array_equal(model.cluster_centers_, plain.cluster_centers_)
+    with pytest.raises(TypeError, match="sample_weight must be numeric"):
+        fastem.KMeans(3).fit(X, sample_weight=np.array(["a"] * 500, object))
+    fastem.MiniBatchKMeans(3, reassignment_ratio=2.0, random_state=0).fit(X)
+
+
+@pytest.mark.parametrize("contamination", [0.01, 0.07, 0.29, 0.3, 0.5])
+def test_a_share_of_the_rows_is_flagged_to_the_row(contamination):
+    X = np.random.default_rng(0).normal(size=(100, 2))
+    flagged = fastem.AnomalyDetector(contamination=contamination).fit(X).predict(X) == -1
+    assert flagged.sum() == round(100 * contamination)

@@ -307,7 +307,7 @@ class MiniBatchKMeans(KMeansBase):
             return
         centers[light] = batch.sample_rows(len(light), draws)
         others = np.delete(self.counts_, light)
-        self.counts_[light] = others.min()  # enough not to be moved again at once
+        self.counts_[light] = (others if others.size else self.counts_).min()  # enough not to be moved again at once
         if self.verbose:
             print(f"moved {len(light)} centres of little weight to random rows")
 

@@ -186,7 +186,10 @@ def _information(like: PoissonParams) -> np.ndarray:
 def _log_ratio(rates: np.ndarray, origin: np.ndarray) -> np.ndarray:
     """Return log(rates / origin) where the origin is not 0."""
     some = np.where(origin > 0, origin, 1.0)
-    return np.log1p((rates - some) / some)
+    ratio = rates / some
+    # Far below the origin the difference is rounded to -1, whose logarithm would be infinite.
+    near = np.log1p(np.maximum((rates - some) / some, -0.5))
+    return np.where(ratio < 0.5, np.log(rates) - np.log(some), near)
 
 
 def _log_origin(origin: np.ndarray) -> np.ndarray:

@@ -17,6 +17,11 @@ COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 LOST = 1e-12
 
 
+# Factor of a precision from which a covariance counts as singular: float32, which kernels may need it in, holds no
+# larger one.
+STEEPEST = 1e37
+
+
 class EllipticalFamily(Family):
     """A mixture of `n_components` densities, each constant on ellipsoids about its centre.
 
@@ -64,7 +69,7 @@ class EllipticalFamily(Family):
         factors exist, and noted.
         """
         ridge, scale = 0.0, float(self.type.mean_variance(covariances))
-        scale = scale if np.isfinite(scale) and scale > 0 else 1.0
+        scale = scale if scale * STEEPEST**2 > 1 else 1.0
         if not np.isfinite(covariances).all():
             raise ValueError(
                 "A covariance is not finite: squares of the values in X overflow. Values of this size are often fill "
@@ -74,6 +79,8 @@ class EllipticalFamily(Family):
             try:
                 regular = self.type.add_to_diagonal(covariances, ridge) if ridge else covariances
                 factors = self.type.precisions_cholesky(regular)
+                if not np.abs(factors).max() < STEEPEST:
+                    raise np.linalg.LinAlgError
                 break
             except np.linalg.LinAlgError:
                 ridge = 10 * ridge if ridge else 1e-10 * scale
