@@ -179,6 +179,9 @@ def test_registered_families_can_be_saved(tmp_path, example, customers):
         fastem.save(model, tmp_path / "own.npz")
     broken = Mixture(2, family="poisson", max_iter=2).fit(X)
     broken.rates_ = broken.rates_[:, :2]
+    with pytest.raises(ValueError, match=r"Cannot save this Mixture.* rates_ has shape \(2, 2\)"):
+        fastem.save(broken, tmp_path / "broken.npz")
+    broken._check_to_save = lambda: None  # a file that somebody edited
     fastem.save(broken, tmp_path / "broken.npz")
     with pytest.raises(ValueError, match=r"rates_.* should have the shape of \(2, 4\)"):
         fastem.load(tmp_path / "broken.npz")
