@@ -74,6 +74,7 @@ def save(model: Any, path: str | os.PathLike[str], *, extra: dict[str, Any] | No
         raise ValueError(f"Cannot save this {name}, which could not be read again: {_reason(error)}.") from error
     arrays: dict[str, np.ndarray] = {}
     fitted = {key: getattr(model, key) for key in (*model._saved, "n_features_in_")}
+    fitted |= {key: getattr(model, key) for key in model._saved_if_set if hasattr(model, key)}
     if hasattr(model, "feature_names_in_"):
         fitted["feature_names_in_"] = model.feature_names_in_.tolist()
     header = {
@@ -208,7 +209,7 @@ def _join(section: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, A
 
 
 def _restore(model: Any, fitted: dict[str, Any]) -> None:
-    allowed = {*model._saved, "n_features_in_", "feature_names_in_"}
+    allowed = {*model._saved, *model._saved_if_set, "n_features_in_", "feature_names_in_"}
     missing = {*model._saved, "n_features_in_"} - fitted.keys()
     if missing or not fitted.keys() <= allowed:
         raise ValueError(f"unexpected or missing attributes {sorted(missing | (fitted.keys() - allowed))}")

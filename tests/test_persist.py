@@ -1,5 +1,6 @@
 """Saving and loading: round trips, and files that are truncated, foreign or hostile."""
 
+import copy
 import io
 import json
 import pickle
@@ -168,3 +169,30 @@ def test_compressed_archives_are_refused(tmp_path):
 def test_a_missing_file_is_an_os_error(tmp_path):
     with pytest.raises(FileNotFoundError):
         fastem.load(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("random_state", [0, None])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_partial_fit_goes_on_from_a_file_as_from_memory(tmp_path, dtype, random_state):
+    rng = np.random.default_rng(0)
+    batches = [rng.normal(size=(30, 2)).astype(dtype) for _ in range(12)]
+    batches[3:6] = [batch + 50 for batch in batches[3:6]]  # centres become light, and are moved at random
+    model = fastem.MiniBatchKMeans(5, random_state=random_state, reassignment_ratio=0.3)
+    for number, batch in enumerate(batches):
+        model.partial_fit(batch)
+        fastem.save(model, tmp_path / "model.npz")
+        loaded = fastem.load(tmp_path / "model.npz")
+        np.testing.assert_array_equal(loaded.labels_, model.labels_)
+        assert loaded.inertia_ == model.inertia_
+        for later in batches[number + 1 :]:
+            loaded.partial_fit(later)
+        alone = copy.deepcopy(model)
+        for later in batches[number + 1 :]:
+            alone.partial_fit(later)
+        np.testing.assert_array_equal(loaded.cluster_centers_, alone.cluster_centers_)
+        np.testing.assert_array_equal(loaded.counts_, alone.counts_)
+    model = fastem.MiniBatchKMeans(3, random_state=0, n_init=1).fit(batches[0])
+    fastem.save(model, tmp_path / "model.npz")
+    loaded = fastem.load(tmp_path / "model.npz")
+    np.testing.assert_array_equal(loaded.labels_, model.labels_)
+    assert (loaded.n_iter_, loaded.inertia_) == (model.n_iter_, model.inertia_)

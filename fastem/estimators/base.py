@@ -19,6 +19,8 @@ class EMEstimator(BaseEstimator):
 
     # What `fastem.save` writes: the names of fitted attributes, arrays and scalars.
     _saved: ClassVar[tuple[str, ...]] = ()
+    # The same of attributes that only some fits set, and of what the next `partial_fit` goes on from.
+    _saved_if_set: ClassVar[tuple[str, ...]] = ()
 
     _least_max_iter: ClassVar[int] = 1
 

@@ -92,6 +92,7 @@ class MiniBatchKMeans(KMeansBase):
     """
 
     _saved: ClassVar = ("cluster_centers_", "counts_", "n_steps_")
+    _saved_if_set: ClassVar = ("labels_", "inertia_", "n_iter_", "_seed", "_since_moved")
     _auto_n_init = 3
     callback = None
     counts_: np.ndarray
