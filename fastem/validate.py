@@ -188,12 +188,15 @@ def parameter(owner: Any, name: str, requirement: str, accepted: bool) -> None:
 
     Raises
     ------
-    ValueError
-        If `accepted` is False: the parameter's name, what it must be, and what it is.
+    InvalidParameterError
+        scikit-learn's, a ValueError and a TypeError, if `accepted` is False: the parameter's name, what it must be, and
+        what it is.
     """
     if not accepted:
+        from sklearn.utils._param_validation import InvalidParameterError
+
         value = getattr(owner, name)
-        raise ValueError(
+        raise InvalidParameterError(
             f"The {name!r} parameter of {type(owner).__name__} must be {requirement}. Got {value!r} instead."
         )
 

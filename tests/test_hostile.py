@@ -257,3 +257,18 @@ def test_a_share_of_the_rows_is_flagged_to_the_row(contamination):
     X = np.random.default_rng(0).normal(size=(100, 2))
     flagged = fastem.AnomalyDetector(contamination=contamination).fit(X).predict(X) == -1
     assert flagged.sum() == round(100 * contamination)
+
+
+def test_bad_parameters_are_type_errors_too():
+    with pytest.raises(TypeError, match="The 'n_clusters' parameter of KMeans must be an int"):
+        fastem.KMeans("eight").fit(np.eye(4))
+    fastem.GaussianMixture(1, verbose=np.False_).fit(np.eye(4))
+
+
+def test_kmeans_tells_whether_it_converged(tmp_path):
+    X = np.random.default_rng(0).normal(size=(2000, 3))
+    short = fastem.KMeans(20, n_init=1, max_iter=2, random_state=0).fit(X)
+    model = fastem.KMeans(20, n_init=1, random_state=0).fit(X)
+    assert (short.converged_, model.converged_) == (False, True)
+    fastem.save(model, tmp_path / "model.npz")
+    assert fastem.load(tmp_path / "model.npz").converged_ is True

@@ -47,7 +47,7 @@ class EMEstimator(BaseEstimator):
         least = self._least_max_iter
         check(self, "max_iter", f"an int in the range [{least}, inf)", validate.is_int(self.max_iter, least))
         check(self, "tol", "a float in the range [0.0, inf)", validate.is_real(self.tol, 0))
-        quiet = isinstance(self.verbose, bool) or validate.is_int(self.verbose, 0)
+        quiet = isinstance(self.verbose, bool | np.bool_) or validate.is_int(self.verbose, 0)
         check(self, "verbose", "an int in the range [0, inf) or a bool", quiet)
         methods = {name for name in METHODS if name is not None}
         check(self, "accelerate", f"None or a str among {methods}", self.accelerate in METHODS)

@@ -80,6 +80,8 @@ class KMeans(KMeansBase):
         Distortion J: weighted sum of squared distances to the nearest centre.
     n_iter_ : int
         Iterations of the best restart.
+    converged_ : bool
+        Whether the centres of the best restart stopped moving, to `tol`, within `max_iter` iterations.
     inertia_history_ : ndarray (n_iter_,)
         J at the start of each iteration of the best restart, before any swaps; it never rises.
     restarts_ : ndarray (n_init,)
@@ -110,6 +112,7 @@ class KMeans(KMeansBase):
     """
 
     _saved: ClassVar = ("cluster_centers_", "labels_", "inertia_", "inertia_history_", "n_iter_", "restarts_")
+    _saved_if_set: ClassVar = ("converged_",)
 
     def __init__(
         self,
@@ -185,6 +188,7 @@ class KMeans(KMeansBase):
         self.cluster_centers_ = best.params.centers.astype(X.dtype)
         self.labels_ = best.memo.labels
         self.inertia_ = -best.objective
+        self.converged_ = best.converged
         self.inertia_history_ = -result.best.objectives
         self._n_features_out = self.n_clusters
         self._warn_if_clusters_coincide()
