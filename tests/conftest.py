@@ -1,5 +1,7 @@
 """What tests of several files share."""
 
+import importlib
+
 import pytest
 
 
@@ -16,3 +18,18 @@ def run(capsys, monkeypatch, tmp_path):
         return code, captured.out, captured.err
 
     return run
+
+
+@pytest.fixture
+def peer(request):
+    """Import a package to compare with; where the deep checks run (``-m deep``), a missing one is a failure."""
+
+    def load(name):
+        try:
+            return importlib.import_module(name)
+        except ImportError:
+            if "deep" in request.config.getoption("markexpr"):
+                raise
+            pytest.skip(f"{name} is not installed; the deep checks install it")
+
+    return load

@@ -3,7 +3,6 @@
 What all families promise is checked by test_family_contract.py.
 """
 
-import importlib
 import math
 
 import numpy as np
@@ -361,9 +360,9 @@ def test_save_and_load(name, tmp_path):
 @pytest.mark.deep
 @pytest.mark.parametrize("name", ["bernoulli", "categorical"])
 @pytest.mark.parametrize("missing", [0.0, 0.2])
-def test_agrees_with_stepmix(name, missing):
+def test_agrees_with_stepmix(name, missing, peer):
     """Started at StepMix's fitted parameters, ours report its likelihood and stay there."""
-    stepmix = importlib.import_module("stepmix")
+    stepmix = peer("stepmix")
     sizes = (2,) * 6 if name == "bernoulli" else (2, 3, 4, 3)
     family = families.make("categorical", 3, n_categories=sizes)
     X = family.sample(family.example_params(len(sizes), Draws(0)), 1000, Draws(1))[0]

@@ -11,7 +11,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
 from fastem import validate
-from fastem.estimators.mixture import BaseMixture
+from fastem.estimators.gaussian_parts import GaussianParts
 from fastem.families.elliptical.records import GaussianParams
 from fastem.families.gaussian import COVARIANCE_TYPES, GaussianFamily, parts
 from fastem.families.gaussian.family import FIXABLE
@@ -25,7 +25,7 @@ _FITTED = (
 )  # fmt: skip
 
 
-class GaussianMixture(BaseMixture):
+class GaussianMixture(GaussianParts):
     """Mixture of Gaussians, fitted by expectation-maximization.
 
     A replacement for `sklearn.mixture.GaussianMixture` with the same parameters, methods and attributes; what is added
@@ -251,7 +251,19 @@ class GaussianMixture(BaseMixture):
 
     def _fitted_params(self, family: Any) -> Any:
         box = {"box": self.noise_box_} if self.noise else {}
-        return family.params(**{field: getattr(self, name) for field, name in self._fields.items()}, **box)
+        factors, covariances = getattr(self, "precisions_cholesky_", None), getattr(self, "covariances_", None)
+        if factors is None:  # set by hand, as scikit-learn's users do: only what the method at hand needs
+            factors = family.type.precisions_cholesky(np.asarray(covariances, np.float64))
+        elif self.covariance_type in ("full", "tied"):
+            factors = parts.upper_triangular(np.asarray(factors, np.float64))
+        if covariances is None:
+            covariances = family.inverted(family.precisions(factors))
+        return family.params(self.weights_, self.means_, covariances, factors, **box)
+
+    def _params_to_draw(self) -> tuple[Any, Any]:
+        family, params = self._fitted()  # the covariances say what is drawn, as in scikit-learn, also if set by hand
+        factors = family.type.precisions_cholesky(np.asarray(params.covariances, np.float64))
+        return family, params._replace(precisions_cholesky=factors)
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable component of each row (n_samples,); -1 for noise."""
@@ -265,147 +277,6 @@ class GaussianMixture(BaseMixture):
         """
         X, y = super().sample(n_samples)
         return X, np.where(y == len(self.weights_), -1, y) if self.noise else y
-
-    def _without_noise(self) -> None:
-        check_is_fitted(self)
-        if self.noise:
-            raise ValueError("This is not offered for mixtures with noise.")
-
-    def marginal(self, columns: Any) -> GaussianMixture:
-        """Return the fitted mixture of some of the features.
-
-        Parameters
-        ----------
-        columns : array-like of int or str, or a mask (n_features,)
-            The features to keep, by number or by name, in the order wanted.
-
-        Returns
-        -------
-        GaussianMixture
-            A fitted mixture with as many components.
-
-        Raises
-        ------
-        ValueError
-            If a column is unknown or named twice.
-        """
-        self._without_noise()
-        kept = self._columns(columns)
-        return self._part(parts.marginal(*self._fitted(), kept), kept)
-
-    def condition(self, columns: Any, values: Any) -> GaussianMixture:
-        """Return the mixture of the remaining features, given the values of some.
-
-        Its `weights_` are the responsibilities of the components for the given values, and the weighted mean of its
-        `means_` is the best prediction of the rest.
-
-        Parameters
-        ----------
-        columns : array-like of int or str, or a mask (n_features,)
-            The known features, by number or by name; not all of them.
-        values : array-like (n_columns,)
-            Their values in one row.
-
-        Returns
-        -------
-        GaussianMixture
-            A fitted mixture of the other features, in their order.
-
-        Raises
-        ------
-        ValueError
-            If a column is unknown or named twice, none remains, or the values do not fit.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from fastem import GaussianMixture
-        >>> X = np.array([[1.0, 10], [2, 21], [3, 29], [4, 41]])
-        >>> line = GaussianMixture(1, reg_covar=0).fit(X)
-        >>> line.condition([0], [2.5]).means_.round(6)
-        array([[25.25]])
-        """
-        self._without_noise()
-        known = self._columns(columns)
-        rest = np.setdiff1d(np.arange(self.n_features_in_), known)
-        if not rest.size:
-            raise ValueError("Cannot condition on all features: at least one must remain.")
-        values = validate.shaped(np.atleast_1d(values), (len(known),), "values")
-        return self._part(parts.condition(*self._fitted(), known, values), rest)
-
-    def conditional_mean(self, X: Any) -> np.ndarray:
-        """Return the rows with missing values replaced by their means given the observed values of the row.
-
-        The mean of the mixture's conditional distribution: those of the components (as `condition` gives them) weighted
-        by the row's responsibilities; without any observed value, the mean of the mixture.  Noise counts with the
-        centre of its box.
-
-        Parameters
-        ----------
-        X : array-like (n_samples, n_features)
-            Rows; NaN is missing.
-
-        Returns
-        -------
-        ndarray (n_samples, n_features), of the dtype of the rows
-            A copy, in which what was observed stands unchanged.
-
-        Raises
-        ------
-        ValueError
-            If X has other features, or infinity.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from fastem import GaussianMixture
-        >>> X = np.array([[1.0, 10], [2, 21], [3, 29], [4, 41]])
-        >>> line = GaussianMixture(1, reg_covar=0).fit(X)
-        >>> line.conditional_mean([[2.5, np.nan], [2.5, 0]]).round(6)
-        array([[ 2.5 , 25.25],
-               [ 2.5 ,  0.  ]])
-        """
-        family, params = self._fitted()
-        X, family = self._table(X, reset=False), family.for_missing()
-        prepared = family.prepare(params, X.dtype)
-        return family.type.conditional_mean(X, prepared, self._threads())
-
-    def _columns(self, columns: Any) -> np.ndarray:
-        """Return numbers (m,) of features that were named by number, by name or by a mask."""
-        d, given = self.n_features_in_, np.atleast_1d(columns)
-        if given.dtype.kind in "OU":
-            names = getattr(self, "feature_names_in_", np.empty(0, object)).tolist()
-            unknown = [name for name in given.tolist() if name not in names]
-            if unknown:
-                raise ValueError(f"The mixture was not fitted with a feature named {unknown[0]!r}.")
-            numbers = np.array([names.index(name) for name in given.tolist()])
-        elif given.dtype == bool and given.shape == (d,):
-            numbers = np.flatnonzero(given)
-        elif given.dtype.kind in "iu" and given.ndim == 1 and np.all((given >= -d) & (given < d)):
-            numbers = given % d
-        else:
-            raise ValueError(f"Columns must be numbers in [-{d}, {d}), names, or a mask of {d}; got {columns!r}.")
-        if not numbers.size or len(set(numbers.tolist())) < len(numbers):
-            raise ValueError(f"Columns must be distinct, and at least one; got {columns!r}.")
-        return numbers
-
-    def _part(self, params: GaussianParams, columns: np.ndarray) -> GaussianMixture:
-        """Return a fitted mixture of some features; it has no trace of its own."""
-        part = GaussianMixture(
-            len(params.weights),
-            covariance_type=self.covariance_type,
-            reg_covar=self.reg_covar,
-            random_state=self.random_state,
-            n_threads=self.n_threads,
-        )
-        part._keep_params(part._family(), params)
-        part.n_features_in_ = len(columns)
-        if hasattr(self, "feature_names_in_"):
-            part.feature_names_in_ = self.feature_names_in_[columns]
-        part.converged_, part.n_iter_, part.lower_bound_ = self.converged_, self.n_iter_, np.nan
-        part.lower_bounds_, part.restarts_ = [], np.empty(0)
-        part.histories_, part.notes_ = [], []
-        return part
 
     def to_sklearn(self) -> Any:
         """Return the same fitted mixture as a `sklearn.mixture.GaussianMixture`.
@@ -443,6 +314,59 @@ class GaussianMixture(BaseMixture):
         twin.restarts_ = np.array([twin.lower_bound_])
         twin.histories_, twin.notes_ = [np.array(twin.lower_bounds_)], []
         return twin
+
+    @classmethod
+    def from_parameters(
+        cls, weights: Any, means: Any, covariances: Any, *, covariance_type: str = "full", **params: Any
+    ) -> GaussianMixture:
+        """Return a mixture of given parameters, as if it had been fitted.
+
+        Parameters
+        ----------
+        weights : array-like (k,)
+            Mixing proportions, which sum to 1.
+        means : array-like (k, d)
+            Means.
+        covariances : array-like
+            Of the shape of `covariances_`: full (k, d, d), tied (d, d), diag (k, d), spherical (k,).
+        covariance_type : {"full", "tied", "diag", "spherical"}, default="full"
+            Shape of the covariances.
+        **params
+            Further parameters of the constructor, such as `random_state`.
+
+        Returns
+        -------
+        GaussianMixture
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit, weights do not sum to 1, or a covariance is not symmetric and positive-definite.
+
+        Examples
+        --------
+        >>> from fastem import GaussianMixture
+        >>> model = GaussianMixture.from_parameters([1.0], [[0.0, 0.0]], [[[4.0, 1.8], [1.8, 1.0]]])
+        >>> model.score_samples([[2.0, 1.0]]).round(2)
+        array([-2.23])
+        """
+        means = validate.rows(means, "means", np.float64)
+        k, d = means.shape
+        model = cls(k, covariance_type=covariance_type, **params)
+        model._check_parameters()
+        family = model._family()
+        covariances = validate.shaped(covariances, family.covariance_shape(d), "covariances")
+        factors = family.type.precisions_cholesky(validate.positive_definite(covariances, covariance_type))
+        weights = validate.proportions(weights, (k,), "weights")
+        return model._as_if_fitted(GaussianParams(weights, means, covariances, factors))
+
+    def _as_if_fitted(self, params: GaussianParams) -> GaussianMixture:
+        """Keep parameters that no fit of this object has found."""
+        self._keep_params(self._family(), params)
+        self.n_features_in_ = params.means.shape[1]
+        self.converged_, self.n_iter_, self.lower_bound_ = True, 0, np.nan
+        self.lower_bounds_, self.restarts_, self.histories_, self.notes_ = [], np.empty(0), [], []
+        return self
 
     def _check_loaded(self) -> None:
         """Check attributes that came from a file."""

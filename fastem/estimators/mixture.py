@@ -144,14 +144,22 @@ class BaseMixture(DensityMixin, EMEstimator):
         family = self._family()
         family.n_components = len(getattr(self, next(iter(self._attributes().values()))))
         params = self._fitted_params(family)
-        validate.fitting(params, family.shapes(self.n_features_in_), self._attributes())
+        validate.fitting(params, family.shapes(self._n_features(params)), self._attributes())
         return family, params
+
+    def _n_features(self, params: Any) -> int:
+        """Return the number of features; of parameters that were set by hand, that of their means."""
+        return self.n_features_in_ if hasattr(self, "n_features_in_") else int(np.shape(params.means)[1])
 
     def _check_to_save(self) -> None:
         """Refuse fitted attributes that do not fit each other or `n_components`."""
         k = self._fitted()[0].n_components
         if k != self.n_components:
             raise ValueError(f"n_components is {self.n_components}, but the fitted attributes are of {k} components")
+
+    def _params_to_draw(self) -> tuple[Any, Any]:
+        """Return the family and the parameters that rows are drawn from."""
+        return self._fitted()
 
     def _attributes(self) -> dict[str, str]:
         """Return the fitted attribute of each field of the family's parameters."""
@@ -237,7 +245,7 @@ class BaseMixture(DensityMixin, EMEstimator):
             raise ValueError(
                 f"Invalid value for 'n_samples': {n_samples!r} . The sampling requires at least one sample."
             )
-        family, params = self._fitted()
+        family, params = self._params_to_draw()
         return family.sample(params, n_samples, Draws(validate.seed(self.random_state)))
 
     def aic(self, X: Any) -> float:
@@ -249,4 +257,5 @@ class BaseMixture(DensityMixin, EMEstimator):
         return -2 * self.score(X) * len(X) + self._n_parameters() * np.log(len(X))
 
     def _n_parameters(self) -> int:
-        return self._fitted()[0].n_free_params(self.n_features_in_)
+        family, params = self._fitted()
+        return family.n_free_params(self._n_features(params))

@@ -14,6 +14,22 @@ from fastem.families.elliptical.records import GaussianParams
 from fastem.families.gaussian.family import GaussianFamily
 
 
+def upper_triangular(factors: np.ndarray) -> np.ndarray:
+    """Return factors P (..., d, d) of precisions P P' as upper triangular ones, whichever triangle they came in.
+
+    scikit-learn multiplies by the whole factor, so that its users also set lower ones, by `numpy.linalg.cholesky`.
+    """
+    if factors.ndim < 2 or factors.shape[-1] != factors.shape[-2] or not np.tril(factors, -1).any():
+        return factors
+    from scipy.linalg import rq
+
+    out = np.empty_like(factors)
+    for place in np.ndindex(factors.shape[:-2]):
+        upper = rq(factors[place], mode="r", check_finite=False)
+        out[place] = upper * np.where(np.diagonal(upper) < 0, -1.0, 1.0)
+    return out
+
+
 def marginal(family: GaussianFamily, params: GaussianParams, columns: np.ndarray) -> GaussianParams:
     """Return the mixture of some features, in the order of `columns` (m,) int."""
     covariances = _block(family, params.covariances, columns, columns)

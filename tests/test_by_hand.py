@@ -1,0 +1,108 @@
+"""Gaussian mixtures that nobody fitted: attributes set by hand, as for scikit-learn, or given to a constructor."""
+
+import numpy as np
+import pytest
+import sklearn.mixture
+
+import fastem
+
+TYPES = ["full", "tied", "diag", "spherical"]
+
+
+def parameters(covariance_type, k=3, d=4, seed=0):
+    """Weights, means and covariances of a mixture."""
+    rng = np.random.default_rng(seed)
+    A = rng.normal(size=(k, d, d))
+    full = A @ A.transpose(0, 2, 1) + 0.1 * np.eye(d)
+    shapes = {"full": full, "tied": full[0], "diag": np.diagonal(full, axis1=1, axis2=2), "spherical": full[:, 0, 0]}
+    weights = rng.uniform(1, 2, k)
+    return weights / weights.sum(), 3 * rng.normal(size=(k, d)), np.array(shapes[covariance_type])
+
+
+def by_hand(kind, covariance_type, names, lower=False, seed=0):
+    """A mixture of which only some attributes are set."""
+    weights, means, covariances = parameters(covariance_type, seed=seed)
+    if covariance_type in ("full", "tied"):
+        factors = np.linalg.cholesky(np.linalg.inv(covariances))
+        if not lower:
+            factors = np.linalg.inv(np.linalg.cholesky(covariances)).swapaxes(-1, -2)
+    else:
+        factors = 1 / np.sqrt(covariances)
+    model = kind(len(weights), covariance_type=covariance_type, random_state=0)
+    given = {"weights_": weights, "means_": means, "covariances_": covariances, "precisions_cholesky_": factors}
+    for name in names:
+        setattr(model, name, given[name])
+    return model
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("lower", [False, True])
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_factors_count_whichever_triangle_they_fill(covariance_type, lower, seed):
+    names = ("weights_", "means_", "covariances_", "precisions_cholesky_")
+    ours, theirs = (
+        by_hand(kind, covariance_type, names, lower, seed)
+        for kind in (fastem.GaussianMixture, sklearn.mixture.GaussianMixture)
+    )
+    X = 3 * np.random.default_rng(9).normal(size=(200, 4))
+    np.testing.assert_allclose(ours.score_samples(X), theirs.score_samples(X), rtol=1e-9)
+    np.testing.assert_allclose(ours.predict_proba(X), theirs.predict_proba(X), atol=1e-9)
+    np.testing.assert_array_equal(ours.predict(X), theirs.predict(X))
+    assert ours.aic(X) == pytest.approx(theirs.aic(X))
+    assert ours.bic(X) == pytest.approx(theirs.bic(X))
+
+
+def test_the_case_that_users_met():
+    covariance = np.array([[4, 1.8], [1.8, 1]])
+    model = fastem.GaussianMixture(1)
+    model.weights_, model.means_, model.covariances_ = np.ones(1), np.zeros((1, 2)), covariance[None]
+    model.precisions_cholesky_ = np.linalg.cholesky(np.linalg.inv(covariance))[None]
+    assert model.score_samples([[2.0, 1.0]]) == pytest.approx(-2.23, abs=0.005)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_what_a_method_needs_is_enough(covariance_type):
+    model = by_hand(fastem.GaussianMixture, covariance_type, ("weights_", "means_", "covariances_"))
+    whole = fastem.GaussianMixture.from_parameters(*parameters(covariance_type), covariance_type=covariance_type)
+    X, y = model.sample(500)
+    assert X.shape == (500, 4)
+    assert set(y) <= {0, 1, 2}
+    np.testing.assert_allclose(model.score_samples(X), whole.score_samples(X), rtol=1e-12)
+    model = by_hand(fastem.GaussianMixture, covariance_type, ("weights_", "means_", "precisions_cholesky_"))
+    np.testing.assert_array_equal(model.predict(X), whole.predict(X))
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_samples_follow_covariances_that_were_changed(covariance_type):
+    X = np.random.default_rng(0).normal(size=(500, 2))
+    model = fastem.GaussianMixture(1, covariance_type=covariance_type, random_state=0).fit(X)
+    model.covariances_ *= 100
+    np.testing.assert_allclose(model.sample(5000)[0].std(axis=0), 10 * X.std(axis=0), rtol=0.05)
+
+
+@pytest.mark.parametrize("covariance_type", TYPES)
+def test_given_parameters_make_a_fitted_model(covariance_type, tmp_path):
+    given = parameters(covariance_type)
+    model = fastem.GaussianMixture.from_parameters(*given, covariance_type=covariance_type, random_state=0)
+    X, _ = model.sample(300)
+    theirs = model.to_sklearn()
+    np.testing.assert_allclose(model.score_samples(X), theirs.score_samples(X), rtol=1e-9)
+    fastem.save(model, tmp_path / "model.npz")
+    np.testing.assert_array_equal(fastem.load(tmp_path / "model.npz").predict(X), model.predict(X))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weights": [0.5, 0.5, 0.5]}, "'weights' should be normalized"),
+        ({"weights": [0.5, 0.5]}, "'weights' should have the shape of"),
+        ({"means": [[0.0, np.nan, 0, 0]] * 3}, "means contains NaN"),
+        ({"covariances": np.ones((3, 4))}, "'covariances' should have the shape of"),
+        ({"covariances": -np.ones((3, 4, 4))}, "should be symmetric, positive-definite"),
+        ({"covariance_type": "round"}, "'covariance_type' parameter of GaussianMixture must be"),
+    ],
+)
+def test_unfit_parameters_are_refused(change, message):
+    given = dict(zip(("weights", "means", "covariances"), parameters("full"), strict=True)) | change
+    with pytest.raises(ValueError, match=message):
+        fastem.GaussianMixture.from_parameters(**given)
