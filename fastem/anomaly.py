@@ -12,6 +12,7 @@ family that accepts missing values gives p(x without x_j) when x_j is missing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -119,7 +120,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         elif self.epsilon is not None:
             self.offset_ = float(np.log(self.epsilon))
         else:
-            self.offset_ = self._offset_of_share(X, sample_weight)
+            scores = self.score_samples(X)
+            weights = validate.weights(sample_weight, len(scores), np.float64)
+            self.offset_ = threshold_of_share(scores, self.contamination, weights)
         self._keep_usual(normal)
         return self
 
@@ -131,14 +134,6 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         check(self, "contamination", "a float in the range (0.0, 0.5]", share)
         if self.epsilon is not None and labels is not None:
             raise ValueError("Give either epsilon or labels to find it by, not both.")
-
-    def _offset_of_share(self, X: Any, sample_weight: Any) -> float:
-        """Return the log-density below which `contamination` of the rows' weight lies."""
-        scores = self.score_samples(X)
-        w = validate.weights(sample_weight, len(scores), np.float64)
-        order = np.argsort(scores, kind="stable")
-        below = np.cumsum(w[order] if w.size else np.ones(len(scores)))
-        return float(scores[order[np.searchsorted(below, self.contamination * below[-1] * (1 + 1e-12), side="right")]])
 
     def _keep_usual(self, X: Any) -> None:
         self.__dict__.pop("usual_surprisal_", None)
@@ -179,7 +174,9 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Return log p(x) - log epsilon of each row (n_samples,): negative for anomalies."""
-        return self.score_samples(X) - self.offset_
+        scores = self.score_samples(X)
+        with np.errstate(invalid="ignore"):
+            return np.where(scores == self.offset_, 0.0, scores - self.offset_)  # -inf less -inf, too
 
     def predict(self, X: Any) -> np.ndarray:
         """Return -1 for anomalies and 1 for other rows (n_samples,)."""
@@ -216,6 +213,37 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         inner = get_tags(_default() if self.estimator is None else self.estimator)
         tags.input_tags = inner.input_tags
         return tags
+
+
+def threshold_of_share(scores: np.ndarray, share: float, weights: np.ndarray | None = None) -> float:
+    """Return the threshold on `scores` below which a share of the rows' weight lies, or the least that is more.
+
+    Parameters
+    ----------
+    scores : ndarray (n,)
+        Log-densities.  Rows of density 0 (-inf) are below any threshold, be they more than the share.
+    share : float
+        In (0, 1).
+    weights : ndarray (n,) or None
+        Weights of the rows; None or empty means one each.
+
+    Returns
+    -------
+    float
+        One of the scores; finite unless all densities are 0.
+
+    Examples
+    --------
+    >>> threshold_of_share(np.array([-3.0, -1.0, -9.0, -2.0]), 0.25)
+    -3.0
+    """
+    order = np.argsort(scores, kind="stable")
+    below = np.cumsum(np.ones(len(scores)) if weights is None or not weights.size else weights[order])
+    flagged = int(np.searchsorted(below, share * below[-1] * (1 - 1e-12))) + 1
+    threshold = scores[order[min(flagged, len(scores) - 1)]]
+    if np.isneginf(threshold):
+        threshold = np.min(scores, where=scores > -np.inf, initial=np.inf)
+    return float(threshold)
 
 
 def best_threshold(scores: np.ndarray, anomaly: np.ndarray) -> tuple[float, float]:
@@ -289,19 +317,25 @@ def _explains(model: Any) -> bool:
 def _conditionals(model: Any, X: Any) -> tuple[np.ndarray, np.ndarray]:
     """Return log p(x_j given the rest) and the mean of x_j given the rest, both (n, d)."""
     if _is_gaussian(model):
-        X, family, prepared = model._prepared(X)
-        log_joint = family.log_joint(X, prepared, 1)
-        if np.isfinite(X).all():
-            parts = [slice(start, start + CHUNK_ROWS) for start in range(0, len(X), CHUNK_ROWS)]
-            found = [_gaussian_conditionals(model, X[rows], log_joint[rows]) for rows in parts]
+        rows, family, prepared = model._prepared(X)
+        if np.isfinite(rows).all():
+            log_joint = family.log_joint(rows, prepared, 1)
+            parts = [slice(start, start + CHUNK_ROWS) for start in range(0, len(rows), CHUNK_ROWS)]
+            found = [_gaussian_conditionals(model, rows[part], log_joint[part]) for part in parts]
             return np.concatenate([a for a, _ in found]), np.concatenate([b for _, b in found])
+    names, frame = getattr(X, "columns", None), type(X)
     X = np.asarray(X)
-    return _left_out(model, X if X.dtype in validate.FLOATS else X.astype(np.float64))
+
+    def log_density(rows: np.ndarray) -> np.ndarray:
+        named = rows if names is None else frame(rows, columns=names)  # else the model would miss its names
+        return np.asarray(model.score_samples(named), np.float64)
+
+    return _left_out(log_density, X if X.dtype in validate.FLOATS else X.astype(np.float64))
 
 
-def _left_out(model: Any, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _left_out(log_density: Callable[[np.ndarray], np.ndarray], X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The conditionals of any model that accepts missing values: p(x) / p(x without x_j)."""
-    log_prob = np.asarray(model.score_samples(X), np.float64)
+    log_prob = log_density(X)
     log_conditional = np.empty(X.shape)
     for j in range(X.shape[1]):
         rest = X.copy()
@@ -310,7 +344,7 @@ def _left_out(model: Any, X: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         some = ~np.isnan(rest).all(axis=1)
         log_conditional[:, j] = log_prob
         if some.any():
-            log_conditional[some, j] -= model.score_samples(rest[some])
+            log_conditional[some, j] -= log_density(rest[some])
     log_conditional[np.isnan(X)] = np.nan
     return log_conditional, np.full(X.shape, np.nan)
 

@@ -85,11 +85,15 @@ def assign(
     (array([0, 1], dtype=int32), array([1., 1.]))
     """
     X = validate.rows(X)
-    centers = validate.rows(centers, "centers", np.float64, X.shape[1])
     labels = validate.output(out_labels, (len(X),), np.int32, "out_labels")
     sqdist = validate.output(out_sqdist, (len(X),), X.dtype, "out_sqdist")
+    X, centers = _in_range(X, centers, "centers")
     family = KMeansFamily(len(centers))
-    family.assign_into(X, family.prepare(KMeansParams(centers), X.dtype), labels, sqdist, threads.resolve(n_threads))
+    own = sqdist if X.dtype == sqdist.dtype else np.empty(len(X), X.dtype)
+    family.assign_into(X, family.prepare(KMeansParams(centers), X.dtype), labels, own, threads.resolve(n_threads))
+    if own is not sqdist:
+        with np.errstate(over="ignore"):
+            sqdist[...] = own
     return labels, sqdist
 
 
@@ -136,8 +140,7 @@ def kmeans_step(
     >>> step.counts, step.sums.ravel(), step.inertia
     (array([2., 1.]), array([2., 9.]), 3.0)
     """
-    X = validate.rows(X)
-    centers = validate.rows(centers, "centers", np.float64, X.shape[1])
+    X, centers = _in_range(validate.rows(X), centers, "centers")
     source = MemorySource(X, validate.weights(sample_weight, len(X), X.dtype), n_threads=threads.resolve(n_threads))
     family = KMeansFamily(len(centers))
     prepared = family.prepare(KMeansParams(centers), X.dtype)
@@ -193,8 +196,7 @@ def gaussian_log_density(
     >>> gaussian_log_density(np.zeros((1, 2)), np.zeros((1, 2)), np.ones((1, 2)), "diag").round(6)
     array([[-1.837877]])
     """
-    X = validate.rows(X)
-    means = validate.rows(means, "means", np.float64, X.shape[1])
+    X, means = _in_range(validate.rows(X), means, "means")
     family = _gaussian(len(means), covariance_type)
     ones = np.ones(len(means))  # log-weights of 0 leave the densities alone
     params = _params(family, ones, means, precisions_cholesky)
@@ -249,8 +251,7 @@ def em_step(
     >>> step.means, step.covariances, round(step.log_likelihood, 6)
     (array([[1.]]), array([[1.]]), -3.087877)
     """
-    X = validate.rows(X, allow_nan=True)
-    means = validate.rows(means, "means", np.float64, X.shape[1])
+    X, means = _in_range(validate.rows(X, allow_nan=True), means, "means")
     weights = validate.proportions(weights, (len(means),), "weights")
     family = _gaussian(len(means), covariance_type, reg_covar)
     params = _params(family, weights, means, precisions_cholesky)
@@ -260,6 +261,23 @@ def em_step(
     stats = source.accumulate(family, prepared)
     after = family.m_step(stats, family.constants(source), prepared, params).params
     return EMStep(after.weights, after.means, after.covariances, after.precisions_cholesky, float(stats.loglik))
+
+
+def _in_range(X: np.ndarray, points: Any, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Return rows (n, d) and float64 points (k, d) whose squared distances are numbers: the rows, or float64 of them.
+
+    Raises
+    ------
+    ValueError
+        If the points are no such table, or a value's square is beyond the range of float64.
+    """
+    points = validate.with_room_for_squares(validate.rows(points, name, np.float64, X.shape[1]), name)
+    X = validate.with_room_for_squares(X)
+    with np.errstate(over="ignore"):
+        narrow = points.astype(X.dtype)
+    if X.dtype == np.float32 and not (np.isfinite(narrow).all() and validate.with_room_for_squares(narrow) is narrow):
+        X = X.astype(np.float64)
+    return X, points
 
 
 def _gaussian(n_components: int, covariance_type: str, reg_covar: float = 0.0) -> GaussianFamily:

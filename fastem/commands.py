@@ -215,6 +215,8 @@ def score(
     quiet: Quiet = False,
 ) -> None:
     """Flag the rows of a table that a saved mixture, or factor analysis, finds improbable."""
+    from fastem.anomaly import threshold_of_share  # imports scikit-learn, which --help shall not wait for
+
     log_epsilon = _threshold(epsilon, contamination)
     check_outputs([model, path], (output, WRITABLE))
     saved = models.load(model, threads)
@@ -224,7 +226,7 @@ def score(
     with report.sentences(quiet):
         log_density = models.log_density(saved, table.X)
         if contamination is not None:
-            log_epsilon = float(np.quantile(log_density, contamination))
+            log_epsilon = _below(log_density, threshold_of_share(log_density, contamination))
         anomaly = log_density < log_epsilon
         if output is not None:
             write_table(output, {"log_density": log_density, "anomaly": anomaly})
@@ -251,6 +253,14 @@ def _threshold(epsilon: str | None, contamination: float | None) -> float:
     if not (value.is_finite() and value > 0):
         raise CommandError(f"--epsilon must be a positive number, got {epsilon}.")
     return float(value.ln())
+
+
+def _below(log_density: np.ndarray, threshold: float) -> float:
+    """Return a threshold halfway to the highest density below, so that it flags the same rows when rounded."""
+    last = float(np.max(log_density, where=log_density < threshold, initial=-np.inf))
+    return (
+        max(threshold + 0.5 * (last - threshold), np.nextafter(last, threshold)) if math.isfinite(last) else threshold
+    )
 
 
 def _check_plot(name: ModelName) -> None:

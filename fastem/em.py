@@ -73,6 +73,8 @@ def run(
     ------
     MonotonicityError
         If `settings.certify` is set and the objective falls.
+    ValueError
+        If the best run's parameters hold NaN.
     """
     side_by_side = n_init > 1 and _small_but_work(source, family)
     runner = source.with_threads(1) if side_by_side else source
@@ -97,6 +99,7 @@ def run(
             spread(restart, n_init)
         if settings.escape is not None:
             best.run = _escape(source, family, best.run, constants, settings)
+    _refuse_nan(best.run)
     finished = [run for run in runs if run is not None]
     return FitResult(
         best=best.run,
@@ -109,6 +112,18 @@ def _small_but_work(source: Any, family: Family) -> bool:
     """Tell whether restarts pay side by side, one thread each."""
     few_cells = grid.n_cells(source.n_rows) < CELLS_PER_THREAD * source.n_threads
     return few_cells and source.n_rows * family.layout(source.n_features).size > WORK_FOR_A_THREAD
+
+
+def _refuse_nan(run: Run) -> None:
+    """Refuse to return a model with NaN, which nobody could use; no rows are known that lead to one."""
+    fields = run.params._asdict() if hasattr(run.params, "_asdict") else {}
+    for name, value in [*fields.items(), ("objective", run.objective)]:
+        values = np.asarray(value)
+        if values.dtype.kind == "f" and np.isnan(values).any():
+            raise ValueError(
+                f"The fit arrived at {name} with NaN after {run.n_iter} iterations: the rows span more than their "
+                "dtype can tell apart; scale them, or fit them as float64."
+            )
 
 
 def _escape(source: Any, family: Family, run: Run, constants: Any, settings: Settings) -> Run:

@@ -79,7 +79,7 @@ def progress(n_init: int, max_iter: int, *, shown: bool) -> Iterator[Callable[[A
 def show(summary: dict[str, Any], tables: Callable[[dict[str, Any]], list[Any]], *, as_json: bool) -> None:
     """Print a summary as JSON, or as the tables that `tables` makes of it."""
     if as_json:
-        print(json.dumps(summary, indent=2))
+        print(json.dumps(_plain(summary), indent=2, allow_nan=False))
         return
     from rich.console import Console
 
@@ -88,6 +88,15 @@ def show(summary: dict[str, Any], tables: Callable[[dict[str, Any]], list[Any]],
         for table in tables(summary):
             console.print(table)
     print("\n".join(line.rstrip() for line in capture.get().rstrip().split("\n")))
+
+
+def _plain(value: Any) -> Any:
+    """Return a summary whose numbers JSON knows: null for infinity, such as the logarithm of a density of 0."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _facts(rows: dict[str, str]) -> Any:

@@ -32,6 +32,8 @@ from typing import Any
 
 # Guards this module's own state and, for a moment at a time, that of callers who count across threads.
 LOCK = threading.Lock()
+# Numbers from which more than one thread looks through an array for NaN or infinity.
+PARALLEL_SEARCH = 1_000_000
 
 _forked = False  # an ancestor of this process may have started threads that did not survive the fork
 _layer: str | None = None  # Numba's threading layer, once started

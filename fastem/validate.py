@@ -15,8 +15,8 @@ import numpy as np
 from fastem import threads
 
 FLOATS = (np.float64, np.float32)
-# Numbers from which more than one thread looks for those that are not finite.
-PARALLEL = 1_000_000
+# The sum of squares of all values may be this part of the largest number; the rest is room for sums of their products.
+ROOM = {np.float32: 1 / 16, np.float64: 1e-8}
 
 
 def rows(
@@ -223,7 +223,7 @@ def table(estimator: Any, X: Any, *, reset: bool, accept_sparse: bool = False, a
     """
     from sklearn.utils.validation import validate_data
 
-    if _is_plain(estimator, X, reset, allow_nan):  # a tenth of the time, for small problems
+    if _is_plain(estimator, X, reset):  # a tenth of the time, for small problems
         if reset:
             estimator.n_features_in_ = X.shape[1]
         return X
@@ -240,13 +240,15 @@ def table(estimator: Any, X: Any, *, reset: bool, accept_sparse: bool = False, a
     return with_room_for_squares(X, refuse=reset)
 
 
-def with_room_for_squares(X: Any, *, refuse: bool = True) -> Any:
+def with_room_for_squares(X: Any, name: str = "X", *, refuse: bool = True) -> Any:
     """Return rows (n, d), or CSR, whose squares and sums of squares are numbers: X, or its float32 values as float64.
 
     Parameters
     ----------
     X : ndarray (n, d) or CSR matrix
         Rows, float32 or float64; NaN counts for nothing.
+    name : str
+        What the refusal calls them.
     refuse : bool, default=True
         Whether values that are too large for float64, too, are refused.  A fit cannot go on with them; a model that is
         asked about them answers that they lie infinitely far away.
@@ -261,17 +263,17 @@ def with_room_for_squares(X: Any, *, refuse: bool = True) -> Any:
         return X
     largest = float(np.fmax.reduce(np.abs(values), axis=None))
     wide = np.finfo(np.float64)
-    limit = float(np.sqrt(wide.max / values.size)) * 1e-4  # the rest is room for sums of their products
+    limit = float(np.sqrt(wide.max * ROOM[np.float64] / values.size))
     if values.dtype == np.float32:
-        narrow = float(np.sqrt(np.finfo(np.float32).max / values.size)) / 4
+        narrow = float(np.sqrt(np.finfo(np.float32).max * ROOM[np.float32] / values.size))
         return X.astype(np.float64) if largest > narrow else X
     if refuse and largest > limit:
         at = int(np.argmax(np.abs(values) > limit))
         row, column = divmod(at, X.shape[1]) if isinstance(X, np.ndarray) else (X.tocoo().row[at], X.indices[at])
         raise ValueError(
-            f"Input X contains {values.flat[at]:.6g} at row {row}, column {column}, whose square is beyond the range "
-            f"of float64 sums (values up to {limit:.3g} here). It looks like a fill value: remove the row, or put NaN "
-            "for it where the model takes missing values."
+            f"Input {name} contains {values.flat[at]:.6g} at row {row}, column {column}, whose square is beyond the "
+            f"range of float64 sums (values up to {limit:.3g} here). It looks like a fill value: remove the row, or "
+            "put NaN for it where the model takes missing values."
         )
     return X
 
@@ -280,22 +282,22 @@ def _squares_add_up(values: np.ndarray) -> bool:
     """Tell whether the sum of the squares is a number with room to spare: then so is every value."""
     with np.errstate(over="ignore", invalid="ignore"):
         flat = values.reshape(-1)
-        return bool(np.dot(flat, flat) < np.finfo(values.dtype).max / 16)
+        return bool(np.dot(flat, flat) < np.finfo(values.dtype).max * ROOM[values.dtype.type])
 
 
-def _is_plain(estimator: Any, X: Any, reset: bool, allow_nan: bool) -> bool:
+def _is_plain(estimator: Any, X: Any, reset: bool) -> bool:
     """Tell whether `X` is such that scikit-learn's checks would return it as it is, and have nothing to say."""
     if type(X) is not np.ndarray or X.ndim != 2 or X.dtype not in FLOATS or not X.flags.c_contiguous or not X.size:
         return False
     names = hasattr(estimator, "feature_names_in_")
     known = reset or getattr(estimator, "n_features_in_", None) == X.shape[1]
-    n_threads = threads.resolve(getattr(estimator, "n_threads", None)) if X.size >= PARALLEL else 1
-    return known and not names and not allow_nan and _is_ordinary(X, n_threads)
+    n_threads = threads.resolve(getattr(estimator, "n_threads", None)) if X.size >= threads.PARALLEL_SEARCH else 1
+    return known and not names and _is_ordinary(X, n_threads)
 
 
 def _is_ordinary(X: np.ndarray, n_threads: int) -> bool:
     """Tell whether the squares in each part of X add up to a number: then all values are finite, and not too large."""
-    parts = np.array_split(X, 1 if X.size < PARALLEL else 2 * n_threads)
+    parts = np.array_split(X, 1 if X.size < threads.PARALLEL_SEARCH else 2 * n_threads)
     ordinary = np.empty(len(parts), bool)
 
     def add(part: int) -> None:
@@ -333,6 +335,18 @@ def nonnegative(X: np.ndarray, whom: str) -> None:
     """
     if np.fmin.reduce(X, axis=None) < 0:
         _refuse(X, X < 0, f"Negative values in data passed to {whom} (input X)")
+
+
+def at_most(X: np.ndarray, limit: float, whom: str) -> None:
+    """Refuse values above a limit, beyond which numbers of the model would overflow; NaN passes.
+
+    Raises
+    ------
+    ValueError
+        With the first such value.
+    """
+    if np.fmax.reduce(X, axis=None) > limit:
+        _refuse(X, limit < X, f"{whom} takes values up to {limit:.3g}, and this looks like a fill value")
 
 
 def codes(X: np.ndarray, n_categories: np.ndarray | None, whom: str) -> None:

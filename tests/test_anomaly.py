@@ -1,6 +1,9 @@
 """Anomalies: the threshold on p(x), scikit-learn's conventions, and which feature is to blame."""
 
+import warnings
+
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 from sklearn.neighbors import KernelDensity
@@ -213,3 +216,33 @@ def test_bad_labels_are_refused():
         AnomalyDetector().fit(X, labels=np.full(50, 3))
     with pytest.raises(ValueError, match=r"expected \(50,\)"):
         AnomalyDetector().fit(X, labels=[1, -1])
+
+
+@pytest.mark.parametrize("lost", [1, 30])
+def test_rows_of_density_zero_are_anomalies(lost):
+    """However many: a density underflows for rows too far off for their dtype."""
+    X = np.random.default_rng(0).normal(size=(200, 2))
+    X[:lost] = 1e200
+    detector = AnomalyDetector(contamination=0.05).fit(X[30:])
+    assert np.isneginf(detector.score_samples(X[:lost])).all()
+    assert not np.isnan(detector.decision_function(X)).any()
+    scores = detector.score_samples(X)
+    threshold = fastem.anomaly.threshold_of_share(scores, 0.05)
+    assert np.isfinite(threshold)
+    assert np.sum(scores < threshold) == max(lost, 10)
+    assert np.all(scores[:lost] < threshold)
+
+
+@pytest.mark.parametrize("estimator", [None, fastem.StudentTMixture(1), fastem.GaussianMixture(2, noise=True)])
+def test_data_frames_raise_no_warnings_about_names(estimator):
+    X = pd.DataFrame(engines(), columns=["vibration", "heat"])
+    labels = np.ones(len(X), int)
+    labels[:3] = -1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        detector = AnomalyDetector(estimator).fit(X)
+        detector.predict(X)
+        detector.explain(X)
+        detector.fit(X, labels=labels).tune(X, labels)
+        X.iloc[3, 1] = np.nan
+        detector.fit(X).explain(X)

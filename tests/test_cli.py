@@ -231,6 +231,18 @@ def test_score_by_contamination_and_by_the_epsilon_that_it_reports(run, mixture)
     assert "data row" in out
 
 
+def test_rows_of_density_zero_are_flagged(run, mixture):
+    far = [f"1e{200 + i},1" for i in range(3)]
+    Path("far.csv").write_text("\n".join(["eruptions,waiting", *(["3,60"] * 97), *far]) + "\n")
+    code, out, _ = run("score", mixture, "far.csv", "--contamination", 0.01, "--json")
+    assert code == 0
+    summary = json.loads(out, parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
+    assert summary["anomalies"] == 3
+    assert summary["log_density"]["lowest"] is None
+    assert sorted(item["row"] for item in summary["least_probable"]) == [98, 99, 100]
+    assert "3 (3.0 %)" in run("score", mixture, "far.csv", "--contamination", 0.01)[1]
+
+
 def test_an_epsilon_below_the_smallest_float(run, mixture):
     Path("far.csv").write_text("eruptions,waiting\n3,60\n100,1000\n")
     _, out, _ = run("score", mixture, "far.csv", "--epsilon", "1e-700", "--json")

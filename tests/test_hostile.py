@@ -12,6 +12,7 @@ import fastem
 from fastem import families
 from fastem.draws import Draws
 from fastem.families.factor_mixture import FactorMixtureFamily
+from fastem.families.gaussian import GaussianFamily
 
 MIXTURES = {
     "full": fastem.GaussianMixture(5),
@@ -37,6 +38,14 @@ CONTINUOUS = [
     fastem.StudentTMixture(2, max_iter=20),
     fastem.FactorAnalysis(1, max_iter=20),
     fastem.FactorAnalyserMixture(2, max_iter=20),
+    *(fastem.GaussianMixture(2, noise=True, covariance_type=kind, max_iter=20) for kind in ("full", "tied", "diag")),
+    fastem.GaussianMixture(2, assignment="hard", max_iter=20),
+    fastem.StudentTMixture(2, covariance_type="diag", max_iter=20),
+    fastem.StudentTMixture(2, covariance_type="spherical", max_iter=20),
+    fastem.Mixture(2, family="gaussian-full", max_iter=20),
+    fastem.BernoulliMixture(2, binarize=0.5, max_iter=20),
+    fastem.PoissonMixture(2, max_iter=20),
+    fastem.Mixture(2, family="poisson", max_iter=20),
 ]
 
 
@@ -119,30 +128,104 @@ def test_a_set_of_fixed_parameters_is_saved(tmp_path):
 @given(
     number=st.integers(0, len(CONTINUOUS) - 1),
     value=st.one_of(
-        st.sampled_from([-3.4e38, 9.97e36, 1e20, -1.7976931348623157e308, 1e155, 2e19]),
+        st.sampled_from([-3.4e38, 9.97e36, 1e17, 1e20, -1.7976931348623157e308, 1e148, 1e152, 1e155, 2e19]),
         st.floats(-300, 308).map(lambda exponent: 10.0**exponent),
     ),
+    rows=st.sampled_from([slice(3, 4), slice(None, None, 2), slice(None)]),
+    columns=st.sampled_from([slice(1, 2), slice(None)]),
+    weighted=st.booleans(),
     dtype=st.sampled_from([np.float32, np.float64]),
     seed=st.integers(0, 9),
 )
-@settings(max_examples=60, deadline=None)
-def test_a_huge_value_is_served_or_refused(number, value, dtype, seed):
-    X = np.random.default_rng(seed).normal(size=(60, 2))
-    X[3, 1] = np.clip(value, -np.finfo(dtype).max, np.finfo(dtype).max)
+@settings(max_examples=150, deadline=None)
+def test_a_huge_value_is_served_or_refused(number, value, rows, columns, weighted, dtype, seed):
+    rng, model = np.random.default_rng(seed), clone(CONTINUOUS[number])
+    counts = "oisson" in repr(model)
+    X = rng.poisson(3, (60, 2)).astype(float) if counts else rng.normal(size=(60, 2))
+    X[rows, columns] = np.clip(abs(value) if counts else value, -np.finfo(dtype).max, np.finfo(dtype).max)
     X = X.astype(dtype)
-    model = clone(CONTINUOUS[number])
+    options = {"sample_weight": rng.random(60)} if weighted else {}
+    model.set_params(random_state=0)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        if abs(X[3, 1]) > 1e-4 * np.sqrt(np.finfo(np.float64).max / X.size):
-            with pytest.raises(ValueError, match=r"at row 3, column 1, .* looks like a fill value"):
-                model.set_params(random_state=0).fit(X)
+        if abs(X).max() > (1e30 if counts else 1e-4 * np.sqrt(np.finfo(np.float64).max / X.size)):
+            row, column = np.argwhere(abs(X) == abs(X).max())[0]
+            with pytest.raises(ValueError, match=rf"at row {row}, column {column}.|this looks like a fill value: "):
+                model.fit(X, **options)
             return
-        model.set_params(random_state=0).fit(X)
+        model.fit(X, **options)
     for name, fit in vars(model).items():
-        if name.endswith("_") and isinstance(fit, np.ndarray) and fit.dtype.kind == "f":
+        if name.endswith("_") and isinstance(fit, np.ndarray | float) and np.asarray(fit).dtype.kind == "f":
             assert np.isfinite(fit).all(), name
     answer = model.predict(X) if hasattr(model, "predict") else model.score_samples(X)
     assert np.isfinite(answer).all()
+
+
+@given(number=st.integers(0, len(CONTINUOUS) - 1), value=st.floats(0, 308), all_rows=st.booleans(), wide=st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_a_model_has_an_answer_for_huge_values(number, value, all_rows, wide):
+    model = clone(CONTINUOUS[number]).set_params(random_state=0)
+    X = np.random.default_rng(0).poisson(3, (60, 2)).astype(np.float64 if wide else np.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.fit(X)
+    X[slice(None) if all_rows else 3] = np.clip(10.0**value, 0, np.finfo(X.dtype).max)
+    for name in ("predict", "predict_proba", "score_samples", "transform"):
+        if hasattr(model, name):
+            assert not np.isnan(answer_or_refusal(getattr(model, name), X)).any(), name
+
+
+def answer_or_refusal(method, X):
+    """What a method answers, nothing where it refuses a value."""
+    try:
+        return method(X)
+    except ValueError as refused:
+        if "looks like a fill value" not in str(refused):
+            raise
+        return np.empty(0)
+
+
+@pytest.mark.parametrize("kind", ["full", "diag", "spherical", "student"])
+def test_padding_far_from_all_components_counts_for_nothing(kind):
+    """Blocks are padded with rows at the origin, between components that are too far off for float32 to tell."""
+    X = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    X[::2, 1], X[1::2, 1] = 1e17, 0
+    model = fastem.StudentTMixture(2) if kind == "student" else fastem.GaussianMixture(2, covariance_type=kind)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.set_params(random_state=0).fit(X)
+    np.testing.assert_allclose(model.weights_, [0.5, 0.5])
+
+
+@pytest.mark.parametrize("scale", [1e19, 1e30, 1e45, 1e148])
+def test_backend_serves_or_refuses_huge_values(scale):
+    X = np.float32([[0, 0], [1, 1], [2, 0]])
+    centers = np.array([[0.5, 0.25], [scale, -scale]])
+    labels, sqdist = fastem.backend.assign(X, centers)
+    np.testing.assert_array_equal(labels, 0)
+    np.testing.assert_allclose(sqdist, [0.3125, 0.8125, 2.3125])
+    far = fastem.backend.kmeans_step(X, centers[1:])
+    np.testing.assert_allclose(far.inertia, 6 * scale**2, rtol=1e-6)
+    assert np.isfinite(fastem.backend.gaussian_log_density(X, centers, np.ones(2), "spherical")).all()
+    huge = np.float32([[0, 0], [3e38, 0]])
+    assert np.isfinite(fastem.backend.em_step(huge, [1.0], [[0, 0]], [1.0], "spherical").covariances).all()
+    with pytest.raises(ValueError, match=r"Input X contains 1e\+200 at row 1, column 0"):
+        fastem.backend.assign(np.array([[0.0], [1e200]]), [[0.0]])
+    with pytest.raises(ValueError, match=r"Input centers contains 1e\+200 at row 0, column 0"):
+        fastem.backend.assign([[0.0]], [[1e200]])
+
+
+def test_a_model_with_nan_is_not_returned():
+    class Broken(GaussianFamily):
+        def first_step(self, *args):
+            return super().m_step(*args).params
+
+        def m_step(self, *args):
+            step = super().m_step(*args)
+            return step._replace(params=step.params._replace(weights=step.params.weights * np.nan))
+
+    with pytest.raises(ValueError, match="arrived at weights with NaN after 1 iterations"):
+        fastem.Mixture(2, family=Broken, max_iter=1).fit(np.random.default_rng(0).normal(size=(30, 2)))
 
 
 def test_a_sparse_fill_value_is_named():

@@ -213,6 +213,30 @@ def test_noise_with_every_start_with_labels_and_warm(covariance_type):
     assert np.isfinite(GaussianMixture(2, covariance_type=covariance_type, noise=True).fit(constant).lower_bound_)
 
 
+@types
+@pytest.mark.parametrize("missing", [False, True])
+def test_noise_has_no_density_outside_its_box(covariance_type, missing):
+    X = noisy().astype(np.float32)
+    if missing:
+        X[::7, 1] = np.nan
+    model = GaussianMixture(2, covariance_type=covariance_type, noise=True, random_state=0).fit(X)
+    low, high = model.noise_box_
+    edges = np.array([low, high, [low[0], high[1]]])
+    np.testing.assert_array_equal(model.predict_proba(edges)[:, 2] > 0, True)
+    np.testing.assert_array_equal(model.predict_proba(X)[:, 2] > 0, True)
+    np.testing.assert_array_equal(model.predict_proba(X.astype(np.float64))[:, 2] > 0, True)
+    far = np.array([[1e9, 0], [high[0] + 0.1, 0], [0, low[1] - 0.1], [-1e200, 0]])
+    if missing:
+        far[0, 1] = np.nan
+    np.testing.assert_array_equal(model.predict_proba(far)[:, 2], 0)
+    assert model.score_samples(far)[0] < -1e6
+    assert np.all(model.predict(far) >= 0)
+    together = np.concatenate([X, far])  # the others' answers are not touched
+    np.testing.assert_array_equal(model.score_samples(together)[: len(X)], model.score_samples(X.astype(np.float64)))
+    filled = model.conditional_mean(far)
+    assert not np.isnan(filled).any()
+
+
 def test_clean_data_need_no_noise():
     X, _ = data(std=0.5)
     model = GaussianMixture(3, noise=True, max_iter=500, tol=1e-9, random_state=0).fit(X)

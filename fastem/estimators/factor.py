@@ -270,6 +270,7 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
         Barber, equation 21.2.33.
         """
         X, family, prepared = self._prepared(X)
+        X = validate.with_room_for_squares(X)  # there is no answer far beyond it
         return family.factors(X, prepared, self._threads()).astype(X.dtype, copy=False)
 
     def get_covariance(self) -> np.ndarray:

@@ -243,6 +243,7 @@ class FactorAnalyserMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             The factors of each component in turn, times its responsibility for the row; in the dtype of the rows.
         """
         X, family, prepared = self._prepared(X)
+        X = validate.with_room_for_squares(X)  # there is no answer far beyond it
         return family.factors(X, prepared, self._threads()).astype(X.dtype, copy=False)  # type: ignore[attr-defined]
 
     def get_covariances(self) -> np.ndarray:

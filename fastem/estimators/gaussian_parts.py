@@ -127,7 +127,7 @@ class GaussianParts(BaseMixture):
         family, params = self._fitted()
         X, family = self._table(X, reset=False), family.for_missing()
         prepared = family.prepare(params, X.dtype)
-        return family.type.conditional_mean(X, prepared, self._threads())
+        return family.conditional_mean(X, prepared, self._threads())
 
     def _columns(self, columns: Any) -> np.ndarray:
         """Return numbers (m,) of features that were named by number, by name or by a mask."""

@@ -187,7 +187,7 @@ class BaseMixture(DensityMixin, EMEstimator):
         """Return checked rows, the family, and its prepared parameters, for a pass over new rows."""
         family, params = self._fitted()
         X = self._table(X, reset=False)
-        if family.allow_nan and MemorySource(X).has_nan:
+        if family.allow_nan and MemorySource(X, n_threads=self._threads()).has_nan:
             family = family.for_missing()
         return X, family, family.prepare(params, X.dtype)
 

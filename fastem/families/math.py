@@ -364,6 +364,10 @@ def settle(
             heavy[chosen] += 1
             if state[r] == 2:
                 best[r] = -np.inf
+    for r in range(m, best.shape[0]):  # padding lies at the origin, which may be far from all components, too
+        best[r], total[r] = 0, 1
+        for c in range(share.shape[0]):
+            share[c, r] = 0
     return False
 
 

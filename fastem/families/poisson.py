@@ -37,6 +37,8 @@ from fastem.families.linear import NEVER, ROUNDING, LinearFamily, LinearPrepared
 
 # Mean counts above this are taken relative to an origin; below, zero counts must give a rate of exactly 0.
 LARGE = 64.0
+# Larger counts are refused: origins are rounded to float32, whose range ends at 3e38.
+MOST = 1e30
 # log x! of small counts, which most are.
 _LOG_FACTORIALS = gammaln(np.arange(4096.0) + 1.0)
 
@@ -85,6 +87,7 @@ class PoissonFamily(LinearFamily):
 
     def check(self, X: np.ndarray) -> None:
         validate.nonnegative(X, "PoissonMixture")
+        validate.at_most(X, MOST, "PoissonMixture")
 
     def constants(self, source: Any) -> PoissonConstants:
         d = source.n_features

@@ -74,9 +74,16 @@ class MemorySource:
         """Whether a value is missing (NaN); one pass over the rows, the first time."""
         found = []
 
+        def part(X: np.ndarray) -> None:
+            with np.errstate(over="ignore", invalid="ignore"):
+                suspicious = np.isnan(X.sum())  # without a mask first; an overflowing sum is no proof
+            if suspicious and np.isnan(X).any():
+                found.append(True)
+
         def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
-            if np.isnan(X.sum()) and np.isnan(X).any():  # without a mask first; an overflowing sum is no proof
-                found.append(rows)
+            n_parts = 1 if X.size < threads.PARALLEL_SEARCH else 2 * n_threads
+            parts = np.array_split(X, n_parts)
+            threads.map_tasks(lambda number: part(parts[number]), n_parts, n_threads)
 
         self.each_block(block)
         return bool(found)

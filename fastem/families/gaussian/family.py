@@ -194,6 +194,10 @@ class GaussianFamily(EllipticalFamily):
         """Add one cell's statistics for given responsibilities (m, k): the M-step's input for any q."""
         self.kernels.add_q_stats(X, w, resp, prepared, stats)
 
+    def conditional_mean(self, X: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
+        """Return rows (n, d) with the missing values at their means given the rest; of `for_missing` families."""
+        return np.asarray(self.type.conditional_mean(X, prepared, n_threads))
+
     def blank_params(self, means: np.ndarray, variances: np.ndarray) -> GaussianParams:
         """Return equal weights, these means (k, d), and the features' variances (d,) for every component."""
         k = len(means)

@@ -3,7 +3,8 @@ r"""Gaussian mixtures with a uniform noise component: background rows need not b
     p(x) = sum_k pi_k N(x; mu_k, Sigma_k) + pi_0 / volume,      pi_0 = 1 - sum_k pi_k,
 
 with the volume of the box around the data (Banfield and Raftery, "Model-based Gaussian and non-Gaussian clustering",
-Biometrics 49, 1993).  For the kernels noise is one more component, the last, whose precision is 0.
+Biometrics 49, 1993); outside the box the noise has no density.  For the kernels noise is one more component, the last,
+whose precision is 0.  They know no box, and in a fit need none: rows outside are evaluated once more without noise.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 
 from fastem.draws import Draws
 from fastem.families.base import MStep
+from fastem.families.cells import Expected
 from fastem.families.elliptical.records import GaussianParams, refuse_empty, updated_means
 from fastem.families.gaussian.family import GaussianFamily
 
@@ -41,6 +43,23 @@ class NoisyParams(NamedTuple):
     def log_density(self) -> float:
         """Logarithm of the density of the noise in the box."""
         return -float(np.log(self.box[1] - self.box[0]).sum())
+
+
+class BoxedPrepared(NamedTuple):
+    """Parameters of an E-step and the box of the noise; it has the fields of `inner`, too."""
+
+    inner: Any  # what the kernels take
+    box: np.ndarray  # (2, d)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def without_noise(self) -> Any:
+        """Return the parameters with which the noise, the last part, has no density."""
+        fields = {name: getattr(self.inner, name).copy() for name in ("offsets", "log_weights")}
+        for values in fields.values():
+            values[-1] = -np.inf
+        return self.inner._replace(**fields)
 
 
 class NoisyGaussianFamily(GaussianFamily):
@@ -105,7 +124,8 @@ class NoisyGaussianFamily(GaussianFamily):
         flat, offsets = prepared.precisions_cholesky.copy(), prepared.offsets.copy()
         flat[k] = 0.0
         offsets[k] = prepared.log_weights[k] + params.log_density
-        return self._with_noise(prepared._replace(precisions_cholesky=flat, offsets=offsets), params)
+        inner = self._with_noise(prepared._replace(precisions_cholesky=flat, offsets=offsets), params)
+        return BoxedPrepared(inner, params.box)
 
     def _with_noise(self, prepared: Any, params: NoisyParams) -> Any:
         """Return the prepared parameters with what else the kernels must know of the noise: nothing."""
@@ -120,7 +140,35 @@ class NoisyGaussianFamily(GaussianFamily):
         """Return the record and the prepared parameters without the noise."""
         k = self.n_components
         proper = stats._replace(counts=stats.counts[:k], sums=stats.sums[:k], scatter=stats.scatter[:k])
-        return proper, prepared._replace(means=prepared.means[:k])
+        return proper, prepared.inner._replace(means=prepared.means[:k])
+
+    def sweep(self, X, w, labels, prepared, level, out, n_threads, memo: Any = None) -> None:
+        super().sweep(X, w, labels, prepared.inner, level, out, n_threads, memo)  # no row with weight is outside
+
+    def log_joint_into(self, X: np.ndarray, prepared: Any, out: np.ndarray, n_threads: int) -> None:
+        super().log_joint_into(X, prepared.inner, out, n_threads)
+        out[_outside(X, prepared.box), -1] = -np.inf
+
+    def _expect(self, X: np.ndarray, prepared: Any, n_threads: int, **outputs: np.ndarray) -> Expected:
+        if not isinstance(prepared, BoxedPrepared):
+            return super()._expect(X, prepared, n_threads, **outputs)
+        found = super()._expect(X, prepared.inner, n_threads, **outputs)
+        outside = _outside(X, prepared.box)
+        if outside.size:
+            again = {
+                name: np.empty((len(outside), *values.shape[1:]), values.dtype) for name, values in outputs.items()
+            }
+            super()._expect(X[outside], prepared.without_noise(), n_threads, **again)
+            for name, values in again.items():
+                outputs[name][outside] = values
+        return found
+
+    def conditional_mean(self, X: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
+        filled = super().conditional_mean(X, prepared.inner, n_threads)
+        outside = _outside(X, prepared.box)
+        if outside.size:
+            filled[outside] = super().conditional_mean(X[outside], prepared.without_noise(), n_threads)
+        return filled
 
     def m_step(self, stats: Any, constants: np.ndarray, prepared: Any, params: NoisyParams) -> MStep:  # type: ignore[override]
         proper, centred = self._proper(stats, prepared)
@@ -160,7 +208,7 @@ class NoisyGaussianFamily(GaussianFamily):
     def accumulate_given(self, X, w, resp: np.ndarray, prepared: Any, stats: np.ndarray) -> None:
         """Add one cell's statistics for responsibilities (m, k), of no noise, or (m, k + 1)."""
         missing = self.n_parts - resp.shape[1]
-        super().accumulate_given(X, w, np.pad(resp, ((0, 0), (0, missing))), prepared, stats)
+        super().accumulate_given(X, w, np.pad(resp, ((0, 0), (0, missing))), prepared.inner, stats)
 
     def blank_params(self, means: np.ndarray, variances: np.ndarray) -> NoisyParams:  # type: ignore[override]
         blank = super().blank_params(means, variances)
@@ -185,7 +233,19 @@ class NoisyGaussianFamily(GaussianFamily):
         return super().n_free_params(n_features) + 1
 
 
+def _outside(X: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """Return the rows (m,) with a value outside the box (2, d); a missing one (NaN) is not.
+
+    Rows on the box's edge must not fall out of it when their float32 becomes float64, or the other way round.
+    """
+    slack = 1e-6 * (box[1] - box[0]) + 1e-7 * np.abs(box).max(axis=0)
+    low, high = box[0] - slack, box[1] + slack
+    if np.all(np.fmin.reduce(X) >= low) and np.all(np.fmax.reduce(X) <= high):  # without a mask of n x d
+        return np.empty(0, np.int64)
+    return np.flatnonzero(((low > X) | (high < X)).any(axis=1))
+
+
 def _with_volume(box: np.ndarray) -> np.ndarray:
-    """Return the box (2, d) with the width 1 where it has none."""
+    """Return the box (2, d) with the width 1, or the spacing of numbers there, where it has none."""
     low, high = box
-    return np.array([low, np.where(high > low, high, low + 1.0)])
+    return np.array([low, np.where(high > low, high, low + np.maximum(1.0, np.spacing(np.abs(low))))])
