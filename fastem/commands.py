@@ -105,11 +105,19 @@ def fit(
     n_init: Annotated[int, typer.Option(metavar="N", min=1, help="Restarts; the best is kept.")] = 10,
     max_iter: Annotated[
         int | None,
-        typer.Option(metavar="N", min=1, help="Iterations per restart; by default the model's.", show_default=False),
+        typer.Option(
+            metavar="N", min=1, help="Iterations per restart; by default 10000, of k-means 300.", show_default=False
+        ),
     ] = None,
     tol: Annotated[
         float | None,
-        typer.Option(metavar="T", min=0.0, help="When to stop; by default the model's.", show_default=False),
+        typer.Option(
+            metavar="T",
+            min=0.0,
+            help="Stop when the objective changes by less; by default when a mixture has no more than 0.005 of its "
+            "log-likelihood left to gain.",
+            show_default=False,
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(metavar="S", min=0, help="Seed of the random starts.")] = 0,
     threads: Threads = None,
@@ -137,12 +145,13 @@ def fit(
     chosen = None if columns is None else split_names(columns)
     table = read_table(source, chosen, allow_nan=models.takes_missing(estimator))
     _check_size(model, k, table, path)
+    models.run_to_the_end(estimator, len(table.X), tol, max_iter)
     scaling = models.scaling_of(table.X) if scale else None
     X = table.X if scaling is None else scaling.apply(table.X)
 
     with report.sentences(quiet):
         n_runs = getattr(estimator, "n_init", 1)
-        with report.progress(n_runs, estimator.max_iter, shown=not quiet) as callback:
+        with report.progress(n_runs, shown=not quiet) as callback:
             estimator.set_params(callback=callback)
             start = time.perf_counter()
             models.warmup(model, [getattr(estimator, "covariance_type", "")], X)

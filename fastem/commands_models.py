@@ -113,9 +113,20 @@ def estimator(name: ModelName, k: int, **options: Any) -> Any:
     """Return an estimator of k components; options that are None keep their defaults, n_init where it has none."""
     kind = KINDS[name]
     model = getattr(fastem, kind.estimator)(**dict(kind.options))
-    options |= {"n_clusters" if name is ModelName.kmeans else "n_components": k}
+    options |= {"n_clusters" if name is ModelName.kmeans else "n_components": k, "accelerate": "squarem"}
     known = model.get_params(deep=False)
     return model.set_params(**{key: value for key, value in options.items() if value is not None and key in known})
+
+
+def run_to_the_end(model: Any, n_rows: int, tol: float | None, max_iter: int | None) -> None:
+    """Let a mixture run as `fastem select` does, so that fits of several k can be compared, unless asked otherwise."""
+    from fastem.search import until_comparable
+
+    asked = {"tol": tol, "max_iter": max_iter}
+    wanted = until_comparable(model, n_rows, n_rows)
+    if tol is not None:
+        del wanted["convergence"]
+    model.set_params(**{name: value for name, value in wanted.items() if asked.get(name) is None})
 
 
 def takes_missing(model: Any) -> bool:

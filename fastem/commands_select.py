@@ -203,18 +203,29 @@ def tables(summary: dict[str, Any]) -> list[Any]:
     density = summary["model"] != "kmeans"
     shown = ["objective", "aic", "bic"] + (["icl"] if KINDS[ModelName(summary["model"])].mixes else [])
     shown += [summary["criterion"]] if summary["criterion"] in ("heldout", "silhouette") else []
-    names = {"objective": "log-likelihood per row" if density else "inertia", "heldout": "held out"}
+    names = {"objective": "log-lik. per row" if density else "inertia", "heldout": "held out"}
     heads = [names.get(name, name.upper() if len(name) == 3 else name) for name in shown]
+    compared = summary["criterion"] if summary["criterion"] in shown else ""
+    if compared:
+        heads.insert(shown.index(compared) + 1, "to best")
     grid = report._grid("k", *(["covariance"] if kind else []), "parameters", *heads, "iterations")
     for row in summary["candidates"]:
         values = [row[name] if density or name != "objective" else -row[name] for name in shown]
+        cells = ["-" if value is None else _number(value) for value in values]
+        if compared:
+            both = row[compared] is not None and best[compared] is not None
+            away = row[compared] - best[compared] if both else None
+            cells.insert(shown.index(compared) + 1, "-" if away is None else _difference(away))
         kinds = [row["covariance_type"]] if kind else []
+        remarks = ["not converged"] * (not row["converged"]) + [f"{row['collapsed']} collapsed"] * (
+            row["collapsed"] > 0
+        )
         grid.add_row(
             str(row["n_components"]),
             *kinds,
             str(row["n_parameters"]),
-            *("-" if value is None else _number(value) for value in values),
-            str(row["n_iter"]) + ("" if row["converged"] else " (not converged)"),
+            *cells,
+            str(row["n_iter"]) + (f" ({', '.join(remarks)})" if remarks else ""),
             style="bold" if row == best else "",
         )
     return [report._facts(facts), grid]
@@ -223,3 +234,8 @@ def tables(summary: dict[str, Any]) -> list[Any]:
 def _number(value: float) -> str:
     """Criteria and inertias differ by units, means over rows by ten-thousandths."""
     return f"{value:,.2f}" if abs(value) >= 100 else f"{value:.5f}"
+
+
+def _difference(value: float) -> str:
+    """A difference to the best candidate's value; that of the best is left empty."""
+    return "" if value == 0 else f"{value:+,.2f}" if abs(value) >= 0.1 else f"{value:+.2g}"

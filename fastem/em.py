@@ -233,7 +233,7 @@ class Climb:
     def _advance(self, now: _EStep) -> None:
         """Certify an E-step, make the M-step that follows it and choose the parameters of the next."""
         family, monitor, last = self.family, self.monitor, self.last
-        _certify(monitor, family, self.constants, last, now, self.source.dtype)
+        _certify(monitor, family, self.constants, last, now, self.source.dtype, plain=self.plain is None)
         stats = _refill(monitor, family, self.source, now)
         settled = stats is now.stats
         step = family.m_step(stats, self.constants, now.prepared, now.params)
@@ -252,7 +252,7 @@ class Climb:
 
 
 def _certify(
-    monitor: Monitor, family: Family, constants: Any, last: _EStep | None, now: _EStep, dtype: np.dtype
+    monitor: Monitor, family: Family, constants: Any, last: _EStep | None, now: _EStep, dtype: np.dtype, *, plain: bool
 ) -> None:
     """Let the monitor see the objective, and what explains a fall since the last E-step."""
 
@@ -260,7 +260,7 @@ def _certify(
         assert last is not None  # asked only after a fall
         return family.shortfall(last.stats, constants, last.prepared, last.params, now.params)
 
-    monitor.observe(now.objective, ROUNDING * float(np.finfo(dtype).eps), shortfall)
+    monitor.observe(now.objective, ROUNDING * float(np.finfo(dtype).eps), shortfall, plain=plain)
 
 
 def _refill(monitor: Monitor, family: Family, source: Any, now: _EStep) -> Any:

@@ -52,6 +52,8 @@ class Settings:
         Drop restarts that will hardly reach the best one (`fastem.restarts`).
     escape : {None, "split-merge"}
         How the best run tries to leave its local maximum (`fastem.restarts`).
+    convergence : {"change", "remaining"}
+        What is compared with tol: the family's progress, or `remaining`.
     """
 
     max_iter: int = 100
@@ -62,6 +64,75 @@ class Settings:
     accelerate: str | None = None
     drop_restarts: bool = False
     escape: str | None = None
+    convergence: str = "change"
+
+
+CONVERGENCES = ("change", "remaining")
+# What a run that is to be compared may leave of the log-likelihood of all rows: a hundredth of the unit of -2 L.
+LEFT = 0.005
+# So many iterations it may take.
+MOST_ITERATIONS = 10_000
+
+
+# Iterations over which gains are measured, at least, and the part of all: one gain alone may be float32's rounding.
+LEAST_WINDOW, WINDOWS = 3, 4
+# So many pairs of EM steps between extrapolations tell how fast EM alone converges there.
+PAIRS = 6
+
+
+def remaining(objectives: list[float], plain: list[bool], slack: float) -> float:
+    """Return how much an objective that rises to a limit has yet to gain, by Aitken's estimate.
+
+    Gains that shrink by the factor a = last / before from one window of iterations to the next leave
+    last (a + a^2 + ...) = last a / (1 - a).  Where some gains are an extrapolation's, which shrink unevenly, the
+    slowest of the last pairs of EM steps counts, too.
+
+    Parameters
+    ----------
+    objectives : list of float
+        Of each iteration.
+    plain : list of bool
+        Which of them an EM step led to, and not an extrapolation.
+    slack : float
+        Rounding error of the objective, relative to its magnitude.  Where it falls by no more over a window, nothing
+        is left that could be seen.
+
+    Returns
+    -------
+    float
+        At least 0; inf where the gains do not shrink, or are too few.
+
+    References
+    ----------
+    Boehning et al., "The distribution of the likelihood ratio for mixtures of densities from the one-parameter
+    exponential family", Annals of the Institute of Statistical Mathematics 46, 1994.
+
+    Examples
+    --------
+    >>> remaining([0.0, 32.0, 48.0, 56.0, 60.0, 62.0, 63.0], [True] * 7, 1e-12)
+    1.0
+    """
+    if len(objectives) > 1 and objectives[-1] == objectives[-2]:
+        return 0.0
+    window = max(LEAST_WINDOW, len(objectives) // WINDOWS)
+    if len(objectives) <= 2 * window:
+        return np.inf
+    first, middle, last = objectives[-1 - 2 * window], objectives[-1 - window], objectives[-1]
+    before, now = middle - first, last - middle
+    if now <= 0:
+        return 0.0 if -now <= slack * (1.0 + abs(last)) else np.inf
+    left = now * now / (before - now) if before > now else np.inf
+    return left if all(plain) else max(left, _slowest(objectives, plain))
+
+
+def _slowest(objectives: list[float], plain: list[bool]) -> float:
+    """Return what the slowest of the last pairs of EM steps says is left."""
+    gains = np.diff(objectives)
+    pairs = [i for i in range(1, len(gains)) if plain[i] and plain[i + 1]][-PAIRS:]
+    if len(pairs) < PAIRS or np.any(gains[pairs] <= 0):
+        return np.inf if len(pairs) < PAIRS else 0.0
+    rate = float(np.max(gains[pairs] / np.maximum(gains[np.array(pairs) - 1], 1e-300)))
+    return float(gains[pairs[-1]]) * rate / (1.0 - rate) if rate < 1 else np.inf
 
 
 class Monitor:
@@ -91,6 +162,8 @@ class Monitor:
         self.change = np.inf
         self.refills = 0
         self._may_fall = False
+        self._slack = 0.0
+        self._plain: list[bool] = []
         self._known: set[str] = set()
 
     @property
@@ -98,7 +171,7 @@ class Monitor:
         """Number of the current iteration, counted from 1."""
         return len(self.objectives)
 
-    def observe(self, objective: float, slack: float, shortfall: Callable[[], float]) -> None:
+    def observe(self, objective: float, slack: float, shortfall: Callable[[], float], *, plain: bool = True) -> None:
         """Take note of an iteration's objective and certify that it did not fall.
 
         Parameters
@@ -109,7 +182,11 @@ class Monitor:
             Rounding error of the objective, relative to its magnitude.
         shortfall : callable
             By how much the last M-step may have lowered the objective knowingly; asked only after a fall.
+        plain : bool
+            Whether an M-step led to the parameters; False for an extrapolation.
         """
+        self._slack = slack
+        self._plain.append(plain)
         if self.objectives and not self._may_fall:
             fall = self.objectives[-1] - objective
             if fall > slack * (1.0 + abs(objective)):
@@ -146,13 +223,15 @@ class Monitor:
         `settled` is False when parameters were moved by other means than EM (a relocated cluster), after which the
         run has not converged whatever the change.
         """
-        self.change = change
-        self.converged = settled and change <= self.settings.tol
+        self.change = (
+            change if self.settings.convergence == "change" else remaining(self.objectives, self._plain, self._slack)
+        )
+        self.converged = settled and self.change <= self.settings.tol
         if self.settings.keep_history:
             self.history.append(params)
         told_to_stop = False
         if self.settings.callback is not None:
-            info = IterationInfo(self.restart, self.iteration, self.objectives[-1], change, params)
+            info = IterationInfo(self.restart, self.iteration, self.objectives[-1], self.change, params)
             told_to_stop = _is_true(self.settings.callback(info))
         return self.converged or told_to_stop or self.iteration >= self.settings.max_iter
 

@@ -18,6 +18,7 @@ SHOWN_COLUMNS = 4
 SHOWN_FACTORS = 4
 SHOWN_ANOMALIES = 10
 SHOWN_NOTES = 3
+HALF_WAY = 30  # iterations after which the bar has done half of a restart
 
 
 @contextmanager
@@ -33,13 +34,13 @@ def sentences(quiet: bool) -> Iterator[None]:
 
 
 @contextmanager
-def progress(n_init: int, max_iter: int, *, shown: bool) -> Iterator[Callable[[Any], None] | None]:
+def progress(n_init: int, *, shown: bool) -> Iterator[Callable[[Any], None] | None]:
     """Show a progress bar on a terminal.
 
     Parameters
     ----------
-    n_init, max_iter : int
-        Restarts, and iterations that each may take.
+    n_init : int
+        Restarts.
     shown : bool
         False for none at all; there is none either where stderr is not a terminal.
 
@@ -66,12 +67,12 @@ def progress(n_init: int, max_iter: int, *, shown: bool) -> Iterator[Callable[[A
         task = bar.add_task("fit", total=None, state="preparing")
 
         def callback(info: Any) -> None:
-            # Restarts may run side by side and most end long before max_iter: the bar never goes back.
-            done = max(info.restart * max_iter + info.iteration, bar.tasks[0].completed)
+            # Nobody knows how many iterations are left; restarts may run side by side, but the bar never goes back.
+            done = max(info.restart + info.iteration / (info.iteration + HALF_WAY), bar.tasks[0].completed)
             state = (
                 f"restart {info.restart + 1} of {n_init}, iteration {info.iteration}, objective {info.objective:.6g}"
             )
-            bar.update(task, total=n_init * max_iter, completed=done, state=state)
+            bar.update(task, total=n_init, completed=done, state=state)
 
         yield callback
 
@@ -82,10 +83,16 @@ def show(summary: dict[str, Any], tables: Callable[[dict[str, Any]], list[Any]],
         print(json.dumps(_plain(summary), indent=2, allow_nan=False))
         return
     from rich.console import Console
+    from rich.measure import Measurement
 
     console = Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+    made = tables(summary)
+    # A table that is wider than the terminal runs over its edge: cut numbers would be worse.
+    unlimited = console.options.update(max_width=1000)
+    needed = [Measurement.get(console, unlimited, table).maximum for table in made if table.show_header]
+    console.width = max([console.width, *needed])
     with console.capture() as capture:  # printed by us, so that a closed pipe is dealt with in one place
-        for table in tables(summary):
+        for table in made:
             console.print(table)
     print("\n".join(line.rstrip() for line in capture.get().rstrip().split("\n")))
 
@@ -120,7 +127,7 @@ def _grid(*headers: str) -> Any:
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for header in headers:
-        table.add_column(Text(header), justify="right")
+        table.add_column(Text(header), justify="right", no_wrap=True)
     return table
 
 

@@ -453,8 +453,8 @@ def test_progress_on_a_terminal_only():
 
 def test_progress_never_goes_back(monkeypatch):
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    with report.progress(3, 10, shown=True) as callback:
+    with report.progress(3, shown=True) as callback:
         for restart, iteration in ((0, 1), (2, 1), (0, 2), (1, 9)):
             assert callback(fastem.IterationInfo(restart, iteration, -1.0, 0.1, None)) is None
-    with report.progress(3, 10, shown=False) as callback:
+    with report.progress(3, shown=False) as callback:
         assert callback is None

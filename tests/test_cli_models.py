@@ -77,7 +77,9 @@ def test_the_summary_holds_the_library_s_numbers(run, name):
     code, out, _ = run("fit", "t.npy", "--model", name, "-k", 2, "--n-init", 2, "--seed", 3, "--json")
     assert code == 0
     summary = json.loads(out)
-    model = commands_models.estimator(ModelName(name), 2, n_init=2, random_state=3).fit(X)
+    model = commands_models.estimator(ModelName(name), 2, n_init=2, random_state=3)
+    commands_models.run_to_the_end(model, len(X), None, None)
+    model.fit(X)
     assert summary["model"] == name
     if name == "factor":
         np.testing.assert_allclose(summary["loadings"], model.components_)

@@ -8,7 +8,7 @@ import pytest
 from sklearn.exceptions import ConvergenceWarning
 
 import fastem
-from fastem import init, select
+from fastem import init, select, selection
 from fastem.selection import elbow
 
 
@@ -19,12 +19,16 @@ def blobs(n=600, k=3, d=2, spread=7.0, seed=0):
     return np.column_stack([rng.normal(size=(n, 2)) + centres[labels], rng.normal(size=(n, d - 2))])
 
 
+UNTIL = {"convergence": "remaining", "max_iter": 10_000, "accelerate": "squarem"}  # how `select` runs mixtures by name
+
+
 def test_criteria_are_their_formulas():
     X = blobs()
     found = select(X, [2, 3], random_state=0)
     assert len(found.table) == 8
     for row in found.table:
         model = fastem.GaussianMixture(row.n_components, covariance_type=row.covariance_type, random_state=0)
+        model.set_params(tol=0.005 / len(X), **UNTIL)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
             model.fit(X)
@@ -44,7 +48,8 @@ def test_the_chosen_model_is_the_one_that_a_fit_gives():
     found = select(X, range(1, 5), covariance_types=["full", "diag"], random_state=3, n_init=2)
     alone = fastem.GaussianMixture(
         found.best.n_components, covariance_type=found.best.covariance_type, n_init=2, random_state=3
-    ).fit(X)
+    )
+    alone.set_params(tol=0.005 / len(X), **UNTIL).fit(X)
     assert found.model.get_params() == alone.get_params()
     np.testing.assert_array_equal(found.model.means_, alone.means_)
     given = fastem.GaussianMixture(7, callback=callback, n_threads=1, random_state=0)
@@ -199,3 +204,59 @@ def test_the_elbow_of_a_straight_line_is_nowhere():
 def test_what_is_refused(options, error, message):
     with pytest.raises(error, match=message):
         select(blobs(), **options)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_collapsed_components_take_no_part(seed):
+    """30 x 4 of one Gaussian: the likelihood of 8 or 9 components that hold a few rows each is as good as unbounded."""
+    found = select(np.random.default_rng(seed).normal(size=(30, 4)), random_state=0)
+    assert found.best.n_components == 1
+    assert found.best.collapsed == 0
+    assert any(row.collapsed and row.bic < found.best.bic for row in found.table)
+
+
+@pytest.mark.parametrize("name", ["gmm", "student", "mfa"])
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e6])
+def test_collapsed_components_take_no_part_in_any_family(name, scale):
+    rng = np.random.default_rng(0)
+    X = np.vstack([rng.normal(size=(60, 3)), np.full((6, 3), 9.0)]) * scale
+    found = select(X, [1, 2, 3, 6], model=name, covariance_types=None if name == "mfa" else "full", random_state=0)
+    assert found.best.collapsed == 0
+    assert found.table[-1].collapsed > 0
+
+
+def test_when_all_collapse_it_is_said():
+    with pytest.warns(ConvergenceWarning, match="Every candidate has components without variance of their own"):
+        select(np.random.default_rng(0).normal(size=(12, 4)), [6, 8], covariance_types="full", random_state=0)
+
+
+@pytest.mark.parametrize("model", ["gmm", "student", "poisson", "bernoulli", "factor"])
+@pytest.mark.parametrize("accelerate", [None, "squarem"])
+def test_hardly_anything_is_left_to_gain(model, accelerate):
+    """Components that overlap: EM is slow, and a tolerance for the last change stops it far from where it goes."""
+    rng = np.random.default_rng(2)
+    X = rng.normal(size=(4000, 4)) + rng.integers(0, 2, (4000, 1)) * 1.2
+    X = {"poisson": rng.poisson(np.exp(0.5 * X)), "bernoulli": X > 0.5}.get(model, X).astype(float)
+    estimator = getattr(fastem, selection.MODELS[model])(accelerate=accelerate)
+    found = select(X, [2], model=estimator, random_state=0)
+    assert found.best.converged
+    longer = found.model.set_params(tol=1e-13 * len(X) if model == "factor" else 1e-13, max_iter=60_000)
+    longer.set_params(accelerate="squarem", convergence="change", **({} if model == "factor" else {"warm_start": True}))
+    left = len(X) * (longer.fit(X).score(X) - found.best.objective)
+    assert -1e-3 < left < 0.02  # Aitken's is an estimate
+
+
+def test_weights_that_are_no_counts():
+    X = blobs(300)
+    w = np.full(300, 1 / 300)
+    with pytest.warns(UserWarning, match="add up to 1, so that the criteria count 1 rows .* pass n_effective"):
+        select(X, [1, 2], covariance_types="diag", sample_weight=w, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        scaled = select(X, [1, 2, 3], covariance_types="diag", sample_weight=w, n_effective=300, random_state=0)
+    plain = select(X, [1, 2, 3], covariance_types="diag", random_state=0)
+    for one, other in zip(scaled.table, plain.table, strict=True):
+        assert one.bic == pytest.approx(other.bic, rel=1e-6)
+        assert one.icl == pytest.approx(other.icl, rel=1e-6)
+    with pytest.raises(ValueError, match="n_effective must be a positive number of rows, got 0"):
+        select(X, [1], sample_weight=w, n_effective=0)

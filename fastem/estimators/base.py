@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,8 +10,11 @@ from sklearn.base import BaseEstimator
 
 from fastem import threads, validate
 from fastem.accelerate import METHODS
-from fastem.monitor import IterationInfo, Settings
+from fastem.monitor import CONVERGENCES, IterationInfo, Settings
 from fastem.result import FitResult
+
+# Parameters of a run that not all estimators offer.
+OFFERED = ("accelerate", "drop_restarts", "escape", "convergence")
 
 
 class EMEstimator(BaseEstimator):
@@ -32,9 +35,6 @@ class EMEstimator(BaseEstimator):
     callback: Callable[[IterationInfo], Any] | None
     certify: bool
     keep_history: bool
-    accelerate: str | None = None  # for estimators that offer it
-    drop_restarts: bool = False  # the same
-    escape: str | None = None  # the same
 
     def _keep_arguments(self, arguments: dict[str, Any]) -> None:
         """Store the constructor's ``locals()`` under their own names, which is all that it may do (scikit-learn)."""
@@ -50,9 +50,18 @@ class EMEstimator(BaseEstimator):
         quiet = isinstance(self.verbose, bool | np.bool_) or validate.is_int(self.verbose, 0)
         check(self, "verbose", "an int in the range [0, inf) or a bool", quiet)
         methods = {name for name in METHODS if name is not None}
-        check(self, "accelerate", f"None or a str among {methods}", self.accelerate in METHODS)
+        self._check_offered("accelerate", f"None or a str among {methods}", METHODS)
+        self._check_offered("drop_restarts", "a bool", (False, True))
+        self._check_offered("escape", "None or a str among {'split-merge'}", (None, "split-merge"))
+        self._check_offered("convergence", f"a str among {set(CONVERGENCES)}", CONVERGENCES)
         check(self, "callback", "a callable or None", self.callback is None or callable(self.callback))
         threads.resolve(self.n_threads)
+
+    def _check_offered(self, name: str, requirement: str, values: Collection[Any]) -> None:
+        """Refuse another value of a parameter that not all estimators have."""
+        value = getattr(self, name, None)
+        known = not hasattr(self, name) or (isinstance(value, str | bool | None) and value in values)
+        validate.parameter(self, name, requirement, known)
 
     def _settings(self, tol: float) -> Settings:
         return Settings(
@@ -61,9 +70,7 @@ class EMEstimator(BaseEstimator):
             certify=self.certify,
             keep_history=self.keep_history,
             callback=self._callback(),
-            accelerate=self.accelerate,
-            drop_restarts=self.drop_restarts,
-            escape=self.escape,
+            **{name: getattr(self, name) for name in OFFERED if hasattr(self, name)},
         )
 
     def _callback(self) -> Callable[[IterationInfo], Any] | None:
@@ -93,6 +100,10 @@ class EMEstimator(BaseEstimator):
 
     def _check_to_save(self) -> None:
         """Refuse a fitted model whose parameters and attributes do not fit each other: no file shall hold it."""
+
+    def _n_collapsed(self, n_rows: float) -> int:
+        """Return the number of components without variance of their own, fitted to so many rows."""
+        return 0
 
     def _threads(self) -> int:
         return threads.resolve(self.n_threads)

@@ -34,6 +34,9 @@ class CategoricalMixture(DiscreteMixture):
         under which a category that a component has not seen counts as all but impossible (1e-30).
     tol : float, default=1e-6
         Stop when the mean log-likelihood of a row changes by at most this.
+    convergence : {"change", "remaining"}, default="change"
+        What `tol` is compared with: the last change of the mean log-likelihood, or what is left of it to gain, by
+        Aitken's estimate.  Runs that are to be compared need the second (`fastem.select` takes it).
     max_iter : int, default=500
         Most iterations of one restart.
     n_init : int, default=1
@@ -141,6 +144,7 @@ class CategoricalMixture(DiscreteMixture):
         accelerate: str | None = None,
         drop_restarts: bool = False,
         escape: str | None = None,
+        convergence: str = "change",
     ) -> None:
         self._keep_arguments(locals())
 

@@ -82,6 +82,9 @@ class BernoulliMixture(DiscreteMixture):
         not seen counts as all but impossible (1e-30).
     tol : float, default=1e-6
         Stop when the mean log-likelihood of a row changes by at most this.
+    convergence : {"change", "remaining"}, default="change"
+        What `tol` is compared with: the last change of the mean log-likelihood, or what is left of it to gain, by
+        Aitken's estimate.  Runs that are to be compared need the second (`fastem.select` takes it).
     max_iter : int, default=500
         Most iterations of one restart.
     n_init : int, default=1
@@ -183,6 +186,7 @@ class BernoulliMixture(DiscreteMixture):
         accelerate: str | None = None,
         drop_restarts: bool = False,
         escape: str | None = None,
+        convergence: str = "change",
     ) -> None:
         self._keep_arguments(locals())
 
@@ -231,6 +235,9 @@ class PoissonMixture(DiscreteMixture):
         is all but impossible there (a rate of 1e-30).
     tol : float, default=1e-6
         Stop when the mean log-likelihood of a row changes by at most this.
+    convergence : {"change", "remaining"}, default="change"
+        What `tol` is compared with: the last change of the mean log-likelihood, or what is left of it to gain, by
+        Aitken's estimate.  Runs that are to be compared need the second (`fastem.select` takes it).
     max_iter : int, default=500
         Most iterations of one restart.
     n_init : int, default=1
@@ -323,6 +330,7 @@ class PoissonMixture(DiscreteMixture):
         accelerate: str | None = None,
         drop_restarts: bool = False,
         escape: str | None = None,
+        convergence: str = "change",
     ) -> None:
         self._keep_arguments(locals())
 

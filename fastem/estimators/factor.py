@@ -39,6 +39,9 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
         Number of factors; None means as many as features, and more than those are not made.
     tol : float, default=1e-2
         Stop when the log-likelihood of all rows changes by at most this.
+    convergence : {"change", "remaining"}, default="change"
+        What `tol` is compared with: the last change of the log-likelihood, or what is left of it to gain, by
+        Aitken's estimate.  Runs that are to be compared need the second (`fastem.select` takes it).
     copy : bool, default=True
         Not used: X is never written to.
     max_iter : int, default=1000
@@ -129,6 +132,7 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
         certify: bool = False,
         keep_history: bool = False,
         accelerate: str | None = None,
+        convergence: str = "change",
     ) -> None:
         self.n_components = n_components
         self.tol = tol
@@ -145,6 +149,7 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
         self.callback = callback
         self.certify = certify
         self.keep_history = keep_history
+        self.convergence = convergence
         self.accelerate = accelerate
 
     def __sklearn_tags__(self) -> Tags:

@@ -35,6 +35,9 @@ class FactorAnalyserMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         Number of factors of each component, at most the number of features; 0 leaves the noise.
     tol : float, default=1e-3
         Stop when the mean log-likelihood of a row changes by at most this.
+    convergence : {"change", "remaining"}, default="change"
+        What `tol` is compared with: the last change of the mean log-likelihood, or what is left of it to gain, by
+        Aitken's estimate.  Runs that are to be compared need the second (`fastem.select` takes it).
     min_noise : float, default=1e-6
         Least noise variance of a feature, as a share of its variance over all rows.
     max_iter : int, default=100
@@ -151,6 +154,7 @@ class FactorAnalyserMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         accelerate: str | None = None,
         drop_restarts: bool = False,
         escape: str | None = None,
+        convergence: str = "change",
     ) -> None:
         self.n_components = n_components
         self.n_factors = n_factors
@@ -171,6 +175,7 @@ class FactorAnalyserMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self.callback = callback
         self.certify = certify
         self.keep_history = keep_history
+        self.convergence = convergence
         self.accelerate = accelerate
         self.drop_restarts = drop_restarts
         self.escape = escape

@@ -45,6 +45,9 @@ class GaussianMixture(GaussianParts):
         Each component its own matrix, one matrix for all, each its own variances, each one variance.
     tol : float, default=1e-3
         Stop when the mean log-likelihood of a row changes by at most this.
+    convergence : {"change", "remaining"}, default="change"
+        What `tol` is compared with: the last change of the mean log-likelihood, or what is left of it to gain, by
+        Aitken's estimate.  Runs that are to be compared need the second (`fastem.select` takes it).
     reg_covar : float, default=1e-6
         Added to the variances.
     max_iter : int, default=100
@@ -189,6 +192,7 @@ class GaussianMixture(GaussianParts):
         assignment: str = "soft",
         rescue: bool = False,
         noise: bool = False,
+        convergence: str = "change",
     ) -> None:
         self._keep_arguments(locals())
 

@@ -29,6 +29,9 @@ class Mixture(BaseMixture):
         family object serves as a pattern: it is copied, and the copy gets `n_components`.
     tol : float, default=1e-6
         Stop when the family's progress, mostly the change of the mean log-likelihood of a row, is at most this.
+    convergence : {"change", "remaining"}, default="change"
+        What `tol` is compared with: the last change of the mean log-likelihood, or what is left of it to gain, by
+        Aitken's estimate.  Runs that are to be compared need the second (`fastem.select` takes it).
     max_iter : int, default=500
         Most iterations of one restart.
     n_init : int, default=1
@@ -113,6 +116,7 @@ class Mixture(BaseMixture):
         keep_history: bool = False,
         drop_restarts: bool = False,
         escape: str | None = None,
+        convergence: str = "change",
     ) -> None:
         self._keep_arguments(locals())
 

@@ -64,8 +64,6 @@ class BaseMixture(DensityMixin, EMEstimator):
         check(self, "n_init", "an int in the range [1, inf)", validate.is_int(self.n_init, 1))
         check(self, "init_params", f"a str among {set(init.MIXTURE_INITS)}", self.init_params in init.MIXTURE_INITS)
         check(self, "verbose_interval", "an int in the range [1, inf)", validate.is_int(self.verbose_interval, 1))
-        check(self, "drop_restarts", "a bool", isinstance(self.drop_restarts, bool))
-        check(self, "escape", "None or a str among {'split-merge'}", self.escape in (None, "split-merge"))
         self._check_shared_parameters()
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, labels: Any = None) -> BaseMixture:
@@ -255,6 +253,10 @@ class BaseMixture(DensityMixin, EMEstimator):
     def bic(self, X: Any) -> float:
         """Return the Bayesian information criterion on X; lower is better (lecture row L3)."""
         return -2 * self.score(X) * len(X) + self._n_parameters() * np.log(len(X))
+
+    def _n_collapsed(self, n_rows: float) -> int:
+        family, params = self._fitted()
+        return int(family.degenerate(params, n_rows).sum())
 
     def _n_parameters(self) -> int:
         family, params = self._fitted()

@@ -31,6 +31,9 @@ class StudentTMixture(BaseMixture):
         Degrees of freedom of all components, or of each; None estimates those of each, within 0.1 to 200.
     tol : float, default=1e-6
         Stop when the mean log-likelihood of a row changes by at most this.
+    convergence : {"change", "remaining"}, default="change"
+        What `tol` is compared with: the last change of the mean log-likelihood, or what is left of it to gain, by
+        Aitken's estimate.  Runs that are to be compared need the second (`fastem.select` takes it).
     reg_covar : float, default=1e-6
         Added to the diagonal of the scale matrices.
     max_iter : int, default=500
@@ -158,6 +161,7 @@ class StudentTMixture(BaseMixture):
         accelerate: str | None = None,
         drop_restarts: bool = False,
         escape: str | None = None,
+        convergence: str = "change",
     ) -> None:
         self._keep_arguments(locals())
 

@@ -207,6 +207,13 @@ class Family(ABC):
         """Return the shape of each array of the parameters, checked before a kernel trusts fitted attributes."""
         return {}
 
+    def degenerate(self, params: Any, n_rows: float) -> np.ndarray:
+        """Tell which components (k,) have an unbounded likelihood, after a fit to so many rows: none of most families.
+
+        Such a fit is no better for its likelihood, and takes no part where models are compared by it.
+        """
+        return np.zeros(self.n_components, bool)
+
     def pack(self, params: Any, like: Any) -> np.ndarray:
         """Return unconstrained coordinates (m,) of `params`, relative to `like`: 0 for `like` itself.
 

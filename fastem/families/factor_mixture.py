@@ -26,6 +26,7 @@ import numpy as np
 from fastem.draws import Draws
 from fastem.families.analysers import AnalyserFamily
 from fastem.families.base import MStep
+from fastem.families.degenerate import flat
 from fastem.families.loadings import AnalyserPrepared, AnalyserStats
 from fastem.families.scatter import observed_moments
 
@@ -121,6 +122,16 @@ class FactorMixtureFamily(AnalyserFamily):
         """Draw n rows (n, d), ordered by component, and their components (n,)."""
         y = np.sort(draws.weighted(params.weights, n))
         return self.draw(params, y, draws), y
+
+    def degenerate(self, params: FactorMixtureParams, n_rows: float) -> np.ndarray:
+        covariances = params.loadings @ np.swapaxes(params.loadings, 1, 2)
+        covariances += params.noise_variances[:, :, None] * np.eye(params.means.shape[1])
+        centred = params.means - params.weights @ params.means
+        spread = np.einsum("kjj->kj", covariances) + centred**2
+        scale = np.sqrt(params.weights @ spread)  # the floors are shares of the features' variances
+        scale[scale == 0] = 1.0
+        few = params.weights * n_rows < self.n_factors + 2
+        return few | flat(params.weights, centred / scale, covariances / np.outer(scale, scale), self.min_noise)
 
     def shapes(self, n_features: int) -> dict[str, tuple[int, ...]]:
         k, d, q = self.n_components, n_features, self.n_factors

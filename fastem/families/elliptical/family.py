@@ -11,6 +11,7 @@ from fastem import threads
 from fastem.draws import Draws
 from fastem.families.base import Family
 from fastem.families.cells import Expected
+from fastem.families.degenerate import flat
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 # A component with a smaller share of the rows than this has lost them.
@@ -107,6 +108,18 @@ class EllipticalFamily(Family):
         usual = weights @ variances / weights.sum()
         # Where all components have no variance, the data have none: no component's fault.
         return lost, np.any(low & (usual > 100 * floor), axis=1) & ~lost
+
+    def degenerate(self, params: Any, n_rows: float) -> np.ndarray:
+        if self.covariance_type == "tied":
+            return np.zeros(self.n_components, bool)
+        d = params.means.shape[1]
+        matrices = getattr(params, "covariances", None)
+        matrices = params.scales if matrices is None else matrices
+        if self.covariance_type == "spherical":
+            matrices = np.repeat(matrices[:, None], d, axis=1)
+        least = d + 1 if self.covariance_type == "full" else 2  # rows that a regular covariance takes
+        lost = params.weights * n_rows < least
+        return lost | flat(params.weights, params.means, matrices, self.reg_covar)
 
     def log_joint(self, X: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
         out = np.empty((len(X), self.n_parts))
