@@ -17,6 +17,7 @@ import itertools
 from typing import Any
 
 import llvmlite.binding as llvm
+from numba.core import config
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler
 from numba.core.environment import lookup_environment
@@ -81,7 +82,19 @@ def _new(form: type[JITCodeLibrary], targetctx: Any) -> JITCodeLibrary:
     return library
 
 
-class Runnable(CPUDispatcher):
+class _Compiled(CPUDispatcher):
+    """A function that is compiled whatever `NUMBA_DISABLE_JIT` says: kernels are instructions, not Python."""
+
+    def compile(self, sig: Any) -> Any:
+        """Compile for a signature; the functions of Numba's that it calls need a compiler that is on."""
+        disabled, config.DISABLE_JIT = config.DISABLE_JIT, 0
+        try:
+            return super().compile(sig)
+        finally:
+            config.DISABLE_JIT = disabled
+
+
+class Runnable(_Compiled):
     """A compiled function as the drivers and Python call it, kept on disk."""
 
     def __init__(self, function: Any, options: dict[str, Any]) -> None:
@@ -89,7 +102,7 @@ class Runnable(CPUDispatcher):
         self._cache = DiskCache(self)
 
 
-class Kernel(CPUDispatcher):
+class Kernel(_Compiled):
     """A compiled function as other kernels call it; `runnable` is what runs it, and what a call from Python goes to."""
 
     def __init__(self, function: Any, options: dict[str, Any]) -> None:

@@ -25,7 +25,6 @@ import numba
 import numpy as np
 from llvmlite import ir
 from numba import prange, types
-from numba.core import config
 from numba.extending import intrinsic
 
 from fastem.compiling import Kernel, Runnable
@@ -40,18 +39,11 @@ def kernel(function: Callable[..., Any]) -> Any:
     return _compile(Kernel, function, fastmath=FASTMATH)
 
 
-def exact(function: Callable[..., Any]) -> Any:
-    """Compile a helper whose rounding must not be reassociated (polynomials, compensated sums)."""
-    return _compile(Kernel, function, fastmath={"contract"})
-
-
 def _driver(function: Callable[..., Any], **options: Any) -> Any:
     return _compile(Runnable, function, **options)
 
 
 def _compile(form: Any, function: Callable[..., Any], **options: Any) -> Any:
-    if config.DISABLE_JIT:
-        return function
     common = {"nopython": True, "nogil": True, "error_model": "numpy", "boundscheck": None, "no_cfunc_wrapper": True}
     return form(function, common | options)
 

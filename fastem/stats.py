@@ -83,11 +83,6 @@ def plan(n_rows: int, size: int) -> Plan:
     return Plan(level, -(-cells // (1 << level)))
 
 
-def merge(left: T, right: T) -> T:
-    """Add two records of the same family that are centred alike."""
-    return type(left)(*(a + b for a, b in zip(left, right, strict=True)))
-
-
 def merge_tree(records: np.ndarray) -> np.ndarray:
     """Add the rows of `records` (m, size) in place by the fixed binary tree; the sum ends in row 0.
 

@@ -27,6 +27,7 @@ NO_SKLEARN = set().union(*FLOORS) - {"estimators", "validate"}  # the door impor
 ABOVE = {
     "estimators",
     "selection",
+    "search",
     "anomaly",
     "commands_select",
     "commands_models",
@@ -184,3 +185,17 @@ import fastem.backend
 print(json.dumps(time.process_time() - start))
 """
     assert min(in_fresh_process(program) for _ in range(5)) < 0.1
+
+
+def test_every_method_of_the_protocol_has_a_caller():
+    """What a family answers and nobody asks is dead, and once was lost with a test that asked itself."""
+    tree = ast.parse((PACKAGE / "families" / "base.py").read_text())
+    protocol = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Family")
+    methods = {node.name for node in protocol.body if isinstance(node, ast.FunctionDef) and node.name[0] != "_"}
+    outside = [path for path in FILES if "families" not in path.parts]
+    asked = {node.attr for path in outside for node in ast.walk(ast.parse(path.read_text())) if is_read(node)}
+    assert methods - asked == set()
+
+
+def is_read(node):
+    return isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)

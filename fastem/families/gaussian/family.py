@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from fastem.draws import Draws
-from fastem.families.base import MStep, State
+from fastem.families.base import MStep
 from fastem.families.elliptical import packing
 from fastem.families.elliptical.family import COVARIANCE_TYPES, LOST, EllipticalFamily
 from fastem.families.elliptical.records import GaussianParams, prepared_means, updated_means
@@ -85,10 +85,6 @@ class GaussianFamily(EllipticalFamily):
             chosen = self.most_probable(X, prepared, n_threads)
             labels = np.where(labels >= 0, labels, chosen) if labels.size else chosen
         super().sweep(X, w, labels, prepared, level, out, n_threads, memo)
-
-    def objective(self, stats: Any, constants: Any, params: GaussianParams) -> float:
-        """Mean log-likelihood of a row: scikit-learn's lower bound."""
-        return float(stats.loglik / stats.counts.sum())
 
     def m_step(self, stats: Any, constants: Any, prepared: Any, params: GaussianParams) -> MStep:
         weights = params.weights if "weights" in self.fixed else stats.counts / stats.counts.sum()
@@ -170,10 +166,6 @@ class GaussianFamily(EllipticalFamily):
             floored = self.m_step(stats, constants, prepared, old)
             explained = min(explained, q(best.params) - q(floored.params))
         return max(0.0, explained / float(stats.counts.sum()))
-
-    def progress(self, before: State, after: State) -> float:
-        """Change of the mean log-likelihood since the last iteration."""
-        return abs(after.objective - before.objective)
 
     def pack(self, params: GaussianParams, like: GaussianParams) -> np.ndarray:
         return packing.pack(params, like, self.covariance_type)
