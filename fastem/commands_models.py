@@ -125,7 +125,7 @@ def run_to_the_end(model: Any, n_rows: int, tol: float | None, max_iter: int | N
     asked = {"tol": tol, "max_iter": max_iter}
     wanted = until_comparable(model, n_rows, n_rows)
     if tol is not None:
-        del wanted["convergence"]
+        wanted.pop("convergence", None)
     model.set_params(**{name: value for name, value in wanted.items() if asked.get(name) is None})
 
 

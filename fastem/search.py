@@ -102,6 +102,8 @@ class Search:
         total = float(weights.sum()) if weights.size else float(X.shape[0])
         counted = _n_effective(n_effective, weights, total)
         estimator.set_params(**until_comparable(estimator, counted, total))
+        if name == "heldout" and hasattr(estimator, "n_categories"):  # a fold may lack some, and must know them
+            estimator.set_params(n_categories=estimator.count_categories(X))
         return cls(
             X=X,
             weights=weights,

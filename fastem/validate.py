@@ -15,6 +15,8 @@ import numpy as np
 from fastem import threads
 
 FLOATS = (np.float64, np.float32)
+# Rows that are looked through at a time.
+CHUNK_ROWS = 1 << 16
 # The sum of squares of all values may be this part of the largest number; the rest is room for sums of their products.
 ROOM = {np.float32: 1 / 16, np.float64: 1e-8}
 
@@ -66,6 +68,36 @@ def finite(X: np.ndarray, name: str, *, allow_nan: bool = False) -> None:
         place = ", ".join(f"{axis} {index}" for axis, index in zip(("row", "column"), bad[0].tolist(), strict=False))
         kind = "NaN" if np.isnan(X[tuple(bad[0])]) else "infinity"
         raise ValueError(f"Input {name} contains {kind} (first at {place}).")
+
+
+def columns_with_values(X: np.ndarray, sample_weight: np.ndarray) -> None:
+    """Refuse rows (n, d) in which a column is missing (NaN) wherever there is weight; weights (n,), or empty.
+
+    Raises
+    ------
+    ValueError
+        With the number of the first such column.
+    """
+    empty = np.ones(X.shape[1], bool)
+    for first in range(0, len(X), CHUNK_ROWS):
+        part, w = X[first : first + CHUNK_ROWS], sample_weight[first : first + CHUNK_ROWS]
+        empty &= np.isnan(part[w > 0] if w.size else part).all(axis=0)
+        if not empty.any():
+            return
+    refuse_empty(empty)
+
+
+def refuse_empty(columns: np.ndarray) -> None:
+    """Refuse data with columns that have no value; `columns` (d,) bool tells which.
+
+    Raises
+    ------
+    ValueError
+        With the number of the first such column.
+    """
+    if np.any(columns):
+        first = int(np.argmax(columns))
+        raise ValueError(f"Column {first} of X has no value: it is missing (NaN) in every row that has weight.")
 
 
 def weights(sample_weight: Any, n_rows: int, dtype: Any) -> np.ndarray:

@@ -257,3 +257,19 @@ def test_missing_values_and_scaled_columns(run):
     np.testing.assert_allclose(saved.scaling.scale, np.nanstd(X, axis=0))
     plain = fastem.GaussianMixture(2, random_state=0, reg_covar=0, tol=1e-9).fit(X).score_samples(X)
     np.testing.assert_allclose(np.load("s.npy")["log_density"], plain, atol=1e-3)
+
+
+@by_model
+def test_fit_goes_on_until_little_is_left_unless_asked_otherwise(run, name):
+    X = rows_for(name)
+    np.save("t.npy", X)
+    for options in ([], ["--tol", 1e-3], ["--max-iter", 3], ["--tol", 1e-3, "--max-iter", 7]):
+        assert run("fit", "t.npy", "--model", name, "-k", 2, "--save", "m.npz", "-q", *options)[0] == 0
+        model = fastem.load("m.npz")
+        asked = dict(zip(options[::2], options[1::2], strict=True))
+        if hasattr(model, "convergence"):
+            assert model.convergence == ("change" if "--tol" in asked else "remaining")
+            left = 0.005 if name == "factor" else 0.005 / len(X)
+            assert (model.tol, model.max_iter) == (asked.get("--tol", left), asked.get("--max-iter", 10_000))
+        else:
+            assert (model.tol, model.max_iter) == (asked.get("--tol", 1e-4), asked.get("--max-iter", 300))

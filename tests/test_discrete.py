@@ -264,7 +264,7 @@ def test_codes_are_names():
 
 
 def test_categories_are_counted_or_given():
-    X = np.array([[0, 2, np.nan], [1, 0, np.nan], [np.nan, 1, np.nan]])
+    X = np.array([[0, 2, np.nan], [1, 0, 0], [np.nan, 1, np.nan]])
     model = CategoricalMixture(1).fit(X)
     np.testing.assert_array_equal(model.n_categories_, [2, 3, 1])
     assert [part.shape for part in model.feature_probabilities_] == [(1, 2), (1, 3), (1, 1)]

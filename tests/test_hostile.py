@@ -355,3 +355,19 @@ def test_kmeans_tells_whether_it_converged(tmp_path):
     assert (short.converged_, model.converged_) == (False, True)
     fastem.save(model, tmp_path / "model.npz")
     assert fastem.load(tmp_path / "model.npz").converged_ is True
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("number", range(len(CONTINUOUS) + 1))
+def test_a_column_without_any_value_is_refused(number, weighted):
+    model = clone([*CONTINUOUS, fastem.CategoricalMixture(2)][number])
+    if not model.__sklearn_tags__().input_tags.allow_nan:
+        pytest.skip("takes no missing values")
+    X = np.random.default_rng(0).poisson(3.0, (60, 3)).astype(float)
+    X[:, 2] = np.nan
+    options = {}
+    if weighted:
+        X[5:9, 2] = 1.0
+        options["sample_weight"] = np.where(np.isnan(X[:, 2]), 1.0, 0.0)
+    with pytest.raises(ValueError, match="Column 2 of X has no value"):
+        model.fit(X, **options)

@@ -2,6 +2,7 @@
 
 import time
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -260,3 +261,19 @@ def test_weights_that_are_no_counts():
         assert one.icl == pytest.approx(other.icl, rel=1e-6)
     with pytest.raises(ValueError, match="n_effective must be a positive number of rows, got 0"):
         select(X, [1], sample_weight=w, n_effective=0)
+
+
+def test_a_fold_may_lack_a_category():
+    X = np.random.default_rng(0).integers(0, 3, (60, 3)).astype(float)
+    X[7, 1] = 6
+    found = select(X, [1, 2], model="categorical", criterion="heldout", random_state=0)
+    assert np.isfinite([row.heldout for row in found.table]).all()
+    np.testing.assert_array_equal(found.model.n_categories_, [3, 7, 3])
+
+
+def test_old_faithful_as_mclust_has_it():
+    """mclust 6 of these types: EEE (tied) with 3 components, BIC -2314.386 in its sign, which is the other."""
+    X = np.loadtxt(Path(__file__).parents[1] / "examples" / "faithful.csv", delimiter=",", skiprows=1)
+    found = select(X, range(1, 6), covariance_types=["full", "tied", "diag"], n_init=5, random_state=0)
+    assert (found.best.n_components, found.best.covariance_type) == (3, "tied")
+    assert 2314.2 < found.best.bic < 2314.386  # mclust stops a little short of the maximum

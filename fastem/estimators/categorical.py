@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
+from sklearn.base import clone
 from sklearn.utils import Tags
 
 from fastem import validate
@@ -167,6 +168,16 @@ class CategoricalMixture(DiscreteMixture):
         X = validate.table(self, X, reset=True, allow_nan=True)
         self.n_categories_ = self._count_categories(X)
         return X
+
+    def count_categories(self, X: Any) -> np.ndarray:
+        """Return the number of categories of each feature (n_features,): as given, or one more than the largest code.
+
+        Raises
+        ------
+        ValueError
+            If a value is no code, or none of those given.
+        """
+        return self._count_categories(validate.table(clone(self), X, reset=True, allow_nan=True))
 
     def _count_categories(self, X: np.ndarray) -> np.ndarray:
         """Return the given or the seen number of categories (d,) of checked codes."""

@@ -211,6 +211,7 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
         q = X.shape[1] if self.n_components is None else min(self.n_components, X.shape[1])
         family, noise = FactorFamily(1, q, self.min_noise), self._first_noise()
         if source.has_nan:
+            validate.columns_with_values(X, source.sample_weight)
             family = family.for_missing()
         constants = family.constants(source)
         result = em.run(

@@ -100,6 +100,8 @@ class BaseMixture(DensityMixin, EMEstimator):
         known = validate.labels(labels, len(X), self.n_components)
         source = MemorySource(X, self._weights(sample_weight, X), known, self._threads())
         family = self._family_of(source)
+        if family.allow_nan and source.has_nan:
+            validate.columns_with_values(X, source.sample_weight)
         warm = self.warm_start and hasattr(self, "converged_")
         result = em.run(
             source,

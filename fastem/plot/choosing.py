@@ -16,7 +16,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 
 
 def criteria(result: Any, *, names: str | tuple[str, ...] | None = None, ax: Axes | None = None) -> Axes:
-    """Draw information criteria over the number of components, the chosen model marked.
+    """Draw information criteria over the number of components, the chosen model and collapsed candidates marked.
 
     Parameters
     ----------
@@ -50,15 +50,18 @@ def criteria(result: Any, *, names: str | tuple[str, ...] | None = None, ax: Axe
         label = " ".join(part for part in (NAMES.get(name, name) if len(wanted) > 1 else "", kind or "") if part)
         ax.plot(
             [row.n_components for row in rows],
-            [getattr(row, name) for row in rows],
+            [getattr(row, name) if not row.collapsed else np.nan for row in rows],
             color=COLOURS[number % len(COLOURS)],
             marker=MARKERS[number % len(MARKERS)],
             markersize=5,
             linewidth=1.8,
             label=label,
         )
+    collapsed = [(row.n_components, getattr(row, name)) for name in wanted for row in result.table if row.collapsed]
+    if collapsed:  # their likelihood is as good as unbounded, and says nothing
+        ax.plot(*zip(*collapsed, strict=True), "x", color=GREY, markersize=6, label="collapsed")
     _mark(ax, result.best.n_components, getattr(result.best, wanted[0]), _said(result.best))
-    if len(curves) > 1:
+    if len(curves) > 1 or collapsed:
         ax.legend(frameon=False, title="covariance" if len(wanted) == 1 else None, alignment="left")
     ax.xaxis.set_major_locator(MaxNLocator(integer=True))
     ax.set_xlabel("number of components")

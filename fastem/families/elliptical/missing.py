@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from fastem import threads
+from fastem import threads, validate
 from fastem.families.elliptical import diag, full, tied
 from fastem.families.elliptical.missing_kernels import MissingPrepared
 from fastem.families.elliptical.missing_passes import MATRICES, VARIANCES, Kernels
-from fastem.families.elliptical.records import LOG_2PI, GaussianParams, refuse_empty
+from fastem.families.elliptical.records import LOG_2PI, GaussianParams
 from fastem.families.scatter import TotalScatter, complete_scatter
 from fastem.stats import Layout
 
@@ -60,7 +60,7 @@ class MissingValues:
             seen = ~np.isnan(X)
             return np.asarray((seen & (w > 0)[:, None] if w.size else seen).sum(axis=0), np.float64)
 
-        refuse_empty(source.fold(cell, source.n_features) == 0)
+        validate.refuse_empty(source.fold(cell, source.n_features) == 0)
 
     def _widened(self, matrices: np.ndarray, means: np.ndarray) -> np.ndarray:
         """Show matrices of this type as those of the type whose kernels are used."""

@@ -161,16 +161,3 @@ def complete_data(counts: np.ndarray, params: GaussianParams, log_det: np.ndarra
     with np.errstate(divide="ignore"):
         terms = np.log(params.weights) + log_det - 0.5 * params.means.shape[1] * LOG_2PI
     return float(counts[some] @ terms[some]) - 0.5 * quadratic
-
-
-def refuse_empty(columns: np.ndarray) -> None:
-    """Refuse data with columns that have no value; `columns` (d,) bool tells which.
-
-    Raises
-    ------
-    ValueError
-        With the number of the first such column.
-    """
-    if np.any(columns):
-        first = int(np.argmax(columns))
-        raise ValueError(f"Column {first} of X has no value: it is missing (NaN) in every row that has weight.")

@@ -15,10 +15,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastem import validate
 from fastem.draws import Draws
 from fastem.families.base import MStep
 from fastem.families.cells import Expected
-from fastem.families.elliptical.records import GaussianParams, refuse_empty, updated_means
+from fastem.families.elliptical.records import GaussianParams, updated_means
 from fastem.families.gaussian.family import GaussianFamily
 
 # Share of the noise at the start; EM cannot leave 0.
@@ -107,7 +108,7 @@ class NoisyGaussianFamily(GaussianFamily):
 
         source.each_block(block)
         box = np.array([np.fmin.reduce([low for low, _ in corners]), np.fmax.reduce([high for _, high in corners])])
-        refuse_empty(np.isnan(box[0]))
+        validate.refuse_empty(np.isnan(box[0]))
         return _with_volume(box)
 
     def prepare(self, params: NoisyParams, dtype: np.dtype, previous: Any = None) -> Any:  # type: ignore[override]
