@@ -58,3 +58,9 @@ def test_files_in_the_picture_exist():
 def test_links_to_files_resolve():
     for name in re.findall(r"`(\w[\w/.]*\.(?:md|csv|py|json))`", README.read_text()):
         assert (README.parent / name).exists(), name
+
+
+def test_the_page_on_twins_runs():
+    page = README.parent / "docs" / "twins.md"
+    for block in re.findall(r"^```python\n(.*?)^```$", page.read_text(), flags=re.DOTALL | re.MULTILINE):
+        exec(compile(block, str(page), "exec"), {})

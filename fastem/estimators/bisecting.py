@@ -12,6 +12,7 @@ from fastem import em, init, validate
 from fastem.draws import Draws
 from fastem.estimators.kmeans import BOUNDS_PAY_OFF
 from fastem.estimators.kmeans_base import KMeansBase, assign
+from fastem.estimators.twins import HasTwin
 from fastem.families.kmeans import KMeansFamily
 from fastem.monitor import Settings
 from fastem.sources.memory import MemorySource
@@ -20,7 +21,7 @@ STRATEGIES = ("biggest_inertia", "largest_cluster")
 ALGORITHMS = ("lloyd", "elkan")
 
 
-class BisectingKMeans(KMeansBase):
+class BisectingKMeans(KMeansBase, HasTwin):
     """Bisecting k-means: the worst cluster is split by k-means with two centres, until there are `n_clusters`.
 
     A replacement for `sklearn.cluster.BisectingKMeans` with the same parameters and attributes.  The result does not
@@ -82,6 +83,9 @@ class BisectingKMeans(KMeansBase):
     """
 
     _saved: ClassVar = ("cluster_centers_", "labels_", "inertia_", "tree_centers_", "tree_children_")
+    _twin_module: ClassVar = "sklearn.cluster"
+    _twin_attributes: ClassVar = ("cluster_centers_", "labels_", "inertia_")
+    _twin_values: ClassVar = {"init": {"k-means||": "k-means++"}}
     callback = None
     certify = False
     keep_history = False
@@ -233,6 +237,31 @@ class BisectingKMeans(KMeansBase):
                 nearer = assign(part, self.tree_centers_[[first, second]])[0]
                 waiting.extend([(first, rows[nearer == 0]), (second, rows[nearer == 1])])
         return labels
+
+    def _complete_twin(self, twin: Any) -> None:
+        super()._complete_twin(twin)
+        from sklearn.cluster._bisect_k_means import _BisectingTree
+
+        nodes = [_BisectingTree(center, None, 0.0) for center in self.tree_centers_]
+        for node, (first, second) in zip(nodes, self.tree_children_.tolist(), strict=True):
+            if first < 0:
+                node.label = second
+            else:
+                node.left, node.right = nodes[first], nodes[second]
+        twin._bisecting_tree = nodes[0]
+
+    def _complete_from(self, model: Any) -> None:
+        super()._complete_from(model)
+        shift = getattr(model, "_X_mean", 0.0)  # dense rows are centred for the fit
+        nodes, children = [model._bisecting_tree], []
+        for node in nodes:  # which grows
+            if node.left is None:
+                children.append((-1, node.label))
+            else:
+                children.append((len(nodes), len(nodes) + 1))
+                nodes += [node.left, node.right]
+        self.tree_centers_ = np.array([node.center + shift for node in nodes], self.cluster_centers_.dtype)
+        self.tree_children_ = np.array(children, np.int32)
 
     def _check_loaded(self) -> None:
         super()._check_loaded()

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from fastem import em, init, validate
 from fastem.draws import Draws
 from fastem.estimators.base import EMEstimator
+from fastem.estimators.twins import HasTwin
 from fastem.families.factor import FactorConstants, FactorFamily, FactorParams
 from fastem.monitor import IterationInfo, Settings
 from fastem.sources.memory import MemorySource
@@ -25,7 +26,7 @@ FIRST_ITERATIONS = 20
 ROTATION_TOL, ROTATIONS = 1e-6, 100
 
 
-class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstimator):
+class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstimator, HasTwin):
     """Factor analysis, fitted by expectation-maximization.
 
     A replacement for `sklearn.decomposition.FactorAnalysis` with the same parameters, methods and attributes; what is
@@ -108,6 +109,9 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
     """
 
     _saved: ClassVar = ("components_", "loglike_", "noise_variance_", "n_iter_", "mean_", "converged_")
+
+    _twin_module: ClassVar = "sklearn.decomposition"
+    _twin_attributes: ClassVar = ("components_", "loglike_", "noise_variance_", "n_iter_", "mean_")
 
     components_: np.ndarray
     noise_variance_: np.ndarray
@@ -235,6 +239,9 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
                 stacklevel=2,
             )
         return self
+
+    def _complete_from(self, model: Any) -> None:
+        self._untraced(float(model.loglike_[-1]), model.n_iter_ < model.max_iter)
 
     def _table(self, X: Any, *, reset: bool) -> np.ndarray:
         return validate.table(self, X, reset=reset, allow_nan=True)

@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Collection
 from typing import Any, ClassVar
 
 import numpy as np
 from sklearn.utils import Tags
-from sklearn.utils.validation import check_is_fitted
 
 from fastem import validate
 from fastem.estimators.gaussian_parts import GaussianParts
+from fastem.estimators.twins import HasTwin
 from fastem.families.elliptical.records import GaussianParams
 from fastem.families.gaussian import COVARIANCE_TYPES, GaussianFamily, parts
 from fastem.families.gaussian.family import FIXABLE
 from fastem.families.gaussian.noise import FIRST_SHARE, NoisyGaussianFamily
 from fastem.monitor import IterationInfo
 
-SKLEARN_INITS = ("kmeans", "k-means++", "random", "random_from_data")
 _FITTED = (
     "weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_", "converged_", "n_iter_",
     "lower_bound_", "n_features_in_",
 )  # fmt: skip
 
 
-class GaussianMixture(GaussianParts):
+class GaussianMixture(GaussianParts, HasTwin):
     """Mixture of Gaussians, fitted by expectation-maximization.
 
     A replacement for `sklearn.mixture.GaussianMixture` with the same parameters, methods and attributes; what is added
@@ -159,6 +157,10 @@ class GaussianMixture(GaussianParts):
         "precisions_cholesky": "precisions_cholesky_",
     }
 
+    _twin_module: ClassVar = "sklearn.mixture"
+    _twin_attributes: ClassVar = _FITTED[:-1]
+    _twin_values: ClassVar = {"init_params": {"em-em": "kmeans"}}
+
     @property
     def _saved(self) -> tuple[str, ...]:  # type: ignore[override]
         noise = ("noise_weight_", "noise_box_") if self.noise else ()
@@ -282,42 +284,14 @@ class GaussianMixture(GaussianParts):
         X, y = super().sample(n_samples)
         return X, np.where(y == len(self.weights_), -1, y) if self.noise else y
 
-    def to_sklearn(self) -> Any:
-        """Return the same fitted mixture as a `sklearn.mixture.GaussianMixture`.
-
-        Returns
-        -------
-        sklearn.mixture.GaussianMixture
-            With the parameters that scikit-learn knows, and copies of the fitted attributes.
-        """
-        from sklearn import mixture  # half a second that nobody else should wait for
-
+    def _complete_twin(self, twin: Any) -> None:
         self._without_noise()
-        return _copy_fitted(self, mixture.GaussianMixture())
+        twin.lower_bounds_ = list(getattr(self, "lower_bounds_", []))
 
-    @classmethod
-    def from_sklearn(cls, model: Any) -> GaussianMixture:
-        """Return a fitted `sklearn.mixture.GaussianMixture` as one of this class.
-
-        Parameters
-        ----------
-        model : sklearn.mixture.GaussianMixture
-            Fitted.
-
-        Returns
-        -------
-        GaussianMixture
-            With the same parameters, and copies of the fitted attributes.
-        """
-        from sklearn import mixture
-
-        if not isinstance(model, mixture.GaussianMixture):
-            raise TypeError(f"from_sklearn takes a sklearn.mixture.GaussianMixture, got a {type(model).__name__}.")
-        check_is_fitted(model)
-        twin = _copy_fitted(model, cls())
-        twin.restarts_ = np.array([twin.lower_bound_])
-        twin.histories_, twin.notes_ = [np.array(twin.lower_bounds_)], []
-        return twin
+    def _complete_from(self, model: Any) -> None:
+        self.lower_bounds_ = [float(bound) for bound in getattr(model, "lower_bounds_", [])]
+        self._untraced(model.lower_bound_, model.converged_)
+        self.histories_ = [np.array(self.lower_bounds_)]
 
     @classmethod
     def from_parameters(
@@ -387,16 +361,3 @@ class GaussianMixture(GaussianParts):
         self.means_ = validate.shaped(self.means_, (k, d), "means_")
         for name in ("covariances_", "precisions_", "precisions_cholesky_"):
             setattr(self, name, validate.shaped(getattr(self, name), shape, name))
-
-
-def _copy_fitted(source: Any, target: Any) -> Any:
-    """Give `target` the parameters that both classes have and the fitted attributes of `source`."""
-    params = {name: value for name, value in source.get_params().items() if name in target.get_params()}
-    if params["init_params"] not in SKLEARN_INITS:
-        del params["init_params"]
-    target.set_params(**params)
-    for name in (*_FITTED, "feature_names_in_"):
-        if hasattr(source, name):
-            setattr(target, name, copy.copy(getattr(source, name)))
-    target.lower_bounds_ = list(getattr(source, "lower_bounds_", []))
-    return target

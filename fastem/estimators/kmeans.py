@@ -10,6 +10,7 @@ import numpy as np
 from fastem import em, init, local_search, validate
 from fastem.draws import Draws
 from fastem.estimators.kmeans_base import KMeansBase
+from fastem.estimators.twins import HasTwin
 from fastem.families.kmeans import KMeansFamily, KMeansParams, SphericalKMeansFamily, unit_csr_rows, unit_rows
 from fastem.monitor import IterationInfo
 from fastem.stats import CELL
@@ -24,7 +25,7 @@ BOUNDS_PAY_OFF = 32
 BOUNDS_PAY_OFF_IN_A_CELL = 2000
 
 
-class KMeans(KMeansBase):
+class KMeans(KMeansBase, HasTwin):
     """K-means clustering: centres that minimise the summed squared distance of rows to their nearest centre.
 
     A replacement for `sklearn.cluster.KMeans` with the same parameters and attributes; what is added is keyword-only
@@ -113,6 +114,12 @@ class KMeans(KMeansBase):
 
     _saved: ClassVar = ("cluster_centers_", "labels_", "inertia_", "inertia_history_", "n_iter_", "restarts_")
     _saved_if_set: ClassVar = ("converged_",)
+    _twin_module: ClassVar = "sklearn.cluster"
+    _twin_attributes: ClassVar = ("cluster_centers_", "labels_", "inertia_", "n_iter_")
+    _twin_values: ClassVar = {
+        "algorithm": {"auto": "lloyd", "hamerly": "elkan"},
+        "init": {"k-means||": "k-means++"},
+    }
 
     def __init__(
         self,
@@ -193,6 +200,16 @@ class KMeans(KMeansBase):
         self._n_features_out = self.n_clusters
         self._warn_if_clusters_coincide()
         return self
+
+    def _complete_twin(self, twin: Any) -> None:
+        if self.spherical:
+            raise ValueError("scikit-learn has no spherical k-means.")
+        super()._complete_twin(twin)
+
+    def _complete_from(self, model: Any) -> None:
+        super()._complete_from(model)
+        self._untraced(-model.inertia_, bool(model.n_iter_ < model.max_iter))
+        self.inertia_history_ = np.array([model.inertia_])
 
     def _check_parameters(self) -> None:
         check = validate.parameter

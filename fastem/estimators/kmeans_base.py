@@ -161,6 +161,15 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
         weights = validate.weights(sample_weight, len(sqdist), np.float64)
         return -float(sqdist @ weights if weights.size else sqdist.sum())
 
+    def _complete_twin(self, twin: Any) -> None:
+        """Set what scikit-learn's k-means reads in predict and transform."""
+        twin._n_threads = self._threads()
+        twin._n_features_out = len(self.cluster_centers_)
+
+    def _complete_from(self, model: Any) -> None:
+        """Set what a fit of this class sets beside what both have."""
+        self._n_features_out = len(self.cluster_centers_)
+
     def _check_to_save(self) -> None:
         """Refuse centres whose number is not `n_clusters`."""
         if len(self.cluster_centers_) != self.n_clusters:

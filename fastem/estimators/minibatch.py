@@ -11,6 +11,7 @@ import numpy as np
 from fastem import init, threads, validate
 from fastem.draws import Draws
 from fastem.estimators.kmeans_base import KMeansBase, assign
+from fastem.estimators.twins import HasTwin
 from fastem.families.kmeans import KMeansFamily, KMeansParams
 from fastem.sources.memory import MemorySource
 
@@ -18,7 +19,7 @@ from fastem.sources.memory import MemorySource
 FIRST_STEP = 2**40
 
 
-class MiniBatchKMeans(KMeansBase):
+class MiniBatchKMeans(KMeansBase, HasTwin):
     """K-means on mini-batches: each step moves the centres by the rows of one small sample.
 
     A replacement for `sklearn.cluster.MiniBatchKMeans` with the same parameters and attributes.  Each centre is the
@@ -93,6 +94,9 @@ class MiniBatchKMeans(KMeansBase):
 
     _saved: ClassVar = ("cluster_centers_", "counts_", "n_steps_")
     _saved_if_set: ClassVar = ("labels_", "inertia_", "n_iter_", "_seed", "_since_moved")
+    _twin_module: ClassVar = "sklearn.cluster"
+    _twin_attributes: ClassVar = ("cluster_centers_", "labels_", "inertia_", "n_iter_", "n_steps_")
+    _twin_values: ClassVar = {"init": {"k-means||": "k-means++"}}
     _auto_n_init = 3
     callback = None
     counts_: np.ndarray
@@ -225,6 +229,18 @@ class MiniBatchKMeans(KMeansBase):
         self.n_steps_ += 1
         self._finish(source)
         return self
+
+    def _complete_twin(self, twin: Any) -> None:
+        super()._complete_twin(twin)
+        twin._counts = self.counts_.astype(self.cluster_centers_.dtype)  # what its partial_fit goes on from
+        twin._batch_size = self.batch_size
+        twin._n_since_last_reassign = getattr(self, "_since_moved", 0)
+        twin._random_state = np.random.RandomState(self._seed % 2**32)
+
+    def _complete_from(self, model: Any) -> None:
+        super()._complete_from(model)
+        self.counts_, self._since_moved = np.asarray(model._counts, np.float64), model._n_since_last_reassign
+        self._seed = validate.seed(self.random_state)
 
     def _check_parameters(self) -> None:
         check = validate.parameter
