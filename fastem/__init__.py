@@ -36,6 +36,8 @@ _HOME = {
     "LowerBound": "fastem.bound",
     "MonotonicityError": "fastem.monitor",
     "build_info": "fastem.build",
+    "k_means": "fastem.estimators.functions",
+    "kmeans_plusplus": "fastem.estimators.functions",
     "load": "fastem.persist",
     "save": "fastem.persist",
     "select": "fastem.selection",
@@ -59,6 +61,8 @@ if TYPE_CHECKING:
     from fastem.estimators.discrete import PoissonMixture as PoissonMixture
     from fastem.estimators.factor import FactorAnalysis as FactorAnalysis
     from fastem.estimators.factor_mixture import FactorAnalyserMixture as FactorAnalyserMixture
+    from fastem.estimators.functions import k_means as k_means
+    from fastem.estimators.functions import kmeans_plusplus as kmeans_plusplus
     from fastem.estimators.gaussian import GaussianMixture as GaussianMixture
     from fastem.estimators.generic import Mixture as Mixture
     from fastem.estimators.kmeans import KMeans as KMeans

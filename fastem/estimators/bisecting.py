@@ -61,6 +61,8 @@ class BisectingKMeans(KMeansBase, HasTwin):
         Cluster of each training row, always equal to ``predict(X)``.
     inertia_ : float
         Weighted sum of squared distances of rows to the centres of their clusters.
+    converged_ : bool
+        Whether every split did within `max_iter` iterations.
     tree_centers_ : ndarray (2 n_clusters - 1, n_features)
         Centres of all nodes of the tree of splits; node 0 is the root.
     tree_children_ : ndarray (2 n_clusters - 1, 2) int32
@@ -83,6 +85,7 @@ class BisectingKMeans(KMeansBase, HasTwin):
     """
 
     _saved: ClassVar = ("cluster_centers_", "labels_", "inertia_", "tree_centers_", "tree_children_")
+    _saved_if_set: ClassVar = ("converged_",)
     _twin_module: ClassVar = "sklearn.cluster"
     _twin_attributes: ClassVar = ("cluster_centers_", "labels_", "inertia_")
     _twin_values: ClassVar = {"init": {"k-means||": "k-means++"}}
@@ -145,12 +148,13 @@ class BisectingKMeans(KMeansBase, HasTwin):
         source = self._source(X, sample_weight)
         settings = self._settings(init.kmeans_tol(source, self.tol))
         seed = validate.seed(self.random_state)
-        nodes = [self._root(source, settings)]
+        nodes, self.converged_ = [self._root(source, settings)], True
         for number in range(self.n_clusters - 1):
             largest = max((node for node in nodes if node.can_split()), key=lambda node: node.score)
             largest.children = (len(nodes), len(nodes) + 1)
             nodes.extend(self._split(source, largest, settings, int(Draws(seed, number).bits(1)[0])))
         self._keep_tree(source, nodes)
+        self._warn_if_stopped()
         self._n_features_out = self.n_clusters
         self._warn_if_clusters_coincide()
         return self
@@ -181,6 +185,7 @@ class BisectingKMeans(KMeansBase, HasTwin):
         family = KMeansFamily(2, "bounded" if bounded else "lloyd")
         run = em.run(part, family, start, settings=settings, n_init=n_init, seed=seed).best
         node.rows = np.empty(0, np.int64)
+        self.converged_ = self.converged_ and run.converged
         centers = run.params.centers.astype(source.dtype)
         labels, sqdist = assign(part, centers)
         distances = sqdist.astype(np.float64) * (source.sample_weight[rows] if source.sample_weight.size else 1.0)

@@ -211,6 +211,7 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
         """
         self._check_parameters()
         X = self._table(X, reset=True)
+        validate.seed(self.random_state)  # not drawn from, but to be sound
         source = MemorySource(X, self._weights(sample_weight, X), n_threads=self._threads())
         q = X.shape[1] if self.n_components is None else min(self.n_components, X.shape[1])
         family, noise = FactorFamily(1, q, self.min_noise), self._first_noise()
@@ -309,8 +310,15 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
         weights = validate.weights(sample_weight, len(log_prob), np.float64)
         return float(np.average(log_prob, weights=weights if weights.size else None))
 
-    def sample(self, n_samples: int = 1) -> np.ndarray:
+    def sample(self, n_samples: int = 1, *, random_state: Any = None) -> np.ndarray:
         """Draw rows (n_samples, n_features) from the fitted model.
+
+        Parameters
+        ----------
+        n_samples : int, default=1
+            Number of rows.
+        random_state : int, RandomState, Generator or None
+            Seed; None means the estimator's own.
 
         Raises
         ------
@@ -321,18 +329,26 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
         if not validate.is_int(n_samples, 1):
             raise ValueError(f"Invalid value for 'n_samples': {n_samples!r}, which must be an int of at least 1.")
         family, params = self._fitted()
-        return family.sample(params, n_samples, Draws(validate.seed(self.random_state)))[0]
+        seed = validate.seed(self.random_state if random_state is None else random_state)
+        return family.sample(params, n_samples, Draws(seed))[0]
 
     def _n_parameters(self) -> int:
         return self._family().n_free_params(self.n_features_in_)
 
-    def aic(self, X: Any) -> float:
-        """Return Akaike's information criterion on X; lower is better (lecture row L3)."""
-        return -2 * self.score(X) * len(X) + 2 * self._n_parameters()
+    def aic(self, X: Any, sample_weight: Any = None) -> float:
+        """Return Akaike's information criterion on X; lower is better (lecture row L3).
 
-    def bic(self, X: Any) -> float:
-        """Return the Bayesian information criterion on X; lower is better (lecture row L3)."""
-        return -2 * self.score(X) * len(X) + self._n_parameters() * np.log(len(X))
+        Weights count rows: their sum takes the place of the number of rows.
+        """
+        return self._deviance(X, sample_weight)[0] + 2 * self._n_parameters()
+
+    def bic(self, X: Any, sample_weight: Any = None) -> float:
+        """Return the Bayesian information criterion on X; lower is better (lecture row L3).
+
+        Weights count rows: their sum takes the place of the number of rows.
+        """
+        deviance, n = self._deviance(X, sample_weight)
+        return deviance + self._n_parameters() * np.log(n)
 
     @property
     def _n_features_out(self) -> int:

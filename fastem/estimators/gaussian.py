@@ -273,16 +273,13 @@ class GaussianMixture(GaussianParts, HasTwin):
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable component of each row (n_samples,); -1 for noise."""
-        labels = super().predict(X)
-        return np.where(labels == len(self.weights_), -1, labels) if self.noise else labels
+        return self._named(super().predict(X))
 
-    def sample(self, n_samples: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """Draw rows (n_samples, n_features) from the fitted mixture, ordered by component, and the component of each.
+    def _named(self, parts: np.ndarray) -> np.ndarray:
+        return np.where(parts == len(self.weights_), -1, parts) if self.noise else parts
 
-        Rows of the noise come last and have the component -1.
-        """
-        X, y = super().sample(n_samples)
-        return X, np.where(y == len(self.weights_), -1, y) if self.noise else y
+    def _only(self, component: int, n_components: int) -> np.ndarray:
+        return np.zeros(n_components) if self.noise and component == -1 else super()._only(component, n_components)
 
     def _complete_twin(self, twin: Any) -> None:
         self._without_noise()

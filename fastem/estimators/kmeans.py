@@ -199,6 +199,7 @@ class KMeans(KMeansBase, HasTwin):
         self.inertia_history_ = -result.best.objectives
         self._n_features_out = self.n_clusters
         self._warn_if_clusters_coincide()
+        self._warn_if_stopped()
         return self
 
     def _complete_twin(self, twin: Any) -> None:

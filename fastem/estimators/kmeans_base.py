@@ -31,6 +31,7 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
     cluster_centers_: np.ndarray
     labels_: np.ndarray
     inertia_: float
+    converged_: bool
 
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> Any:
         """Find the centres."""
@@ -90,6 +91,15 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
             warnings.warn(
                 f"Number of distinct clusters ({distinct}) found smaller than n_clusters ({self.n_clusters}). "
                 "Possibly due to duplicate points in X.",
+                ConvergenceWarning,
+                stacklevel=3,
+            )
+
+    def _warn_if_stopped(self) -> None:
+        """Tell that `max_iter` came before convergence; one iteration is a step that somebody asked for."""
+        if not self.converged_ and self.max_iter > 1 and self.callback is None:
+            warnings.warn(
+                f"k-means did not converge within max_iter={self.max_iter} iterations: increase max_iter or tol.",
                 ConvergenceWarning,
                 stacklevel=3,
             )
@@ -160,6 +170,24 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
         sqdist = self._assign(X)[1].astype(np.float64)
         weights = validate.weights(sample_weight, len(sqdist), np.float64)
         return -float(sqdist @ weights if weights.size else sqdist.sum())
+
+    def inertia_per_cluster(self, X: Any, sample_weight: Any = None) -> np.ndarray:
+        """Return each cluster's part of the distortion of rows, `-score(X)` in all.
+
+        Parameters
+        ----------
+        X : array-like or CSR matrix (n_samples, n_features)
+        sample_weight : array-like (n_samples,) or None
+            Weights of the rows, at least 0.
+
+        Returns
+        -------
+        ndarray (n_clusters,) float64
+            Weights times squared distances to the centre, summed over the rows of each cluster.
+        """
+        labels, sqdist = self._assign(X)
+        weights = validate.weights(sample_weight, len(sqdist), np.float64)
+        return np.bincount(labels, sqdist * weights if weights.size else sqdist, len(self.cluster_centers_))
 
     def _complete_twin(self, twin: Any) -> None:
         """Set what scikit-learn's k-means reads in predict and transform."""

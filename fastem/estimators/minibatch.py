@@ -70,6 +70,8 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
         Weight of the rows that each centre is the mean of.
     n_iter_ : int
         Passes over the data.
+    converged_ : bool
+        Whether `fit` stopped before `max_iter` passes; `partial_fit` does not ask.
     n_steps_ : int
         Steps.
 
@@ -93,7 +95,7 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
     """
 
     _saved: ClassVar = ("cluster_centers_", "counts_", "n_steps_")
-    _saved_if_set: ClassVar = ("labels_", "inertia_", "n_iter_", "_seed", "_since_moved")
+    _saved_if_set: ClassVar = ("labels_", "inertia_", "n_iter_", "converged_", "_seed", "_since_moved")
     _twin_module: ClassVar = "sklearn.cluster"
     _twin_attributes: ClassVar = ("cluster_centers_", "labels_", "inertia_", "n_iter_", "n_steps_")
     _twin_values: ClassVar = {"init": {"k-means||": "k-means++"}}
@@ -170,7 +172,8 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
                 moved, inertia = self._step(batches.next(size), centers, draws)
                 change = float(np.square(moved - centers).sum())
                 centers = moved
-                if improvement.see(step, inertia / size) or (step > 1 and tol > 0 and change <= tol):
+                self.converged_ = improvement.see(step, inertia / size) or (step > 1 and tol > 0 and change <= tol)
+                if self.converged_:
                     break
                 if self.verbose:
                     print(f"step {step} of {n_steps}: inertia of a row {inertia / size:.6g}, change {change:.3g}")

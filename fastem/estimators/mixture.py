@@ -221,24 +221,35 @@ class BaseMixture(DensityMixin, EMEstimator):
         X, family, prepared = self._prepared(X)
         return family.posterior(X, prepared, self._threads())[1]
 
-    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
-        """Estimate the parameters and return the most probable component of each row (n_samples,)."""
-        return self.fit(X, sample_weight=sample_weight).predict(X)
+    def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None, *, labels: Any = None) -> np.ndarray:
+        """Estimate the parameters and return the most probable component of each row (n_samples,); see `fit`."""
+        return self.fit(X, sample_weight=sample_weight, labels=labels).predict(X)
 
-    def sample(self, n_samples: int = 1) -> tuple[np.ndarray, np.ndarray]:
-        """Draw rows from the fitted mixture.
+    def sample(
+        self, n_samples: int = 1, *, random_state: Any = None, component: int | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draw rows from the fitted mixture, or from one of its components.
 
         Parameters
         ----------
         n_samples : int, default=1
             Number of rows.
+        random_state : int, RandomState, Generator or None
+            Seed; None means the estimator's own, by which every call draws the same rows.
+        component : int or None
+            The component to draw from; -1 is the noise of a mixture that has one.  None means all, by their weights.
 
         Returns
         -------
         X : ndarray (n_samples, n_features)
             Rows, ordered by component.
         y : ndarray (n_samples,)
-            The component of each.
+            The component of each; -1 for noise.
+
+        Raises
+        ------
+        ValueError
+            If `n_samples` is no positive integer, or there is no such component.
         """
         check_is_fitted(self)
         if not validate.is_int(n_samples, 1):
@@ -246,15 +257,36 @@ class BaseMixture(DensityMixin, EMEstimator):
                 f"Invalid value for 'n_samples': {n_samples!r} . The sampling requires at least one sample."
             )
         family, params = self._params_to_draw()
-        return family.sample(params, n_samples, Draws(validate.seed(self.random_state)))
+        if component is not None:
+            params = params._replace(weights=self._only(component, len(params.weights)))
+        seed = validate.seed(self.random_state if random_state is None else random_state)
+        X, parts = family.sample(params, n_samples, Draws(seed))
+        return X, self._named(parts)
 
-    def aic(self, X: Any) -> float:
-        """Return Akaike's information criterion on X; lower is better (lecture row L3)."""
-        return -2 * self.score(X) * len(X) + 2 * self._n_parameters()
+    def _named(self, parts: np.ndarray) -> np.ndarray:
+        """Return the parts of the family's mixture as users call them."""
+        return parts
 
-    def bic(self, X: Any) -> float:
-        """Return the Bayesian information criterion on X; lower is better (lecture row L3)."""
-        return -2 * self.score(X) * len(X) + self._n_parameters() * np.log(len(X))
+    def _only(self, component: int, n_components: int) -> np.ndarray:
+        """Return the weights (k,) with which all rows are drawn from one component."""
+        if not (validate.is_int(component, 0) and component < n_components):
+            raise ValueError(f"component must be an int in [0, {n_components}), got {component!r}.")
+        return np.eye(n_components)[component]
+
+    def aic(self, X: Any, sample_weight: Any = None) -> float:
+        """Return Akaike's information criterion on X; lower is better (lecture row L3).
+
+        Weights count rows: their sum takes the place of the number of rows.
+        """
+        return self._deviance(X, sample_weight)[0] + 2 * self._n_parameters()
+
+    def bic(self, X: Any, sample_weight: Any = None) -> float:
+        """Return the Bayesian information criterion on X; lower is better (lecture row L3).
+
+        Weights count rows: their sum takes the place of the number of rows.
+        """
+        deviance, n = self._deviance(X, sample_weight)
+        return deviance + self._n_parameters() * np.log(n)
 
     def _n_collapsed(self, n_rows: float) -> int:
         family, params = self._fitted()
