@@ -144,3 +144,8 @@ def student_missing_stats(X, w, params, covariance_type, centres):
     scatter = np.einsum("ik,ikj,ikl->kjl", masses, centred, centred) + np.einsum("ik,ikjl->kjl", weighted, spread)
     sums = np.einsum("ik,ikj->kj", masses, centred)
     return log_joint, (weighted.sum(axis=0), logs.sum(axis=0), masses.sum(axis=0), sums, scatter)
+
+
+def merge(left, right):
+    """The sum of two records of the same family that are centred alike."""
+    return type(left)(*(a + b for a, b in zip(left, right, strict=True)))

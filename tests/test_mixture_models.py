@@ -120,9 +120,10 @@ def test_fixed_parameters_stay_to_the_bit_and_the_rest_is_maximised(covariance_t
         3, covariance_type=covariance_type, fixed=fixed, **given, max_iter=12, tol=0.0, reg_covar=0, certify=True,
         accelerate=accelerate, keep_history=True,
     ).fit(X.astype(dtype))  # fmt: skip
-    first = model.history_[0]
+    first, last = model.history_[0], model._fitted()[1]
     for name in ("weights", "means", "covariances"):
-        same = np.array_equal(getattr(model, f"{name}_"), getattr(first, name))
+        np.testing.assert_array_equal(getattr(model, f"{name}_"), getattr(last, name).astype(dtype))
+        same = np.array_equal(getattr(last, name), getattr(first, name))
         assert same == (name in fixed)
     assert np.all(np.diff(model.lower_bounds_) > -1e-4)
 

@@ -83,6 +83,40 @@ def test_from_scikit_learn_s_own_fit(name, dtype, tmp_path):
         np.testing.assert_array_equal(getattr(ours.to_sklearn(), attribute), getattr(theirs, attribute))
 
 
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_dtypes_are_scikit_learn_s(kind, dtype, tmp_path):
+    X = rows(dtype)
+    options = {"covariance_type": kind, "random_state": 0}
+    ours, theirs = fastem.GaussianMixture(3, **options).fit(X), mixture.GaussianMixture(3, **options).fit(X)
+    fastem.save(ours, tmp_path / "m.npz")
+    for model in (ours, fastem.load(tmp_path / "m.npz")):
+        for name in ("weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_"):
+            assert getattr(model, name).dtype == getattr(theirs, name).dtype
+        for rows_dtype in (np.float32, np.float64):
+            Y = X.astype(rows_dtype)
+            for name in ("predict", "predict_proba", "score_samples"):
+                assert getattr(model, name)(Y).dtype == rows_dtype if name != "predict" else np.int64
+        assert model.sample(3)[0].dtype == np.float64  # as theirs
+
+
+@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
+def test_what_is_rounded_is_kept_for_the_methods(kind, tmp_path):
+    """Means of float32 rows far from 0 have more digits than float32; the bits of predictions are those before."""
+    X = rows(np.float32) + np.float32(1e5)
+    model = fastem.GaussianMixture(3, covariance_type=kind, random_state=0, tol=1e-6).fit(X)
+    wide = fastem.GaussianMixture(3, covariance_type=kind, random_state=0, tol=1e-6).fit(X.astype(np.float64))
+    np.testing.assert_allclose(model.score_samples(X), wide.score_samples(X), rtol=1e-3)
+    assert abs(model._exact_means - wide.means_).max() < 1e-3 < abs(model.means_ - wide.means_).max()
+    fastem.save(model, tmp_path / "m.npz")
+    again = fastem.load(tmp_path / "m.npz")
+    np.testing.assert_array_equal(again.score_samples(X), model.score_samples(X))
+    model.means_ = model.means_ + 1  # set by hand: the array counts
+    assert np.all(model.score_samples(X) != again.score_samples(X))
+    again.means_[0] += 1
+    np.testing.assert_array_equal(again.fit(X).score_samples(X), wide.set_params().fit(X).score_samples(X))
+
+
 def test_a_mini_batch_goes_on_in_the_other_class():
     X = rows()
     ours = fastem.MiniBatchKMeans(4, random_state=0).partial_fit(X[:300])

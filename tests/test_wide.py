@@ -1,5 +1,6 @@
 """Rows of many features, read as they lie: the products, and E-steps equal to those over transposed blocks."""
 
+import naive
 import numpy as np
 import pytest
 
@@ -10,7 +11,7 @@ from fastem.families.math import STRIDE
 from fastem.families.wide import LEAST_FEATURES, add_rows, multiply_rows
 from fastem.jit import kernel
 from fastem.sources.memory import MemorySource
-from fastem.stats import CELL, merge
+from fastem.stats import CELL
 
 WIDTHS = (LEAST_FEATURES, 33, 47, 64, 101, 500)
 dtypes = pytest.mark.parametrize("dtype", [np.float64, np.float32])
@@ -98,7 +99,7 @@ def test_float32_is_as_close_to_float64_as_on_transposed_blocks(name):
 def test_additive_and_the_same_bits_for_any_number_of_threads(name, dtype, monkeypatch):
     family, params, X = problem(name, 70, dtype, 5, 3 * CELL + 77)
     whole = expect(family, params, X)
-    parts = merge(expect(family, params, X[:901]), expect(family, params, X[901:]))
+    parts = naive.merge(expect(family, params, X[:901]), expect(family, params, X[901:]))
     for a, b in zip(whole, parts, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10 if dtype == np.float64 else 1e-4, atol=1e-6 * np.abs(a).max())
     for n_threads in (1, 2):

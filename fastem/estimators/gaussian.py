@@ -103,7 +103,8 @@ class GaussianMixture(GaussianParts, HasTwin):
         Means.
     covariances_, precisions_, precisions_cholesky_ : ndarray
         Covariances, their inverses and the upper triangular factors U of precision = U U'; (k, d, d) for "full",
-        (d, d) for "tied", (k, d) for "diag", (k,) for "spherical".
+        (d, d) for "tied", (k, d) for "diag", (k,) for "spherical".  After a fit to float32 rows all of these are
+        rounded to float32, as scikit-learn's; the methods go on with what was rounded.
     noise_weight_, noise_box_ : float, ndarray (2, n_features)
         Proportion of the noise, and the lowest and highest corner of its box; only with `noise`.
     converged_ : bool
@@ -157,6 +158,7 @@ class GaussianMixture(GaussianParts, HasTwin):
         "precisions_cholesky": "precisions_cholesky_",
     }
 
+    _saved_if_set: ClassVar = ("_exact_weights", "_exact_means", "_exact_covariances", "_exact_precisions_cholesky")
     _twin_module: ClassVar = "sklearn.mixture"
     _twin_attributes: ClassVar = _FITTED[:-1]
     _twin_values: ClassVar = {"init_params": {"em-em": "kmeans"}}
@@ -255,16 +257,46 @@ class GaussianMixture(GaussianParts, HasTwin):
         if self.noise:
             self.noise_weight_, self.noise_box_ = params.noise, params.box  # type: ignore[attr-defined]
 
+    def _round_to(self, dtype: np.dtype) -> None:
+        """Give the attributes the rows' dtype, as scikit-learn does, and keep what was rounded for the methods."""
+        for field, attribute in self._fields.items():
+            if dtype == np.float64:
+                self.__dict__.pop(f"_exact_{field}", None)
+            else:
+                setattr(self, f"_exact_{field}", getattr(self, attribute))
+                setattr(self, attribute, getattr(self, attribute).astype(dtype))
+        self.precisions_ = self.precisions_.astype(dtype)
+
+    def _exact(self, field: str) -> Any:
+        """Return the parameters before they were rounded, unless the attribute was set to something else since."""
+        public, exact = getattr(self, self._fields[field], None), getattr(self, f"_exact_{field}", None)
+        if public is None or exact is None or not np.array_equal(exact.astype(np.float32), public):
+            return public
+        return exact
+
     def _fitted_params(self, family: Any) -> Any:
         box = {"box": self.noise_box_} if self.noise else {}
-        factors, covariances = getattr(self, "precisions_cholesky_", None), getattr(self, "covariances_", None)
+        factors, covariances = self._exact("precisions_cholesky"), self._exact("covariances")
         if factors is None:  # set by hand, as scikit-learn's users do: only what the method at hand needs
             factors = family.type.precisions_cholesky(np.asarray(covariances, np.float64))
         elif self.covariance_type in ("full", "tied"):
             factors = parts.upper_triangular(np.asarray(factors, np.float64))
         if covariances is None:
             covariances = family.inverted(family.precisions(factors))
-        return family.params(self.weights_, self.means_, covariances, factors, **box)
+        return family.params(self._exact("weights"), self._exact("means"), covariances, factors, **box)
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Return log p(x) of each row (n_samples,), in the dtype of the rows, as scikit-learn does."""
+        log_prob, dtype = self._log_prob(X)
+        return log_prob.astype(dtype, copy=False)
+
+    def predict_proba(self, X: Any) -> np.ndarray:
+        """Return the responsibilities p(z = k given x) of each row (n_samples, n_components) (lecture row L7).
+
+        In the dtype of the rows, as scikit-learn does; with `noise` its responsibility is the last column.
+        """
+        X, family, prepared = self._prepared(X)
+        return family.posterior(X, prepared, self._threads())[1].astype(X.dtype, copy=False)
 
     def _params_to_draw(self) -> tuple[Any, Any]:
         family, params = self._fitted()  # the covariances say what is drawn, as in scikit-learn, also if set by hand
@@ -283,6 +315,9 @@ class GaussianMixture(GaussianParts, HasTwin):
 
     def _complete_twin(self, twin: Any) -> None:
         self._without_noise()
+        for field, attribute in self._fields.items():
+            setattr(twin, attribute, np.array(self._exact(field)))
+        twin.precisions_ = self._family().precisions(twin.precisions_cholesky_)
         twin.lower_bounds_ = list(getattr(self, "lower_bounds_", []))
 
     def _complete_from(self, model: Any) -> None:
@@ -349,6 +384,9 @@ class GaussianMixture(GaussianParts, HasTwin):
         known = self.covariance_type in COVARIANCE_TYPES
         validate.parameter(self, "covariance_type", f"a str among {set(COVARIANCE_TYPES)}", known)
         shape = GaussianFamily(k, self.covariance_type).covariance_shape(d)
+        dtypes = {
+            name: np.result_type(getattr(self, name), np.float32) for name in (*self._fields.values(), "precisions_")
+        }
         if self.noise:
             self.noise_box_ = validate.shaped(self.noise_box_, (2, d), "noise_box_")
             together = np.append(self.weights_, self.noise_weight_)
@@ -358,3 +396,5 @@ class GaussianMixture(GaussianParts, HasTwin):
         self.means_ = validate.shaped(self.means_, (k, d), "means_")
         for name in ("covariances_", "precisions_", "precisions_cholesky_"):
             setattr(self, name, validate.shaped(getattr(self, name), shape, name))
+        for name, dtype in dtypes.items():  # a fit to float32 rows has rounded them
+            setattr(self, name, getattr(self, name).astype(dtype, copy=False))

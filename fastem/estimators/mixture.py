@@ -17,6 +17,9 @@ from fastem.families.base import Family
 from fastem.monitor import IterationInfo
 from fastem.sources.memory import MemorySource
 
+# Notes of these words become warnings.
+GRAVE = ("was singular", "objective fell")
+
 
 class BaseMixture(DensityMixin, EMEstimator):
     """A mixture model of any family: fit, predict, score, sample and information criteria.
@@ -117,6 +120,7 @@ class BaseMixture(DensityMixin, EMEstimator):
         self.lower_bound_ = result.best.objective
         self.lower_bounds_ = result.best.objectives.tolist()
         self._keep_params(family, result.best.params)
+        self._round_to(X.dtype)
         self._warn(result.best.notes)
         return self
 
@@ -124,6 +128,9 @@ class BaseMixture(DensityMixin, EMEstimator):
         """Set the fitted attributes."""
         for field, attribute in self._fields.items():
             setattr(self, attribute, getattr(params, field))
+
+    def _round_to(self, dtype: np.dtype) -> None:
+        """Give the fitted attributes the rows' dtype, where scikit-learn's class does."""
 
     def _last_params(self, source: Any, draws: Draws) -> Any:
         family, params = self._fitted()
@@ -169,8 +176,10 @@ class BaseMixture(DensityMixin, EMEstimator):
         return family.params(**{field: getattr(self, attribute) for field, attribute in self._fields.items()})
 
     def _warn(self, notes: tuple[str, ...]) -> None:
-        if notes:
-            warnings.warn(f"{notes[0]} ({len(notes)} note(s) in notes_).", ConvergenceWarning, stacklevel=3)
+        # What a fit had to do is in notes_; where scikit-learn would give up, or where something is wrong, it is said.
+        grave = [note for note in notes if any(words in note for words in GRAVE)]
+        if grave:
+            warnings.warn(f"{grave[0]} ({len(notes)} note(s) in notes_).", ConvergenceWarning, stacklevel=3)
         if not self.converged_ and self.callback is None and self.max_iter > 0:
             warnings.warn(
                 "Best performing initialization did not converge. Try different init parameters, or increase "
@@ -202,12 +211,16 @@ class BaseMixture(DensityMixin, EMEstimator):
         -------
         ndarray (n_samples,) float64
         """
+        return self._log_prob(X)[0]
+
+    def _log_prob(self, X: Any) -> tuple[np.ndarray, np.dtype]:
+        """Return log p(x) of each row, float64, and the dtype that the rows are read as."""
         X, family, prepared = self._prepared(X)
-        return family.log_prob(X, prepared, self._threads())
+        return family.log_prob(X, prepared, self._threads()), X.dtype
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the (weighted) mean log-likelihood of a row."""
-        log_prob = self.score_samples(X)
+        log_prob = self._log_prob(X)[0]
         weights = validate.weights(sample_weight, len(log_prob), np.float64)
         return float(np.average(log_prob, weights=weights if weights.size else None))
 
