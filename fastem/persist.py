@@ -14,6 +14,8 @@ import numpy as np
 
 FORMAT = 1
 _HEADER = "fastem.json"
+# What a fit tells beside the attributes that a class names.
+_OF_ANY_FIT = ("notes_",)
 
 # Only these classes are ever constructed by `load`; a file names one of them, never a module.
 _CLASSES = {
@@ -74,7 +76,7 @@ def save(model: Any, path: str | os.PathLike[str], *, extra: dict[str, Any] | No
         raise ValueError(f"Cannot save this {name}, which could not be read again: {_reason(error)}.") from error
     arrays: dict[str, np.ndarray] = {}
     fitted = {key: getattr(model, key) for key in (*model._saved, "n_features_in_")}
-    fitted |= {key: getattr(model, key) for key in model._saved_if_set if hasattr(model, key)}
+    fitted |= {key: getattr(model, key) for key in (*model._saved_if_set, *_OF_ANY_FIT) if hasattr(model, key)}
     if hasattr(model, "feature_names_in_"):
         fitted["feature_names_in_"] = model.feature_names_in_.tolist()
     header = {
@@ -164,7 +166,7 @@ def load(path: str | os.PathLike[str], *, with_extra: bool = False) -> Any:
         known = model_class._get_param_names()
         model = model_class(**{key: value for key, value in params.items() if key in known})
         _restore(model, fitted)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
         raise ValueError(f"{path} is not a complete fastem model: {_reason(error)}.") from error
     return (model, extra) if with_extra else model
 
@@ -209,13 +211,16 @@ def _join(section: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, A
 
 
 def _restore(model: Any, fitted: dict[str, Any]) -> None:
-    allowed = {*model._saved, *model._saved_if_set, "n_features_in_", "feature_names_in_"}
+    allowed = {*model._saved, *model._saved_if_set, *_OF_ANY_FIT, "n_features_in_", "feature_names_in_"}
     missing = {*model._saved, "n_features_in_"} - fitted.keys()
     if missing or not fitted.keys() <= allowed:
         raise ValueError(f"unexpected or missing attributes {sorted(missing | (fitted.keys() - allowed))}")
     if "feature_names_in_" in fitted:
         fitted["feature_names_in_"] = np.array(fitted["feature_names_in_"], dtype=object)
+    if not (isinstance(fitted["n_features_in_"], int) and fitted["n_features_in_"] > 0):
+        raise ValueError(f"n_features_in_ is {fitted['n_features_in_']!r}, which is no number of features")
     for key, value in fitted.items():
         setattr(model, key, value)
+    model._check_parameters()
     model._check_loaded()
     model._check_to_save()

@@ -218,8 +218,9 @@ class CategoricalMixture(DiscreteMixture):
         return value
 
     def _check_loaded(self) -> None:
-        self.n_categories_ = np.asarray(self.n_categories_, np.int64)
-        if self.n_categories_.shape != (self.n_features_in_,) or np.any(self.n_categories_ < 1):
+        self.n_categories_ = np.asarray(self.n_categories_)
+        whole = self.n_categories_.dtype.kind in "iu"
+        if not whole or self.n_categories_.shape != (self.n_features_in_,) or np.any(self.n_categories_ < 1):
             raise ValueError("n_categories_ does not fit the number of features")
         super()._check_loaded()
 
