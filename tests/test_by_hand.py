@@ -1,10 +1,14 @@
 """Gaussian mixtures that nobody fitted: attributes set by hand, as for scikit-learn, or given to a constructor."""
 
+import warnings
+
 import numpy as np
 import pytest
 import sklearn.mixture
 
 import fastem
+from fastem import families
+from fastem.draws import Draws
 
 TYPES = ["full", "tied", "diag", "spherical"]
 
@@ -106,3 +110,58 @@ def test_unfit_parameters_are_refused(change, message):
     given = dict(zip(("weights", "means", "covariances"), parameters("full"), strict=True)) | change
     with pytest.raises(ValueError, match=message):
         fastem.GaussianMixture.from_parameters(**given)
+
+
+BY_HAND = {
+    "bernoulli": (fastem.BernoulliMixture(3, binarize=3.0), ("weights_", "means_"), {"binarize": 3.0}),
+    "poisson": (fastem.PoissonMixture(3), ("weights_", "rates_"), {}),
+    "categorical": (fastem.CategoricalMixture(3), ("weights_", "feature_probabilities_"), {}),
+    "student": (fastem.StudentTMixture(3), ("weights_", "means_", "scales_", "dofs_"), {}),
+    "student-diag": (
+        fastem.StudentTMixture(3, covariance_type="diag"),
+        ("weights_", "means_", "scales_", "dofs_"),
+        {"covariance_type": "diag"},
+    ),
+    "analysers": (
+        fastem.FactorAnalyserMixture(3, n_factors=2),
+        ("weights_", "means_", "loadings_", "noise_variances_"),
+        {},
+    ),
+    "generic": (fastem.Mixture(3, family="poisson"), ("params_",), {"family": "poisson", "n_features": 3}),
+}
+
+
+@pytest.mark.parametrize("name", BY_HAND)
+def test_every_mixture_is_made_of_its_parameters(name, tmp_path):
+    model, attributes, options = BY_HAND[name]
+    rng = np.random.default_rng(0)
+    X = rng.poisson(np.array([2.0, 6.0, 14.0])[rng.integers(0, 3, 200)][:, None], (200, 3)).astype(float)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model.set_params(random_state=0).fit(X)
+    values = [getattr(model, attribute) for attribute in attributes]
+    made = type(model).from_parameters(*values, random_state=0, **options)
+    for method in ("predict", "predict_proba", "score_samples"):
+        np.testing.assert_allclose(getattr(made, method)(X), getattr(model, method)(X), rtol=1e-9, atol=1e-12)
+    assert made.bic(X) == pytest.approx(model.bic(X))
+    np.testing.assert_allclose(made.sample(20)[0], model.sample(20)[0], rtol=1e-9)
+    fastem.save(made, tmp_path / "m.npz")
+    np.testing.assert_array_equal(fastem.load(tmp_path / "m.npz").predict(X), made.predict(X))
+    for number, value in enumerate(values):
+        if isinstance(value, np.ndarray):
+            wrong = [*values[:number], value[:-1], *values[number + 1 :]]
+            with pytest.raises(ValueError, match=r"shape|sum|normalized|one for each"):
+                type(model).from_parameters(*wrong, **options)
+            wrong[number] = np.full(value.shape, np.nan)
+            with pytest.raises(ValueError, match=r"NaN|nan"):
+                type(model).from_parameters(*wrong, **options)
+
+
+def test_starts_of_a_generic_mixture_go_through_the_door():
+    X = np.random.default_rng(0).poisson(3.0, (50, 2)).astype(float)
+    params = families.make("poisson", 2).example_params(2, Draws(0))
+    for bad in (params._replace(rates=params.rates[:1]), params._replace(rates=params.rates[:, :1])):
+        with pytest.raises(ValueError, match="rates has shape"):
+            fastem.Mixture(2, family="poisson", params_init=bad).fit(X)
+    with pytest.raises(ValueError, match=r"params_init.rates contains NaN"):
+        fastem.Mixture(2, family="poisson", params_init=params._replace(rates=params.rates * np.nan)).fit(X)

@@ -206,8 +206,46 @@ class CategoricalMixture(DiscreteMixture):
     def _given(self, family: Family, n_features: int) -> dict[str, np.ndarray]:
         given = self._weights_given()
         if self.probabilities_init is not None:
+            if not hasattr(self, "n_categories_"):  # no rows have been seen
+                self.n_categories_ = np.asarray(self.n_categories, np.int64)
             given["probabilities"] = self._checked("probabilities", self.probabilities_init, "probabilities")
         return given
+
+    @classmethod
+    def from_parameters(cls, weights: Any, probabilities: Any, **options: Any) -> CategoricalMixture:
+        """Return a mixture of given parameters, as if it had been fitted.
+
+        Parameters
+        ----------
+        weights : array-like (k,)
+            Mixing proportions, which sum to 1.
+        probabilities : list of array-like (k, n_categories of the feature)
+            Of each feature, the probabilities of its categories, as `feature_probabilities_`.
+        **options
+            Further parameters of the constructor, such as `random_state`.
+
+        Returns
+        -------
+        CategoricalMixture
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit each other, or a value is none that the parameter can have.
+
+        Examples
+        --------
+        >>> from fastem import CategoricalMixture
+        >>> model = CategoricalMixture.from_parameters([0.5, 0.5], [[[0.9, 0.1], [0.2, 0.8]]])
+        >>> model.predict_proba([[0]]).round(2)
+        array([[0.82, 0.18]])
+        """
+        parts = [validate.rows(part, "probabilities", np.float64) for part in probabilities]
+        k, sizes = len(parts[0]), [part.shape[1] for part in parts]
+        if any(len(part) != k for part in parts):
+            raise ValueError(f"probabilities must be of {k} components in each feature, as in the first.")
+        start = {"weights_init": weights, "probabilities_init": np.hstack(parts)}
+        return cls._made_of(k, len(parts), start, {"n_categories": sizes, **options})
 
     def _checked(self, name: str, value: Any, called: str) -> np.ndarray:
         shape = (self.n_components, int(self.n_categories_.sum()))

@@ -215,6 +215,38 @@ class BernoulliMixture(DiscreteMixture):
             given["means"] = self._checked("means", self.means_init, "means")
         return given
 
+    @classmethod
+    def from_parameters(cls, weights: Any, means: Any, **options: Any) -> BernoulliMixture:
+        """Return a mixture of given parameters, as if it had been fitted.
+
+        Parameters
+        ----------
+        weights : array-like (k,)
+            Mixing proportions, which sum to 1.
+        means : array-like (k, d)
+            Probabilities of a one.
+        **options
+            Further parameters of the constructor, such as `random_state`.
+
+        Returns
+        -------
+        BernoulliMixture
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit each other, or a value is none that the parameter can have.
+
+        Examples
+        --------
+        >>> from fastem import BernoulliMixture
+        >>> model = BernoulliMixture.from_parameters([0.5, 0.5], [[0.9, 0.9], [0.1, 0.1]])
+        >>> model.predict([[1, 1], [0, 0]])
+        array([0, 1])
+        """
+        means = validate.rows(means, "means", np.float64)
+        return cls._made_of(len(means), means.shape[1], {"weights_init": weights, "means_init": means}, options)
+
     def _checked(self, name: str, value: Any, called: str) -> np.ndarray:
         return validate.probabilities(value, (self.n_components, self.n_features_in_), called)
 
@@ -352,6 +384,38 @@ class PoissonMixture(DiscreteMixture):
         if self.rates_init is not None:
             given["rates"] = self._checked("rates", self.rates_init, "rates")
         return given
+
+    @classmethod
+    def from_parameters(cls, weights: Any, rates: Any, **options: Any) -> PoissonMixture:
+        """Return a mixture of given parameters, as if it had been fitted.
+
+        Parameters
+        ----------
+        weights : array-like (k,)
+            Mixing proportions, which sum to 1.
+        rates : array-like (k, d)
+            Mean counts.
+        **options
+            Further parameters of the constructor, such as `random_state`.
+
+        Returns
+        -------
+        PoissonMixture
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit each other, or a value is none that the parameter can have.
+
+        Examples
+        --------
+        >>> from fastem import PoissonMixture
+        >>> model = PoissonMixture.from_parameters([0.5, 0.5], [[1.0, 9.0], [9.0, 1.0]])
+        >>> model.predict([[0, 8], [7, 2]])
+        array([0, 1])
+        """
+        rates = validate.rows(rates, "rates", np.float64)
+        return cls._made_of(len(rates), rates.shape[1], {"weights_init": weights, "rates_init": rates}, options)
 
     def _checked(self, name: str, value: Any, called: str) -> np.ndarray:
         rates = validate.shaped(value, (self.n_components, self.n_features_in_), called)

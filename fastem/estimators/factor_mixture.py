@@ -215,6 +215,49 @@ class FactorAnalyserMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
             given["noise_variances"] = _positive(self.noise_variances_init, (k, d), "noise_variances")
         return given
 
+    @classmethod
+    def from_parameters(
+        cls, weights: Any, means: Any, loadings: Any, noise_variances: Any, **options: Any
+    ) -> FactorAnalyserMixture:
+        """Return a mixture of given parameters, as if it had been fitted.
+
+        Parameters
+        ----------
+        weights : array-like (k,)
+            Mixing proportions, which sum to 1.
+        means : array-like (k, d)
+            Means.
+        loadings : array-like (k, d, q)
+            Loadings of the factors.
+        noise_variances : array-like (k, d)
+            Noise variances.
+        **options
+            Further parameters of the constructor, such as `random_state`.
+
+        Returns
+        -------
+        FactorAnalyserMixture
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit each other, or a value is none that the parameter can have.
+
+        Examples
+        --------
+        >>> from fastem import FactorAnalyserMixture
+        >>> model = FactorAnalyserMixture.from_parameters([1.0], [[0.0, 0.0]], [[[1.0], [1.0]]], [[1.0, 1.0]])
+        >>> model.get_covariances()
+        array([[[2., 1.],
+                [1., 2.]]])
+        """
+        means, loadings = validate.rows(means, "means", np.float64), np.asarray(loadings, np.float64)
+        if loadings.ndim != 3:
+            raise ValueError(f"loadings must have shape (k, d, q), got {loadings.shape}.")
+        start = {"weights_init": weights, "means_init": means, "loadings_init": loadings}
+        start["noise_variances_init"] = noise_variances
+        return cls._made_of(len(means), means.shape[1], start, {"n_factors": loadings.shape[2], **options})
+
     def _start(self, family: Any, given: dict[str, np.ndarray]) -> em.Start:
         """Begin with the covariances of the clusters, each split into loadings and noise."""
         if self.init_params == "em-em":

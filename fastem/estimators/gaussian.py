@@ -368,15 +368,8 @@ class GaussianMixture(GaussianParts, HasTwin):
         covariances = validate.shaped(covariances, family.covariance_shape(d), "covariances")
         factors = family.type.precisions_cholesky(validate.positive_definite(covariances, covariance_type))
         weights = validate.proportions(weights, (k,), "weights")
-        return model._as_if_fitted(GaussianParams(weights, means, covariances, factors))
-
-    def _as_if_fitted(self, params: GaussianParams) -> GaussianMixture:
-        """Keep parameters that no fit of this object has found."""
-        self._keep_params(self._family(), params)
-        self.n_features_in_ = params.means.shape[1]
-        self.converged_, self.n_iter_, self.lower_bound_ = True, 0, np.nan
-        self.lower_bounds_, self.restarts_, self.histories_, self.notes_ = [], np.empty(0), [], []
-        return self
+        model.n_features_in_ = d
+        return model._as_if_fitted(family, GaussianParams(weights, means, covariances, factors))
 
     def _check_loaded(self) -> None:
         """Check attributes that came from a file."""

@@ -160,6 +160,7 @@ class GaussianParts(BaseMixture):
         )
         if hasattr(self, "feature_names_in_"):
             part.feature_names_in_ = self.feature_names_in_[columns]
-        part._as_if_fitted(params)
+        part.n_features_in_ = len(columns)
+        part._as_if_fitted(part._family(), params)
         part.converged_, part.n_iter_ = self.converged_, self.n_iter_
         return part

@@ -156,7 +156,46 @@ class Mixture(BaseMixture):
             return {}
         if not isinstance(self.params_init, family.params):
             raise TypeError(f"params_init must be of {family.params.__name__}, got {type(self.params_init).__name__}.")
-        return self.params_init._asdict()
+        validate.fitting(self.params_init, family.shapes(n_features), {})
+        given = self.params_init._asdict()
+        for name, value in given.items():
+            validate.finite(np.asarray(value, np.float64), f"params_init.{name}")
+        return given
+
+    @classmethod
+    def from_parameters(cls, params: Any, *, family: Any = "gaussian-full", n_features: int, **options: Any) -> Mixture:
+        """Return a mixture of given parameters, as if it had been fitted.
+
+        Parameters
+        ----------
+        params : NamedTuple
+            Of the family's class of parameters, all arrays float64.
+        family : str, Family or subclass of it
+            The family.
+        n_features : int
+            Number of features d of a row.
+        **options
+            Further parameters of the constructor, such as `random_state`.
+
+        Returns
+        -------
+        Mixture
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit each other, or a value is none that the parameter can have.
+
+        Examples
+        --------
+        >>> import numpy as np, fastem
+        >>> from fastem.families.poisson import PoissonParams
+        >>> params = PoissonParams(np.array([0.5, 0.5]), np.array([[1.0], [9.0]]))
+        >>> fastem.Mixture.from_parameters(params, family="poisson", n_features=1).predict([[0], [12]])
+        array([0, 1])
+        """
+        k = len(params[0])
+        return cls._made_of(k, n_features, {"params_init": params}, {"family": family, **options})
 
     def _attributes(self) -> dict[str, str]:
         return {field: f"{field}_" for field in self._family().params._fields}

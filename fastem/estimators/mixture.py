@@ -129,6 +129,35 @@ class BaseMixture(DensityMixin, EMEstimator):
         for field, attribute in self._fields.items():
             setattr(self, attribute, getattr(params, field))
 
+    @classmethod
+    def _made_of(cls, n_components: int, n_features: int, starts: dict[str, Any], options: dict[str, Any]) -> Any:
+        """Return a mixture whose parameters are those that a fit would begin with, checked as there.
+
+        Parameters
+        ----------
+        n_components, n_features : int
+            The model's shape.
+        starts : dict
+            Parameters of the constructor that say where a fit begins: all of them.
+        options : dict
+            Its other parameters.
+        """
+        model = cls(n_components, **starts, **options)
+        model._check_parameters()
+        model.n_features_in_ = n_features
+        family = model._family()
+        params = family.params(**model._given(family, n_features))
+        validate.fitting(params, family.shapes(n_features), {})
+        model.set_params(**dict.fromkeys(starts))
+        return model._as_if_fitted(family, params)
+
+    def _as_if_fitted(self, family: Family, params: Any) -> Any:
+        """Keep parameters that no fit of this object has found."""
+        self._keep_params(family, params)
+        self.converged_, self.n_iter_, self.lower_bound_ = True, 0, np.nan
+        self.lower_bounds_, self.restarts_, self.histories_, self.notes_ = [], np.empty(0), [], []
+        return self
+
     def _round_to(self, dtype: np.dtype) -> None:
         """Give the fitted attributes the rows' dtype, where scikit-learn's class does."""
 

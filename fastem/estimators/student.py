@@ -202,6 +202,47 @@ class StudentTMixture(BaseMixture):
         given["dofs"] = family.first_dofs(k) if self.dofs_init is None else _dofs(self.dofs_init, k, "dofs_init")
         return given
 
+    @classmethod
+    def from_parameters(
+        cls, weights: Any, means: Any, scales: Any, dofs: Any, *, covariance_type: str = "full", **options: Any
+    ) -> StudentTMixture:
+        """Return a mixture of given parameters, as if it had been fitted.
+
+        Parameters
+        ----------
+        weights : array-like (k,)
+            Mixing proportions, which sum to 1.
+        means : array-like (k, d)
+            Centres.
+        scales : array-like
+            Scale matrices, in the shape of `scales_`: full (k, d, d), diag (k, d), spherical (k,).
+        dofs : array-like (k,)
+            Degrees of freedom.
+        covariance_type : {"full", "diag", "spherical"}, default="full"
+            Shape of the scales.
+        **options
+            Further parameters of the constructor, such as `random_state`.
+
+        Returns
+        -------
+        StudentTMixture
+
+        Raises
+        ------
+        ValueError
+            If shapes do not fit each other, or a value is none that the parameter can have.
+
+        Examples
+        --------
+        >>> from fastem import StudentTMixture
+        >>> model = StudentTMixture.from_parameters([1.0], [[0.0]], [[[1.0]]], [1.0])  # a Cauchy distribution
+        >>> model.score_samples([[1.0]]).round(4)
+        array([-1.8379])
+        """
+        means = validate.rows(means, "means", np.float64)
+        start = {"weights_init": weights, "means_init": means, "scales_init": scales, "dofs_init": dofs}
+        return cls._made_of(len(means), means.shape[1], start, {"covariance_type": covariance_type, **options})
+
     @property
     def covariances_(self) -> np.ndarray:
         """Covariances of the components, in the shape of `scales_`."""
