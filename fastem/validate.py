@@ -15,6 +15,8 @@ import numpy as np
 from fastem import threads
 
 FLOATS = (np.float64, np.float32)
+# Weights are taken as they are if their mean is at most this, and at least its inverse.
+COUNTS = 1e6
 # Rows that are looked through at a time.
 CHUNK_ROWS = 1 << 16
 # The sum of squares of all values may be this part of the largest number; the rest is room for sums of their products.
@@ -129,6 +131,26 @@ def weights(sample_weight: Any, n_rows: int, dtype: Any) -> np.ndarray:
     if not np.any(w > 0):
         raise ValueError("Sample weights must contain at least one non-zero number.")
     return w
+
+
+def relative_weights(sample_weight: Any, n_rows: int, dtype: Any) -> np.ndarray:
+    """Return `weights` for a model that depends on their ratios alone, brought to the size of counts if they are not.
+
+    They are multiplied by a power of two, which changes no digit: thresholds below which a component has lost its rows,
+    and the range of float32, are those of counts.
+
+    Raises
+    ------
+    ValueError
+        As `weights`.
+    """
+    if sample_weight is None:
+        return np.empty(0, dtype)
+    w = weights(sample_weight, n_rows, np.float64)
+    usual = float(w.sum() / np.count_nonzero(w))
+    if not 1 / COUNTS <= usual <= COUNTS:
+        w = np.ldexp(w, -int(np.frexp(usual)[1]))
+    return w.astype(dtype, copy=False)
 
 
 def _as_numbers(values: np.ndarray) -> np.ndarray:

@@ -371,3 +371,57 @@ def test_a_column_without_any_value_is_refused(number, weighted):
         options["sample_weight"] = np.where(np.isnan(X[:, 2]), 1.0, 0.0)
     with pytest.raises(ValueError, match="Column 2 of X has no value"):
         model.fit(X, **options)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("scale", [2.0**-133, 2.0**-60, 2.0**60, 2.0**100])  # which lose no digit
+@pytest.mark.parametrize("number", range(len(CONTINUOUS)))
+def test_the_size_of_the_weights_does_not_matter(number, scale, dtype):
+    model = clone(CONTINUOUS[number]).set_params(random_state=0)
+    if isinstance(model, fastem.KMeans | fastem.MiniBatchKMeans | fastem.BisectingKMeans) and dtype == np.float32:
+        pytest.skip("k-means sums the weights as they are, whose range is float32's")
+    if isinstance(model, fastem.FactorAnalysis):
+        model.set_params(tol=1e-9, max_iter=3000)  # which is of the log-likelihood of all rows
+    rng = np.random.default_rng(0)
+    X = rng.poisson(np.array([2.0, 9.0])[rng.integers(0, 2, 200)][:, None], (200, 3)).astype(dtype)
+    w = rng.uniform(0.5, 2, 200)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        one, other = (clone(model).fit(X, sample_weight=w * by) for by in (1.0, scale))
+    for name in ("means_", "rates_", "cluster_centers_", "components_", "covariances_", "weights_"):
+        if hasattr(one, name):
+            tol = 1e-4 if dtype == np.float32 else 1e-6
+            np.testing.assert_allclose(getattr(other, name), getattr(one, name), rtol=tol, atol=tol, err_msg=name)
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    scale=st.floats(-6, 7).map(lambda exponent: 10.0**exponent),
+    values=st.integers(2, 5),
+    shift=st.sampled_from([0.0, 0.0, 37.0]),
+    d=st.integers(1, 3),
+    weights=st.sampled_from(["none", "wide", "two"]),
+    share=st.floats(0.7, 1.6),
+    init=st.sampled_from(["random", "k-means++"]),
+    algorithm=st.sampled_from(["lloyd", "elkan"]),
+)
+@settings(max_examples=200, deadline=None)
+def test_few_distinct_rows_whatever_they_weigh(seed, dtype, scale, values, shift, d, weights, share, init, algorithm):
+    """Converged, no centre outside the data, and the distortion is NumPy's."""
+    rng = np.random.default_rng(seed)
+    X = ((rng.integers(0, values, (int(rng.integers(20, 300)), d)) + shift) * scale).astype(dtype)
+    w = {"none": np.ones(len(X)), "wide": 10.0 ** rng.uniform(-3, 9, len(X)), "two": rng.choice([1e-3, 1e9], len(X))}
+    w = w[weights]
+    k = min(len(X), int(len(np.unique(X, axis=0)) * share) + 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = fastem.KMeans(k, init=init, n_init=1, random_state=seed, algorithm=algorithm).fit(X, sample_weight=w)
+    assert model.converged_
+    largest, rounding = float(np.abs(X).max()), 64 * float(np.finfo(dtype).eps)
+    centers = model.cluster_centers_.astype(np.float64)
+    assert np.all(centers >= X.min(axis=0) - rounding * largest)
+    assert np.all(centers <= X.max(axis=0) + rounding * largest)
+    squares = np.square(X[:, None].astype(np.float64) - centers).sum(axis=2).min(axis=1)
+    want = float(squares @ w.astype(dtype))
+    assert model.inertia_ == pytest.approx(want, rel=1e-3, abs=float(w.sum()) * d * (rounding * largest) ** 2)

@@ -212,7 +212,8 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
         self._check_parameters()
         X = self._table(X, reset=True)
         validate.seed(self.random_state)  # not drawn from, but to be sound
-        source = MemorySource(X, self._weights(sample_weight, X), n_threads=self._threads())
+        weights = validate.relative_weights(sample_weight, len(X), X.dtype)
+        source = MemorySource(X, weights, n_threads=self._threads())
         q = X.shape[1] if self.n_components is None else min(self.n_components, X.shape[1])
         family, noise = FactorFamily(1, q, self.min_noise), self._first_noise()
         if source.has_nan:
@@ -229,7 +230,8 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
         self._keep_trace(result)
         self.converged_ = result.best.converged
         reached = np.append(result.best.objectives[1:], result.best.objective)
-        self.loglike_ = (reached * float(constants.weight)).tolist()
+        given = validate.weights(sample_weight, len(X), np.float64)
+        self.loglike_ = (reached * (float(given.sum()) if given.size else len(X))).tolist()
         self.mean_, self.noise_variance_ = result.best.params.means[0], result.best.params.noise_variances[0]
         loadings = result.best.params.loadings[0]
         self.components_ = np.ascontiguousarray((rotated(loadings, self.rotation) if self.rotation else loadings).T)

@@ -101,7 +101,7 @@ class BaseMixture(DensityMixin, EMEstimator):
                 f"n_components = {self.n_components}, n_samples = {X.shape[0]}"
             )
         known = validate.labels(labels, len(X), self.n_components)
-        source = MemorySource(X, self._weights(sample_weight, X), known, self._threads())
+        source = MemorySource(X, validate.relative_weights(sample_weight, len(X), X.dtype), known, self._threads())
         family = self._family_of(source)
         if family.allow_nan and source.has_nan:
             validate.columns_with_values(X, source.sample_weight)

@@ -286,7 +286,9 @@ class KMeansFamily(Family):
                 moved = rows.weights[row] * (rows.X[row].astype(np.float64) - prepared.origin)
                 counts[donor] -= rows.weights[row]
                 sums[donor] -= moved
-                if counts[donor] < VANISHING * before:  # what is left of the sums is their rounding: it stays
+                # Where the row was most of the cluster, its rounding is large beside what is left of the sums (float32
+                # within a block): the centre stays until the next pass, and no row is farther from it.
+                if counts[donor] < 0.5 * before:
                     sums[donor] = max(counts[donor], 0.0) * prepared.centers[donor].astype(np.float64)
                 counts[component], sums[component] = rows.weights[row], moved
         counts[counts < 0] = 0.0  # the donor's only row, up to rounding
