@@ -19,6 +19,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import logging
 import os
 import pickle
 import re
@@ -74,6 +75,20 @@ def _stamp() -> str:
         if b"jit" in source or name.startswith("families/"):
             digest.update(name.encode() + b"\0" + source)
     return digest.hexdigest()[:16]
+
+
+def _tell(reason: str) -> None:
+    """Log, once a process, that kernels cannot be kept, and what helps."""
+    if not _told:
+        _told.append(reason)
+        logging.getLogger("fastem").warning(
+            "fastem cannot keep its compiled kernels (%s), so that every process compiles them anew, for some seconds: "
+            "set NUMBA_CACHE_DIR to a folder that can be written, or to one that fastem.warmup() has filled before.",
+            reason,
+        )
+
+
+_told: list[str] = []
 
 
 @functools.cache
@@ -232,6 +247,8 @@ class DiskCache(_Cache):
         try:
             path = self._path(data.signature.args, data.codegen)
             if path is None:
+                if cache_directory() is None:
+                    _tell("there is no home folder")
                 return
             _make(path.parent)
             payload = dumps(data._reduce())
@@ -239,6 +256,8 @@ class DiskCache(_Cache):
             with os.fdopen(handle, "wb") as file:
                 file.write(hashlib.sha256(payload).digest() + payload)
             os.replace(temporary, path)
-        except Exception:  # disk full, folder gone, a constant that cannot be pickled: the code in memory is right
+        except Exception as error:  # disk full, a constant that cannot be pickled: the code in memory is right
+            if isinstance(error, OSError):
+                _tell(str(error))
             with contextlib.suppress(OSError):
                 os.unlink(temporary)

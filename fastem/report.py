@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import sys
 import warnings
@@ -24,9 +25,15 @@ HALF_WAY = 30  # iterations after which the bar has done half of a restart
 @contextmanager
 def sentences(quiet: bool) -> Iterator[None]:
     """Show each warning once, as one line on stderr, or not at all."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        yield
+    log = logging.getLogger("fastem")
+    level = log.level
+    log.setLevel(logging.ERROR if quiet else level)
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            yield
+    finally:
+        log.setLevel(level)
     if quiet:
         return
     for text in dict.fromkeys(str(item.message) for item in caught if issubclass(item.category, UserWarning)):

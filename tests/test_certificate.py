@@ -1,8 +1,12 @@
 """The certificate of monotonicity (lecture row L8): a wrong M-step is found out, at its iteration, with the amount."""
 
+import warnings
+
 import numpy as np
 import pytest
 from exponential import Exponential, Parameters
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import fastem
 from fastem import em, families, init
@@ -125,3 +129,31 @@ def test_L8_what_the_order_of_rows_changes_is_within_the_rounding_allowed(name, 
     found, allowed = objective(X)
     others = [objective(rng.permutation(X))[0] for _ in range(5)]
     assert 0 < np.ptp([found, *others]) <= allowed < 1e-2 * (1 + abs(found))
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    d=st.sampled_from([1, 2, 5, 40]),
+    dtype=st.sampled_from([np.float32, np.float64]),
+    covariance_type=st.sampled_from(["full", "tied", "diag", "spherical"]),
+    reg_covar=st.sampled_from([0.0, 1e-9, 1e-6, 1e-3]),
+    init_params=st.sampled_from(["kmeans", "random", "random_from_data"]),
+    scale=st.floats(-6, 6).map(np.exp),
+    noise=st.booleans(),
+    rounded=st.booleans(),
+)
+@settings(max_examples=50, deadline=None)
+def test_hard_assignment_raises_no_false_alarm(
+    seed, d, dtype, covariance_type, reg_covar, init_params, scale, noise, rounded
+):
+    """Components collapse on few rows, and singular ones get a ridge: rounding is large there, and no defect."""
+    rng = np.random.default_rng(seed)
+    X = rng.normal(size=(int(rng.integers(20, 400)), d)) + rng.integers(0, 3, d)
+    X = ((np.round(4 * X) / 4 if rounded else X) * scale).astype(dtype)
+    model = fastem.GaussianMixture(
+        5, assignment="hard", covariance_type=covariance_type, reg_covar=reg_covar, init_params=init_params,
+        noise=noise, certify=True, random_state=seed, tol=0, max_iter=40,
+    )  # fmt: skip
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert np.isfinite(model.fit(X).lower_bound_)

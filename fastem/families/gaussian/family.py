@@ -162,10 +162,20 @@ class GaussianFamily(EllipticalFamily):
         plain = copy.copy(self)
         plain.reg_covar = 0.0
         best = plain.m_step(stats, constants, prepared, old)
+        floored = self.m_step(stats, constants, prepared, old)
         if not best.notes:  # none: the covariances are regular without it
-            floored = self.m_step(stats, constants, prepared, old)
             explained = min(explained, q(best.params) - q(floored.params))
-        return max(0.0, explained / float(stats.counts.sum()))
+        rounded = self._rounding(prepared, new) if best.notes or floored.notes else 0.0
+        return max(0.0, explained / float(stats.counts.sum())) + rounded
+
+    def _rounding(self, prepared: Any, params: GaussianParams) -> float:
+        """Return the rounding of a row's log-density where a component is flat but for what was added.
+
+        About how much larger the mean variance is than the least in any direction, times the rows' epsilon.
+        """
+        factors = params.precisions_cholesky
+        condition = float(np.abs(factors).max()) ** 2 * float(self.type.mean_variance(params.covariances))
+        return condition * float(np.finfo(prepared.means.dtype).eps)
 
     def pack(self, params: GaussianParams, like: GaussianParams) -> np.ndarray:
         return packing.pack(params, like, self.covariance_type)

@@ -201,10 +201,11 @@ class NoisyGaussianFamily(GaussianFamily):
         plain = copy.copy(self)
         plain.reg_covar = 0.0
         best = plain.m_step(stats, constants, prepared, old)
+        floored = self.m_step(stats, constants, prepared, old)
         if not best.notes:  # as in GaussianFamily: no more than what reg_covar takes from the maximum of Q
-            floored = self.m_step(stats, constants, prepared, old)
             explained = min(explained, expected(best.params) - expected(floored.params))
-        return max(0.0, explained / float(stats.counts.sum()))
+        rounded = self._rounding(prepared, new) if best.notes or floored.notes else 0.0
+        return max(0.0, explained / float(stats.counts.sum())) + rounded
 
     def accumulate_given(self, X, w, resp: np.ndarray, prepared: Any, stats: np.ndarray) -> None:
         """Add one cell's statistics for responsibilities (m, k), of no noise, or (m, k + 1)."""
