@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator
 
 from fastem import threads, validate
 from fastem.accelerate import METHODS
+from fastem.estimators.callbacks import CallbackSupportMixin, Watch
 from fastem.monitor import CONVERGENCES, IterationInfo, Settings
 from fastem.result import FitResult
 
@@ -17,7 +18,7 @@ from fastem.result import FitResult
 OFFERED = ("accelerate", "drop_restarts", "escape", "convergence")
 
 
-class EMEstimator(BaseEstimator):
+class EMEstimator(CallbackSupportMixin, BaseEstimator):
     """Base of the estimators: checks the parameters that all have, runs the engine, keeps the trace."""
 
     # What `fastem.save` writes: the names of fitted attributes, arrays and scalars.
@@ -63,23 +64,30 @@ class EMEstimator(BaseEstimator):
         known = not hasattr(self, name) or (isinstance(value, str | bool | None) and value in values)
         validate.parameter(self, name, requirement, known)
 
-    def _settings(self, tol: float) -> Settings:
+    def _watch(self, X: Any, n_init: int, fitted: Callable[[Any], dict[str, Any]]) -> Watch | None:
+        """Begin to tell scikit-learn's callbacks of a fit, if there are any."""
+        return Watch(self, X, n_init, self.max_iter, fitted) if getattr(self, "_skl_callbacks", None) else None
+
+    def _settings(self, tol: float, watch: Watch | None = None) -> Settings:
         return Settings(
             max_iter=self.max_iter,
             tol=tol,
             certify=self.certify,
             keep_history=self.keep_history,
-            callback=self._callback(),
+            callback=self._callback(watch),
             **{name: getattr(self, name) for name in OFFERED if hasattr(self, name)},
         )
 
-    def _callback(self) -> Callable[[IterationInfo], Any] | None:
-        if not self.verbose:
+    def _callback(self, watch: Watch | None) -> Callable[[IterationInfo], Any] | None:
+        if not self.verbose and watch is None:
             return self.callback
 
         def report(info: IterationInfo) -> Any:
-            self._print_iteration(info)
-            return self.callback(info) if self.callback is not None else None
+            if self.verbose:
+                self._print_iteration(info)
+            stop = watch is not None and watch.iteration(info)
+            told = self.callback(info) if self.callback is not None else None
+            return True if stop else told
 
         return report
 

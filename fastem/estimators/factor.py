@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from fastem import em, init, validate
 from fastem.draws import Draws
 from fastem.estimators.base import EMEstimator
+from fastem.estimators.callbacks import with_callbacks
 from fastem.estimators.twins import HasTwin
 from fastem.families.factor import FactorConstants, FactorFamily, FactorParams
 from fastem.monitor import IterationInfo, Settings
@@ -188,6 +189,7 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
         validate.nonnegative(noise, "noise_variance_init")
         return noise
 
+    @with_callbacks
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> FactorAnalysis:
         """Estimate the parameters.
 
@@ -220,11 +222,12 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
             validate.columns_with_values(X, source.sample_weight)
             family = family.for_missing()
         constants = family.constants(source)
+        watch = self._watch(X, 1, _attributes)
         result = em.run(
             source,
             family,
             lambda source, draws: _start(family, source, constants, noise),
-            settings=self._settings(self.tol / float(constants.weight)),
+            settings=self._settings(self.tol / float(constants.weight), watch),
             constants=constants,
         )
         self._keep_trace(result)
@@ -235,6 +238,8 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
         self.mean_, self.noise_variance_ = result.best.params.means[0], result.best.params.noise_variances[0]
         loadings = result.best.params.loadings[0]
         self.components_ = np.ascontiguousarray((rotated(loadings, self.rotation) if self.rotation else loadings).T)
+        if watch is not None:
+            watch.end(result.best.params)
         if not self.converged_ and self.callback is None:
             warnings.warn(
                 "FactorAnalysis did not converge. You might want to increase the number of iterations.",
@@ -364,6 +369,15 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
         self.noise_variance_ = validate.shaped(self.noise_variance_, (d,), "noise_variance_")
         if not np.all(self.noise_variance_ > 0):
             raise ValueError("noise_variance_ must be positive")
+
+
+def _attributes(params: FactorParams) -> dict[str, np.ndarray]:
+    """Return the fitted attributes, not rotated."""
+    return {
+        "components_": np.ascontiguousarray(params.loadings[0].T),
+        "mean_": params.means[0],
+        "noise_variance_": params.noise_variances[0],
+    }
 
 
 def _start(family: FactorFamily, source: Any, constants: FactorConstants, noise: np.ndarray) -> FactorParams:

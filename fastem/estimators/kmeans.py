@@ -9,6 +9,7 @@ import numpy as np
 
 from fastem import em, init, local_search, validate
 from fastem.draws import Draws
+from fastem.estimators.callbacks import with_callbacks
 from fastem.estimators.kmeans_base import KMeansBase
 from fastem.estimators.twins import HasTwin
 from fastem.families.kmeans import KMeansFamily, KMeansParams, SphericalKMeansFamily, unit_csr_rows, unit_rows
@@ -156,6 +157,7 @@ class KMeans(KMeansBase, HasTwin):
         self.certify = certify
         self.keep_history = keep_history
 
+    @with_callbacks
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KMeans:
         """Find the centres.
 
@@ -183,7 +185,8 @@ class KMeans(KMeansBase, HasTwin):
         source = self._source(self._rows(X), sample_weight)
         if not source.total_weight > 0:
             raise ValueError("Rows of zeros have no direction, and X has no others of weight above 0.")
-        family, settings = self._family(*X.shape), self._settings(init.kmeans_tol(source, self.tol))
+        watch = self._watch(X, n_init, lambda params: {"cluster_centers_": params.centers.astype(X.dtype)})
+        family, settings = self._family(*X.shape), self._settings(init.kmeans_tol(source, self.tol), watch)
         seed = validate.seed(self.random_state)
         start = _on_sphere(start) if self.spherical else start
         result = em.run(source, family, start, settings=settings, n_init=n_init, seed=seed)
@@ -198,6 +201,8 @@ class KMeans(KMeansBase, HasTwin):
         self.converged_ = best.converged
         self.inertia_history_ = -result.best.objectives
         self._n_features_out = self.n_clusters
+        if watch is not None:
+            watch.end(best.params)
         self._warn_if_clusters_coincide()
         self._warn_if_stopped()
         return self

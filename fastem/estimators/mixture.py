@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from fastem import em, init, validate
 from fastem.draws import Draws
 from fastem.estimators.base import EMEstimator
+from fastem.estimators.callbacks import with_callbacks
 from fastem.families.base import Family
 from fastem.monitor import IterationInfo
 from fastem.sources.memory import MemorySource
@@ -69,6 +71,7 @@ class BaseMixture(DensityMixin, EMEstimator):
         check(self, "verbose_interval", "an int in the range [1, inf)", validate.is_int(self.verbose_interval, 1))
         self._check_shared_parameters()
 
+    @with_callbacks
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, labels: Any = None) -> BaseMixture:
         """Estimate the parameters.
 
@@ -106,12 +109,14 @@ class BaseMixture(DensityMixin, EMEstimator):
         if family.allow_nan and source.has_nan:
             validate.columns_with_values(X, source.sample_weight)
         warm = self.warm_start and hasattr(self, "converged_")
+        n_init = 1 if warm else self.n_init
+        watch = self._watch(X, n_init, lambda params: self._fitted_to(family, params))
         result = em.run(
             source,
             family,
             self._last_params if warm else self._start(family, self._given(family, X.shape[1])),
-            settings=self._settings(self.tol),
-            n_init=1 if warm else self.n_init,
+            settings=self._settings(self.tol, watch),
+            n_init=n_init,
             seed=validate.seed(self.random_state),
             reached=self.lower_bound_ if warm else -np.inf,
         )
@@ -121,8 +126,17 @@ class BaseMixture(DensityMixin, EMEstimator):
         self.lower_bounds_ = result.best.objectives.tolist()
         self._keep_params(family, result.best.params)
         self._round_to(X.dtype)
+        if watch is not None:
+            watch.end(result.best.params)
         self._warn(result.best.notes)
         return self
+
+    def _fitted_to(self, family: Family, params: Any) -> dict[str, Any]:
+        """Return the attributes of an estimator that is fitted with these parameters."""
+        other = copy.copy(self)
+        other._keep_params(family, params)
+        other.converged_ = False
+        return {name: value for name, value in vars(other).items() if name.endswith("_")}
 
     def _keep_params(self, family: Family, params: Any) -> None:
         """Set the fitted attributes."""
