@@ -17,7 +17,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "__pycache__" not in pa
 # Rooms from the bottom up; a module imports, when it is loaded, only from its own room or from lower ones.
 FLOORS = (
     {"_native", "jit", "cache", "threads", "stats", "draws", "sharing"},
-    {"validate", "families", "result", "monitor", "seeding", "accelerate"},
+    {"validate", "values", "families", "result", "monitor", "seeding", "accelerate"},
     {"sources"},
     {"em"},
     {"init", "oversampling", "backend", "bound", "gaussian_bound"},

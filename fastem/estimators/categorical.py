@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.base import clone
 from sklearn.utils import Tags
 
-from fastem import validate
+from fastem import validate, values
 from fastem.draws import Draws
 from fastem.estimators.discrete import DiscreteMixture
 from fastem.families.base import Family
@@ -182,7 +182,7 @@ class CategoricalMixture(DiscreteMixture):
     def _count_categories(self, X: np.ndarray) -> np.ndarray:
         """Return the given or the seen number of categories (d,) of checked codes."""
         if self.n_categories is None:
-            validate.codes(X, None, type(self).__name__)
+            values.codes(X, None, type(self).__name__)
             return np.fmax(np.fmax.reduce(X, axis=0), 0).astype(np.int64) + 1
         given = np.asarray(self.n_categories)
         if given.dtype.kind not in "iu" or given.shape not in {(), (X.shape[1],)} or np.any(given < 1):
@@ -191,7 +191,7 @@ class CategoricalMixture(DiscreteMixture):
                 f"got {self.n_categories!r}."
             )
         known = np.broadcast_to(given, X.shape[1]).astype(np.int64)
-        validate.codes(X, known, type(self).__name__)
+        values.codes(X, known, type(self).__name__)
         return known
 
     def _last_params(self, source: Any, draws: Draws) -> Any:

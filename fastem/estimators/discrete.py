@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.utils import Tags
 
-from fastem import validate
+from fastem import validate, values
 from fastem.estimators.mixture import BaseMixture
 from fastem.families.base import Family
 from fastem.families.bernoulli import BernoulliFamily
@@ -419,5 +419,5 @@ class PoissonMixture(DiscreteMixture):
 
     def _checked(self, name: str, value: Any, called: str) -> np.ndarray:
         rates = validate.shaped(value, (self.n_components, self.n_features_in_), called)
-        validate.nonnegative(rates, called)
+        values.nonnegative(rates, called)
         return rates

@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from fastem import em, init, validate
+from fastem import em, init, validate, values
 from fastem.draws import Draws
 from fastem.estimators.base import EMEstimator
 from fastem.estimators.callbacks import with_callbacks
@@ -186,7 +186,7 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
                 f"{len(self.noise_variance_init)} != {d}"
             )
         noise = validate.shaped(self.noise_variance_init, (d,), "noise_variance_init")
-        validate.nonnegative(noise, "noise_variance_init")
+        values.nonnegative(noise, "noise_variance_init")
         return noise
 
     @with_callbacks

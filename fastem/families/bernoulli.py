@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastem import validate
+from fastem import values
 from fastem.draws import Draws
 from fastem.families.base import MStep
 from fastem.families.coordinates import log_ratio, measured, pack_weights, present, steps_of, unpack_weights
@@ -55,7 +55,7 @@ class BernoulliFamily(LinearFamily):
         self.floor = floor
 
     def check(self, X: np.ndarray) -> None:
-        validate.zeros_and_ones(X, "A Bernoulli mixture")
+        values.zeros_and_ones(X, "A Bernoulli mixture")
 
     def origin(self, params: BernoulliParams) -> np.ndarray:
         return np.zeros(params.means.shape[1])

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastem import threads, validate
+from fastem import threads, values
 from fastem.draws import Draws
 from fastem.families.base import MStep
 from fastem.families.cells import accumulator, expectation, only_log_joint
@@ -186,7 +186,7 @@ class CategoricalFamily(DiscreteFamily):
         self.floor = floor
 
     def check(self, X: np.ndarray) -> None:
-        validate.codes(X, np.broadcast_to(self.n_categories, X.shape[1]), "CategoricalMixture")
+        values.codes(X, np.broadcast_to(self.n_categories, X.shape[1]), "CategoricalMixture")
 
     def starts(self, n_features: int) -> np.ndarray:
         """First column of each feature, and the number M of columns (d + 1,)."""

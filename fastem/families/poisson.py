@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy.special import gammaln
 
-from fastem import validate
+from fastem import values
 from fastem.draws import Draws
 from fastem.families.base import MStep
 from fastem.families.coordinates import log_ratio, measured, pack_weights, present, steps_of, unpack_weights
@@ -86,8 +86,8 @@ class PoissonFamily(LinearFamily):
         self.floor = floor
 
     def check(self, X: np.ndarray) -> None:
-        validate.nonnegative(X, "PoissonMixture")
-        validate.at_most(X, MOST, "PoissonMixture")
+        values.nonnegative(X, "PoissonMixture")
+        values.at_most(X, MOST, "PoissonMixture")
 
     def constants(self, source: Any) -> PoissonConstants:
         d = source.n_features
