@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from sklearn.base import clone
 
 import fastem
-from fastem import families
+from fastem import families, threads
 from fastem.draws import Draws
 from fastem.families.factor_mixture import FactorMixtureFamily
 from fastem.families.gaussian import GaussianFamily
@@ -425,3 +425,41 @@ def test_few_distinct_rows_whatever_they_weigh(seed, dtype, scale, values, shift
     squares = np.square(X[:, None].astype(np.float64) - centers).sum(axis=2).min(axis=1)
     want = float(squares @ w.astype(dtype))
     assert model.inertia_ == pytest.approx(want, rel=1e-3, abs=float(w.sum()) * d * (rounding * largest) ** 2)
+
+
+@pytest.mark.parametrize("value", [5.0, 1e50, 1e140])
+@pytest.mark.parametrize("missing", [False, True])
+def test_factors_of_rows_that_are_all_the_same(value, missing):
+    rng, X = np.random.default_rng(3), np.full((60, 3), value)
+    if missing:
+        X[5:9, 0] = np.nan
+    for model in (fastem.FactorAnalysis(1), fastem.FactorAnalyserMixture(2)):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for w in (None, rng.random(60)):
+                assert np.isfinite(model.fit(X, sample_weight=w).score(X))
+
+
+def test_one_thread_starts_no_other(monkeypatch):
+    """A million numbers are enough for several threads to look through, if they are allowed."""
+    started = []
+    map_tasks = threads.map_tasks
+
+    def watched(task, n_tasks, n_threads):
+        started.append(n_threads)
+        return map_tasks(task, n_tasks, n_threads)
+
+    monkeypatch.setattr(threads, "map_tasks", watched)
+    X = np.random.default_rng(0).normal(size=(400_000, 3))
+    for model in (
+        fastem.KMeans(2, n_init=1, max_iter=2),
+        fastem.GaussianMixture(2, max_iter=2),
+        fastem.FactorAnalysis(1),
+    ):
+        for n_threads, most in ((1, 1), (2, 2)):
+            started.clear()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                fit = clone(model).set_params(n_threads=n_threads).fit(X)
+                fit.predict(X) if hasattr(fit, "predict") else fit.transform(X)
+            assert max(started) == most

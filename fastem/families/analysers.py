@@ -157,10 +157,10 @@ class AnalyserFamily(Family):
                 continue
             if lacking.any():
                 seconds, cross = stats.seconds[c] - lacking[alive], stats.cross[c, alive]
-                solved = np.linalg.solve(seconds, cross[:, :, None])[:, :, 0]
+                solved = solve_each(seconds, cross)
             else:
                 cross = stats.cross[c, alive]
-                solved = np.linalg.solve(stats.seconds[c], cross.T).T
+                solved = solve_each(stats.seconds[c], cross)
             residual = stats.squares[c, alive] - np.sum(solved * cross, axis=1)
             means[c, alive] = centres[c, alive] + solved[:, q]
             slopes[c, alive] = solved[:, :q]
@@ -313,3 +313,17 @@ def observed_weights(stats: AnalyserStats, c: int) -> np.ndarray:
     """Return the weight (d,) of the rows of component c in which each feature is observed."""
     lacking = stats.lacking[c, :, -1, -1]
     return stats.seconds[c, -1, -1] - (lacking if lacking.size else np.zeros(stats.cross.shape[1]))
+
+
+def solve_each(seconds: np.ndarray, cross: np.ndarray) -> np.ndarray:
+    """Return inverse(seconds) cross: one matrix (m, m) for all rows of `cross` (n, m), or one for each (n, m, m).
+
+    Of a singular matrix (rows that are all the same to rounding) the shortest of the least-squares solutions.
+    """
+    try:
+        if seconds.ndim == 2:
+            return np.linalg.solve(seconds, cross.T).T
+        return np.linalg.solve(seconds, cross[:, :, None])[:, :, 0]
+    except np.linalg.LinAlgError:
+        inverse = np.linalg.pinv(seconds, hermitian=True)
+        return cross @ inverse if seconds.ndim == 2 else (inverse @ cross[:, :, None])[:, :, 0]
