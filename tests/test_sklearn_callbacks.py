@@ -5,6 +5,7 @@ import warnings
 import numpy as np
 import pytest
 from sklearn.base import clone
+from sklearn.exceptions import ConvergenceWarning
 
 import fastem
 
@@ -89,3 +90,22 @@ def test_scikit_learns_monitor():
 def test_other_callbacks_are_refused():
     with pytest.raises(TypeError, match="FitCallback protocol"):
         fastem.KMeans(2).set_callbacks(print)
+
+
+@pytest.mark.parametrize("kind", [fastem.MiniBatchKMeans, fastem.BisectingKMeans])
+def test_the_other_k_means(kind):
+    recorder, X = Recorder(), rows()
+    model = kind(4, random_state=0).set_callbacks(recorder).fit(X)
+    assert [told if isinstance(told, str) else told[:2] for told in recorder.told[-2:]] == [("end", "fit"), "teardown"]
+    assert recorder.scores[-1] == model.score(X) == kind(4, random_state=0).fit(X).score(X)
+    if kind is fastem.MiniBatchKMeans:
+        assert sum(told[:2] == ("end", "iteration") for told in recorder.told) == model.n_steps_
+        stopped = kind(4, random_state=0).set_callbacks(Recorder(stop_at=2)).fit(X)
+        assert stopped.n_steps_ == 2
+
+
+@pytest.mark.parametrize("model", [fastem.KMeans(9, max_iter=2, tol=0), fastem.GaussianMixture(4, max_iter=1)])
+def test_warnings_point_at_the_caller(model):
+    with pytest.warns(ConvergenceWarning) as caught:
+        model.set_params(random_state=0).fit(rows())
+    assert {item.filename for item in caught} == {__file__}

@@ -64,9 +64,13 @@ class EMEstimator(CallbackSupportMixin, BaseEstimator):
         known = not hasattr(self, name) or (isinstance(value, str | bool | None) and value in values)
         validate.parameter(self, name, requirement, known)
 
-    def _watch(self, X: Any, n_init: int, fitted: Callable[[Any], dict[str, Any]]) -> Watch | None:
-        """Begin to tell scikit-learn's callbacks of a fit, if there are any."""
-        return Watch(self, X, n_init, self.max_iter, fitted) if getattr(self, "_skl_callbacks", None) else None
+    def _watch(
+        self, X: Any, n_init: int, fitted: Callable[[Any], dict[str, Any]], *, most: int | None = None
+    ) -> Watch | None:
+        """Begin to tell scikit-learn's callbacks of a fit, if there are any; `most` iterations, or `max_iter`."""
+        if not getattr(self, "_skl_callbacks", None):
+            return None
+        return Watch(self, X, n_init, self.max_iter if most is None else most, fitted)
 
     def _settings(self, tol: float, watch: Watch | None = None) -> Settings:
         return Settings(

@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastem import em, init, validate
 from fastem.draws import Draws
+from fastem.estimators.callbacks import with_callbacks
 from fastem.estimators.kmeans import BOUNDS_PAY_OFF
 from fastem.estimators.kmeans_base import KMeansBase, assign
 from fastem.estimators.twins import HasTwin
@@ -122,6 +123,7 @@ class BisectingKMeans(KMeansBase, HasTwin):
         self.bisecting_strategy = bisecting_strategy
         self.n_threads = n_threads
 
+    @with_callbacks
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> BisectingKMeans:
         """Find the clusters.
 
@@ -146,6 +148,7 @@ class BisectingKMeans(KMeansBase, HasTwin):
         self._check_parameters()
         X = self._table_to_fit(X)
         source = self._source(X, sample_weight)
+        watch = self._watch(X, 0, lambda tree: {})  # the fit as a whole; its splits are no models yet
         settings = self._settings(init.kmeans_tol(source, self.tol))
         seed = validate.seed(self.random_state)
         nodes, self.converged_ = [self._root(source, settings)], True
@@ -154,6 +157,8 @@ class BisectingKMeans(KMeansBase, HasTwin):
             largest.children = (len(nodes), len(nodes) + 1)
             nodes.extend(self._split(source, largest, settings, int(Draws(seed, number).bits(1)[0])))
         self._keep_tree(source, nodes)
+        if watch is not None:
+            watch.end(None)
         self._warn_if_stopped()
         self._n_features_out = self.n_clusters
         self._warn_if_clusters_coincide()

@@ -6,7 +6,9 @@ estimators have no `set_callbacks`.
 
 from __future__ import annotations
 
+import sys
 import threading
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -22,7 +24,15 @@ except ImportError:  # before scikit-learn 1.9
         return method
 
 
-__all__ = ["CallbackSupportMixin", "Watch", "with_callbacks"]
+__all__ = ["CallbackSupportMixin", "Watch", "warn", "with_callbacks"]
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """Warn at the line that called fastem, however many frames of its own and of `with_callbacks` lie between."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith(("fastem.", "sklearn.callback.")):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)
 
 
 class Watch:
@@ -34,14 +44,16 @@ class Watch:
         The one that is being fitted.
     X : array or CSR matrix
         Its rows.
-    n_init, max_iter : int
-        Restarts, and the most iterations of each.
+    n_init : int
+        Restarts.
+    max_iter : int or None
+        The most iterations of each; None where nobody knows.
     fitted : callable
         Returns, for parameters of the family, the fitted attributes of an estimator that had stopped there.
     """
 
     def __init__(
-        self, estimator: Any, X: Any, n_init: int, max_iter: int, fitted: Callable[[Any], dict[str, Any]]
+        self, estimator: Any, X: Any, n_init: int, max_iter: int | None, fitted: Callable[[Any], dict[str, Any]]
     ) -> None:
         self.estimator, self.X, self.max_iter, self.fitted = estimator, X, max_iter, fitted
         self.lock = threading.Lock()  # restarts may run side by side

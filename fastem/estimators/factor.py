@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -15,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from fastem import em, init, validate, values
 from fastem.draws import Draws
 from fastem.estimators.base import EMEstimator
-from fastem.estimators.callbacks import with_callbacks
+from fastem.estimators.callbacks import warn, with_callbacks
 from fastem.estimators.twins import HasTwin
 from fastem.families.factor import FactorConstants, FactorFamily, FactorParams
 from fastem.monitor import IterationInfo, Settings
@@ -241,10 +240,9 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
         if watch is not None:
             watch.end(result.best.params)
         if not self.converged_ and self.callback is None:
-            warnings.warn(
+            warn(
                 "FactorAnalysis did not converge. You might want to increase the number of iterations.",
                 ConvergenceWarning,
-                stacklevel=2,
             )
         return self
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from fastem import em, init, validate
 from fastem.draws import Draws
 from fastem.estimators.base import EMEstimator
+from fastem.estimators.callbacks import warn
 from fastem.families.kmeans import KMeansFamily, KMeansParams
 from fastem.sources.memory import MemorySource, SparseSource
 
@@ -77,31 +77,28 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
 
             return init.kmeans_start(n_clusters, chosen), n_init or self._auto_n_init
         if n_init > 1:
-            warnings.warn(
+            warn(
                 "Explicit initial center position passed: performing only one init in "
                 f"{type(self).__name__} instead of n_init={self.n_init}.",
                 RuntimeWarning,
-                stacklevel=3,
             )
         return init.kmeans_start(n_clusters, validate.centers(how, n_clusters, n_features)), 1
 
     def _warn_if_clusters_coincide(self) -> None:
         distinct = np.count_nonzero(np.bincount(self.labels_))
         if distinct < self.n_clusters:
-            warnings.warn(
+            warn(
                 f"Number of distinct clusters ({distinct}) found smaller than n_clusters ({self.n_clusters}). "
                 "Possibly due to duplicate points in X.",
                 ConvergenceWarning,
-                stacklevel=3,
             )
 
     def _warn_if_stopped(self) -> None:
         """Tell that `max_iter` came before convergence; one iteration is a step that somebody asked for."""
         if not self.converged_ and self.max_iter > 1 and self.callback is None:
-            warnings.warn(
+            warn(
                 f"k-means did not converge within max_iter={self.max_iter} iterations: increase max_iter or tol.",
                 ConvergenceWarning,
-                stacklevel=3,
             )
 
     def _rows(self, X: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -10,9 +9,11 @@ import numpy as np
 
 from fastem import init, threads, validate
 from fastem.draws import Draws
+from fastem.estimators.callbacks import warn, with_callbacks
 from fastem.estimators.kmeans_base import KMeansBase, assign
 from fastem.estimators.twins import HasTwin
 from fastem.families.kmeans import KMeansFamily, KMeansParams
+from fastem.monitor import IterationInfo
 from fastem.sources.memory import MemorySource
 
 # Starts draw as restarts 0, 1, ...; the steps that follow draw from here on.
@@ -134,6 +135,7 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
         self.reassignment_ratio = reassignment_ratio
         self.n_threads = n_threads
 
+    @with_callbacks
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> MiniBatchKMeans:
         """Find the centres by steps on rows drawn from X, in proportion to their weights.
 
@@ -162,16 +164,20 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
         size = min(self.batch_size, source.n_rows)
         n_steps = self.max_iter * source.n_rows // size
         tol = init.kmeans_tol(source, self.tol)
+        watch = self._watch(X, 1, lambda centers: {"cluster_centers_": centers.astype(X.dtype)}, most=n_steps)
         draws = Draws(self._seed, FIRST_STEP)
         batches = _Batches(source, draws)
         improvement = _Improvement(min(1.0, 2.0 * size / (source.n_rows + 1)), self.max_no_improvement)
         with threads.single_threaded_blas():
             centers = self._first_centers(source)
             self._forget()
+            self.converged_ = False
             for step in range(1, n_steps + 1):
                 moved, inertia = self._step(batches.next(size), centers, draws)
                 change = float(np.square(moved - centers).sum())
                 centers = moved
+                if watch is not None and watch.iteration(IterationInfo(0, step, -inertia, change, centers)):
+                    break
                 self.converged_ = improvement.see(step, inertia / size) or (step > 1 and tol > 0 and change <= tol)
                 if self.converged_:
                     break
@@ -183,6 +189,8 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
         self._finish(source)
         if not self.compute_labels:
             self.inertia_ = improvement.smoothed * source.total_weight
+        if watch is not None:
+            watch.end(centers)
         return self
 
     def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> MiniBatchKMeans:
@@ -280,11 +288,10 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
         if size < self.n_clusters:
             size = 3 * self.n_clusters
             if self.init_size is not None:
-                warnings.warn(
+                warn(
                     f"init_size={self.init_size} should be larger than n_clusters={self.n_clusters}. "
                     "Setting it to min(3*n_clusters, n_samples)",
                     RuntimeWarning,
-                    stacklevel=4,
                 )
         return min(size, n_rows)
 

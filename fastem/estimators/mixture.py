@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from typing import Any, ClassVar
 
 import numpy as np
@@ -14,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from fastem import em, init, validate
 from fastem.draws import Draws
 from fastem.estimators.base import EMEstimator
-from fastem.estimators.callbacks import with_callbacks
+from fastem.estimators.callbacks import warn, with_callbacks
 from fastem.families.base import Family
 from fastem.monitor import IterationInfo
 from fastem.sources.memory import MemorySource
@@ -222,13 +221,12 @@ class BaseMixture(DensityMixin, EMEstimator):
         # What a fit had to do is in notes_; where scikit-learn would give up, or where something is wrong, it is said.
         grave = [note for note in notes if any(words in note for words in GRAVE)]
         if grave:
-            warnings.warn(f"{grave[0]} ({len(notes)} note(s) in notes_).", ConvergenceWarning, stacklevel=3)
+            warn(f"{grave[0]} ({len(notes)} note(s) in notes_).", ConvergenceWarning)
         if not self.converged_ and self.callback is None and self.max_iter > 0:
-            warnings.warn(
+            warn(
                 "Best performing initialization did not converge. Try different init parameters, or increase "
                 "max_iter, tol, or check for degenerate data.",
                 ConvergenceWarning,
-                stacklevel=3,
             )
 
     def _print_iteration(self, info: IterationInfo) -> None:
