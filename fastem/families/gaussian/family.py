@@ -171,11 +171,12 @@ class GaussianFamily(EllipticalFamily):
     def _rounding(self, prepared: Any, params: GaussianParams) -> float:
         """Return the rounding of a row's log-density where a component is flat but for what was added.
 
-        About how much larger the mean variance is than the least in any direction, times the rows' epsilon.
+        About how much larger the mean variance is than the least in any direction, times the rows' epsilon, for each
+        of the terms of a squared distance, with a factor of safety.
         """
         factors = params.precisions_cholesky
         condition = float(np.abs(factors).max()) ** 2 * float(self.type.mean_variance(params.covariances))
-        return condition * float(np.finfo(prepared.means.dtype).eps)
+        return 4 * params.means.shape[1] * condition * float(np.finfo(prepared.means.dtype).eps)
 
     def pack(self, params: GaussianParams, like: GaussianParams) -> np.ndarray:
         return packing.pack(params, like, self.covariance_type)
