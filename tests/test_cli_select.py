@@ -84,3 +84,20 @@ def test_mistakes_are_one_sentence(options, sentence, capsys):
     assert sentence in captured.err
     assert captured.err.count("\n") == 1
     assert captured.out == ""
+
+
+def test_no_number_is_cut(run):
+    """Criteria of millions of rows, or of large units, are wider than a table of 100 columns has room for."""
+    rng = np.random.default_rng(0)
+    np.save("t.npy", (rng.normal(size=(2000, 2)) + 6 * rng.integers(0, 2, (2000, 1))) * 1e200**0.5)
+    code, out, err = run("select", "t.npy", "-k", "1-3", "--n-init", 1)
+    assert code == 0, err
+    assert "\u2026" not in out
+    assert "log-lik. per row" in out
+    _, as_json, _ = run("select", "t.npy", "-k", "1-3", "--n-init", 1, "--json")
+    summary = json.loads(as_json)
+    for row in summary["candidates"]:
+        for name in ("aic", "bic", "icl"):
+            assert f"{row[name]:,.2f}" in out
+        away = row["bic"] - summary["best"]["bic"]
+        assert away == 0 or f"{away:+,.2f}" in out

@@ -463,3 +463,10 @@ def test_one_thread_starts_no_other(monkeypatch):
                 fit = clone(model).set_params(n_threads=n_threads).fit(X)
                 fit.predict(X) if hasattr(fit, "predict") else fit.transform(X)
             assert max(started) == most
+
+
+@pytest.mark.parametrize("kind", [fastem.KMeans, fastem.MiniBatchKMeans, fastem.BisectingKMeans])
+def test_parameters_that_a_class_has_not_are_no_attributes(kind):
+    model = kind(2).fit(np.eye(4))
+    for name in ("accelerate", "drop_restarts", "escape", "convergence"):
+        assert not hasattr(model, name)
