@@ -270,7 +270,7 @@ def summary_of(saved: Saved, X: np.ndarray) -> dict[str, Any]:
     else:
         summary["centers"] = _centers(saved).tolist()
     if name is ModelName.kmeans:
-        return summary | {"inertia": float(model.inertia_), "converged": bool(model.n_iter_ < model.max_iter)}
+        return summary | {"inertia": float(model.inertia_), "converged": bool(model.converged_)}
     if name is ModelName.categorical:
         summary["probabilities"] = [part.tolist() for part in model.feature_probabilities_]
     if KINDS[name].kinds:

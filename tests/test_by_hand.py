@@ -165,3 +165,12 @@ def test_starts_of_a_generic_mixture_go_through_the_door():
             fastem.Mixture(2, family="poisson", params_init=bad).fit(X)
     with pytest.raises(ValueError, match=r"params_init.rates contains NaN"):
         fastem.Mixture(2, family="poisson", params_init=params._replace(rates=params.rates * np.nan)).fit(X)
+
+
+@pytest.mark.parametrize("missing", ["covariances_", "precisions_cholesky_"])
+def test_a_twin_is_complete_whatever_was_set_by_hand(missing):
+    X = np.random.default_rng(0).normal(size=(200, 2)) + 5 * np.repeat([[0.0], [1.0]], 100, axis=0)
+    model = fastem.GaussianMixture(2, random_state=0).fit(X)
+    want = model.score_samples(X)
+    delattr(model, missing)
+    np.testing.assert_allclose(model.to_sklearn().score_samples(X), want, rtol=1e-8)

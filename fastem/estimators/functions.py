@@ -76,8 +76,8 @@ def kmeans_plusplus(
     labels, sqdist = assign(source, centers)
     found = sqdist == 0 if not w.size else (sqdist == 0) & (w > 0)
     rows = np.flatnonzero(found)
-    first = rows[np.unique(labels[rows], return_index=True)[1]]  # in the order of labels, each with its first row
-    places = dict(zip(np.unique(labels[rows]).tolist(), first.tolist(), strict=True))
+    known, at = np.unique(labels[rows], return_index=True)  # each label, and where it comes first
+    places = dict(zip(known.tolist(), rows[at].tolist(), strict=True))
     equal = assign(MemorySource(centers), centers)[0]  # of equal centres, the lowest
     return centers, np.array([places[int(c)] for c in equal])
 

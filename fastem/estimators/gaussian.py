@@ -315,8 +315,10 @@ class GaussianMixture(GaussianParts, HasTwin):
 
     def _complete_twin(self, twin: Any) -> None:
         self._without_noise()
+        params = self._fitted()[1]  # complete, also where only some attributes were set by hand
         for field, attribute in self._fields.items():
-            setattr(twin, attribute, np.array(self._exact(field)))
+            known = self._exact(field)
+            setattr(twin, attribute, np.array(getattr(params, field) if known is None else known))
         twin.precisions_ = self._family().precisions(twin.precisions_cholesky_)
         twin.lower_bounds_ = list(getattr(self, "lower_bounds_", []))
 
