@@ -1,50 +1,193 @@
-"""One pass over the rows by each kernel, through `fastem.backend`."""
+"""Each kernel by itself, on one thread, some ten milliseconds a call.
+
+They are called through `fastem.backend` and the estimators, in calls so large that the kernel is nearly all of them.
+A test fails if a kernel exists that none of these runs.  Those of rows with missing values are in `missing.py`.
+"""
+
+import numpy as np
 
 import fastem
 
-from .data import KMEANS_SHAPES, MIXTURE_SHAPES, MORE_MIXTURE_SHAPES, kmeans_data, mixture_data
+from .data import Shape, kmeans_data, mixture_data
+from .models import GAUSSIANS, MIXTURES, fitted, shape_of
+from .profiles import A_DTYPE, DTYPES, Benchmark, by_profile, quietly
 
-DTYPES = ["float32", "float64"]
-KMEANS = {str(shape): shape for shape in KMEANS_SHAPES}
-MIXTURES = {str(shape): shape for shape in MIXTURE_SHAPES + MORE_MIXTURE_SHAPES}
-FEW = 20_000  # rows that warm a kernel: more than one grid cell for every thread
+NEAREST = {
+    str(shape): shape
+    for shape in by_profile(
+        (Shape(200_000, 2, 8), Shape(80_000, 16, 16), Shape(3_000, 784, 10), Shape(4_000, 128, 200)),
+        (Shape(20_000, 64, 100), Shape(40_000, 3, 64), Shape(60_000, 4, 100), Shape(3_000, 32, 1000)),
+    )
+}
+BOUNDED = {
+    str(shape): shape
+    for shape in by_profile(
+        (Shape(20_000, 16, 32), Shape(10_000, 8, 300)), (Shape(40_000, 2, 64), Shape(5_000, 128, 200))
+    )
+}
+DIMENSIONS = by_profile((16,), (2, 64))
+# Rows with which a pass takes some milliseconds, at 16 features.
+ROWS = {
+    "gaussian-full": 15_000,
+    "student-full": 15_000,
+    "gaussian-tied": 15_000,
+    "categorical": 10_000,
+    "factor-mixture": 2_000,
+}
 
 
-class NearestCenter:
-    """Assignment alone, and assignment with sums and counts."""
+class NearestCenter(Benchmark):
+    """The tiles of k-means: assignment alone, and with sums and counts."""
 
-    params = (list(KMEANS), DTYPES)
+    params = (list(NEAREST), DTYPES)
     param_names = ("shape", "dtype")
-    timeout = 120
+    one_thread = True
 
     def setup(self, shape, dtype):
-        self.X, self.centers = kmeans_data(KMEANS[shape].shrunk(), dtype)
-        fastem.backend.assign(self.X[:FEW], self.centers)
-        fastem.backend.kmeans_step(self.X[:FEW], self.centers)
+        self.X, self.centers = kmeans_data(NEAREST[shape].shrunk(), dtype)
+        fastem.backend.assign(self.X, self.centers, n_threads=1)
+        fastem.backend.kmeans_step(self.X, self.centers, n_threads=1)
 
     def time_assign(self, shape, dtype):
-        fastem.backend.assign(self.X, self.centers)
+        fastem.backend.assign(self.X, self.centers, n_threads=1)
 
     def time_kmeans_step(self, shape, dtype):
-        fastem.backend.kmeans_step(self.X, self.centers)
+        fastem.backend.kmeans_step(self.X, self.centers, n_threads=1)
 
 
-class GaussianStep:
-    """One fused E-step and M-step of a Gaussian mixture, and the log-densities alone."""
+class BoundedPasses(Benchmark):
+    """Thirty passes of k-means that keep bounds and look at few rows."""
 
-    params = (list(MIXTURES), DTYPES)
+    params = (list(BOUNDED), DTYPES)
     param_names = ("shape", "dtype")
-    timeout = 300  # the first process of an environment compiles
+    one_thread = True
 
     def setup(self, shape, dtype):
-        self.X, start = mixture_data(MIXTURES[shape].shrunk(), dtype)
-        kind = MIXTURES[shape].covariance
+        self.X, centers = kmeans_data(BOUNDED[shape].shrunk(), dtype)
+        options = {"n_init": 1, "max_iter": 30, "tol": 0, "algorithm": "elkan", "n_threads": 1}
+        self.model = fastem.KMeans(len(centers), init=centers, **options)
+        quietly(self.model.fit, self.X)
+
+    def time_fit(self, shape, dtype):
+        quietly(self.model.fit, self.X)
+
+
+class Distances(Benchmark):
+    """Squared distances to all centres."""
+
+    params = (DTYPES,)
+    param_names = ("dtype",)
+    one_thread = True
+
+    def setup(self, dtype):
+        self.X, centers = kmeans_data(Shape(20_000, 16, 50).shrunk(), dtype)
+        self.model = quietly(fastem.KMeans(50, init=centers, n_init=1, max_iter=1, n_threads=1).fit, self.X)
+        self.model.transform(self.X)
+
+    def time_transform(self, dtype):
+        self.model.transform(self.X)
+
+
+class Seeds(Benchmark):
+    """Greedy k-means++: rows are scored with what the triangle inequality excludes left out."""
+
+    params = (DTYPES,)
+    param_names = ("dtype",)
+    one_thread = True
+
+    def setup(self, dtype):
+        self.X = kmeans_data(Shape(20_000, 16, 20).shrunk(), dtype)[0]
+        self.time_kmeans_plusplus(dtype)
+
+    def time_kmeans_plusplus(self, dtype):
+        fastem.KMeans(20, n_init=1, max_iter=1, tol=1e9, random_state=0, n_threads=1).fit(self.X)
+
+
+class OneCell(Benchmark):
+    """Seeding and all iterations of rows that fit one cell of the grid: no Python between them."""
+
+    params = (A_DTYPE,)
+    param_names = ("dtype",)
+    one_thread = True
+
+    def setup(self, dtype):
+        self.X = kmeans_data(Shape(1_000, 8, 8), dtype)[0]
+        self.time_fits(dtype)
+
+    def time_fits(self, dtype):
+        for seed in range(10):
+            quietly(fastem.KMeans(8, n_init=1, random_state=seed, n_threads=1).fit, self.X)
+
+
+class GaussianPass(Benchmark):
+    """One fused E-step and M-step of a Gaussian mixture, and the log-densities alone."""
+
+    params = (list(GAUSSIANS), DIMENSIONS, DTYPES)
+    param_names = ("model", "d", "dtype")
+    one_thread = True
+
+    def setup(self, model, d, dtype):
+        kind = model.partition("-")[2]
+        self.X, start = mixture_data(Shape(max(ROWS.get(model, 30_000) * 16 // d, 2_000), d, 8, kind).shrunk(), dtype)
         self.start = (start.weights, start.means, start.precisions_cholesky(kind), kind)
-        fastem.backend.em_step(self.X[:FEW], *self.start)
-        fastem.backend.gaussian_log_density(self.X[:FEW], *self.start[1:])
+        self.time_em_step(model, d, dtype)
+        self.time_log_density(model, d, dtype)
 
-    def time_em_step(self, shape, dtype):
-        fastem.backend.em_step(self.X, *self.start)
+    def time_em_step(self, model, d, dtype):
+        fastem.backend.em_step(self.X, *self.start, n_threads=1)
 
-    def time_gaussian_log_density(self, shape, dtype):
-        fastem.backend.gaussian_log_density(self.X, *self.start[1:])
+    def time_log_density(self, model, d, dtype):
+        fastem.backend.gaussian_log_density(self.X, *self.start[1:], n_threads=1)
+
+
+class MixturePass(Benchmark):
+    """Three iterations of every other mixture from the same start, and the E-step alone of all."""
+
+    params = (list(MIXTURES), A_DTYPE)
+    param_names = ("model", "dtype")
+    one_thread = True
+
+    def setup(self, model, dtype):
+        shape = shape_of(model, ROWS.get(model, 30_000))
+        self.model, self.X = fitted(model, shape, dtype, 3)
+        self.model.predict_proba(self.X)
+
+    def time_predict_proba(self, model, dtype):
+        self.model.predict_proba(self.X)
+
+    def time_three_iterations(self, model, dtype):
+        quietly(self.model.fit, self.X)
+
+
+class WideBits(Benchmark):
+    """Bernoulli and Poisson mixtures of many features, which come in panels."""
+
+    params = (["bernoulli", "poisson"], A_DTYPE)
+    param_names = ("model", "dtype")
+    one_thread = True
+
+    def setup(self, model, dtype):
+        self.model, self.X = fitted(model, shape_of(model, 500, d=784, k=10), dtype, 3)
+
+    def time_three_iterations(self, model, dtype):
+        quietly(self.model.fit, self.X)
+
+
+class FactorRows(Benchmark):
+    """The scatter matrix that factor analysis of complete rows is fitted to, and a full Gaussian of 128 features."""
+
+    params = (A_DTYPE,)
+    param_names = ("dtype",)
+    one_thread = True
+
+    def setup(self, dtype):
+        self.X = np.random.default_rng(0).standard_normal((Shape(4_000, 128, 3).shrunk().n, 128)).astype(dtype)
+        self.time_scatter(dtype)
+        self.time_wide_gaussian(dtype)
+
+    def time_scatter(self, dtype):
+        quietly(fastem.FactorAnalysis(3, max_iter=1, n_threads=1).fit, self.X)
+
+    def time_wide_gaussian(self, dtype):
+        options = {"max_iter": 1, "init_params": "random_from_data", "random_state": 0, "n_threads": 1}
+        quietly(fastem.GaussianMixture(2, **options).fit, self.X)
