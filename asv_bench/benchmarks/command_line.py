@@ -18,6 +18,7 @@ class FileToLabels(Benchmark):
 
     params = (by_profile(["csv", "parquet"], ["npy"]), by_profile(["kmeans"], ["gmm"]), ROWS)
     param_names = ("format", "model", "n")
+    in_process = False
     number, repeat = 1, 2
 
     def setup(self, form, model, n):

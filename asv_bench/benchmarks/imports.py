@@ -18,6 +18,7 @@ class FreshProcess(Benchmark):
 
     params = (["nothing", *FIRST_CALLS],)
     param_names = ("call",)
+    in_process = False
     number, repeat = 1, 3
 
     def setup(self, call):

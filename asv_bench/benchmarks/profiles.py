@@ -43,6 +43,7 @@ class Benchmark:
     warmup_time = 0.0
     sample_time = 0.01
     one_thread = False  # of all its measurements: the gate then measures two builds at the same time, each on a core
+    in_process = True  # what a benchmark times is done by its own process: the gate measures those alone
 
 
 def quietly(function, *args, **options):
