@@ -11,6 +11,7 @@ import json
 import math
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -22,7 +23,6 @@ from asv_bench.gate.builds import Build
 
 WORKER = Path(__file__).with_name("worker.py")
 SLICE = 0.02  # seconds of a measurement: many times the kernel's tick
-PAIRS = 2  # of which a launch takes the mean
 LEAD = 0.002  # seconds between the order to begin and the beginning
 PAUSE = 0.02  # OpenMP's threads spin for some milliseconds after their work is done; the other's turn waits for that
 
@@ -35,13 +35,14 @@ class Process:
     """A worker of one build."""
 
     def __init__(self, build: Build, suite: Path, prefix: tuple[str, ...] = (), **environment: str) -> None:
+        self._errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 - closed when the process has ended
         # -P: the folder of the program, which has modules of the gate, is not searched for modules.
         self._process = subprocess.Popen(
             [*prefix, str(build.python), "-P", str(WORKER), str(suite)],
             env=build.environment(**environment),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
+            stderr=self._errors,
             text=True,
         )
 
@@ -58,6 +59,7 @@ class Process:
         self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
+        self._errors.close()
 
     def ask(self, action: str, *arguments: Any) -> None:
         """Send a request; `answer` waits for what it gives."""
@@ -75,7 +77,10 @@ class Process:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise BenchmarkError(f"the process ended with status {self._process.wait()}")
+            status = self._process.wait()
+            self._errors.seek(0)
+            tail = "".join(self._errors.readlines()[-5:])
+            raise BenchmarkError(f"A benchmark's process ended with status {status}. {tail}")
         good, value = json.loads(line)
         if not good:
             raise BenchmarkError(value)
@@ -174,10 +179,10 @@ class Gate:
                 self.seconds[name] = min(seconds, self.seconds.get(name, math.inf))
                 number = max(1, round(SLICE / self.seconds[name]))
                 if self.alone[name] and self.processors:
-                    pairs = [duet(base, head, number, self.processors) for _ in range(PAIRS)]
+                    ratio = duet(base, head, number, self.processors)
                 else:
-                    pairs = [in_turns(base, head, number) for _ in range(PAIRS)]
-                self.log_ratios[name].append(sum(pairs) / PAIRS)
+                    ratio = in_turns(base, head, number)
+                self.log_ratios[name].append(ratio)
 
     def run(self, told: Callable[[int, int], None] = lambda launches, open: None) -> None:
         """Launch until every verdict is clear, or for as often as there are looks."""

@@ -29,7 +29,11 @@ def discover(folder: Path) -> Iterator[tuple[str, bool, Any, tuple, str]]:
     for found in sorted(pkgutil.iter_modules([str(folder / "benchmarks")]), key=lambda found: found.name):
         module = importlib.import_module(f"benchmarks.{found.name}")
         for suite in vars(module).values():
-            if not inspect.isclass(suite) or suite.__module__ != module.__name__ or not suite.in_process:
+            if (
+                not inspect.isclass(suite)
+                or suite.__module__ != module.__name__
+                or not getattr(suite, "in_process", False)
+            ):
                 continue
             names = getattr(suite, "param_names", ())
             for values in itertools.product(*getattr(suite, "params", ())):
