@@ -191,3 +191,12 @@ def test_comparison_with_peers_runs(model, shape, n_tables, tmp_path):
     assert tables["iteration"][0]["objective"] == "equal"
     assert {"scikit-learn", "peers"} & set(tables["iteration"][0])
     assert len(tables) == n_tables
+
+
+def test_the_history_has_a_dozen_commits_of_one_machine():
+    machines = [folder for folder in (ROOT / "asv_bench" / "results").iterdir() if folder.is_dir()]
+    assert len(machines) == 1
+    results = [json.loads(path.read_text()) for path in machines[0].glob("*-*.json")]
+    assert len({result["commit_hash"] for result in results}) >= 12
+    machine = json.loads((machines[0] / "machine.json").read_text())
+    assert machine["machine"] == machines[0].name

@@ -29,7 +29,7 @@ def main(
     output: Annotated[Path | None, typer.Option("--json", help="Write every measurement to this file.")] = None,
 ) -> None:
     """Compare two commits of fastem in pairs; exit status 1 if HEAD is slower than BASE by more than SIZE."""
-    console, progress = Console(), Console(stderr=True)
+    console, progress = Console(width=None if sys.stdout.isatty() else 160), Console(stderr=True)
     try:
         pattern = re.compile(bench)
         found = []

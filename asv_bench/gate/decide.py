@@ -12,6 +12,7 @@ than the stated size raises one with a probability of at most `ALARM`.
 from __future__ import annotations
 
 import enum
+import functools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -40,11 +41,13 @@ class Effect(NamedTuple):
     high: float
 
 
+@functools.cache
 def rank_sums(n: int) -> np.ndarray:
     """Return the probability (n (n + 1) / 2 + 1,) of each sum of the positive ones among n ranks with random signs."""
     ways = np.ones(1)
     for rank in range(1, n + 1):
         ways = 0.5 * (np.concatenate([ways, np.zeros(rank)]) + np.concatenate([np.zeros(rank), ways]))
+    ways.flags.writeable = False
     return ways
 
 

@@ -43,7 +43,8 @@ def compare(gate: Gate, console: Console, progress: Console) -> list[str]:
     counter, what = (_by_perf, "perf stat") if counts_events() else (_by_valgrind, "valgrind, with AVX2 at most")
     progress.print(f"Counting instructions of {len(names)} benchmarks by {what} ...", highlight=False)
     before, after = (counter(build, gate.suite, names) for build in (gate.base, gate.head))
-    table = Table("benchmark", box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("benchmark", overflow="fold")
     for title in ("BASE", "HEAD", "change"):
         table.add_column(title, justify="right", no_wrap=True)
     limit = max(gate.size, SMALLEST)

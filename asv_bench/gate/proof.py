@@ -1,9 +1,9 @@
 """`python -m asv_bench.gate.proof`: does the gate catch what it is for, and is it quiet otherwise?
 
 In each kernel in turn a slowdown is planted: the kernel waits, at the end of every grid cell, for 15 % of the time that
-the cell has taken.  The planted commit is built as any other, and the gate compares it with HEAD.  It passes if it
-names a benchmark that runs the kernel, and none that does not.  Then the gate compares HEAD with commits in which
-nothing was changed, and must be silent.
+the cell has taken.  The planted commit is built as any other, and the gate compares it with its parent.  It passes if
+it names a benchmark that runs the kernel, and none that does not.  Then the gate compares the parent with commits in
+which nothing was changed, and must be silent.
 """
 
 from __future__ import annotations
@@ -210,6 +210,7 @@ app = typer.Typer(add_completion=False)
 
 @app.command()
 def main(
+    commit: Annotated[str, typer.Argument(help="The commit to plant slowdowns in.")] = "HEAD",
     kernels: Annotated[str, typer.Option(help="Only kernels whose name this regular expression is found in.")] = "",
     unchanged: Annotated[int, typer.Option(min=0, help="Comparisons of commits in which nothing was changed.")] = 10,
     size: Annotated[float, typer.Option(help="The slowdown that the gate is told to look for.")] = 0.05,
@@ -218,11 +219,11 @@ def main(
 ) -> None:
     """Plant slowdowns and compare unchanged commits; exit status 1 if the gate misses one or raises a false alarm."""
     console = Console(width=None if sys.stdout.isatty() else 160)
-    commit = builds.resolve("HEAD")
+    commit = builds.resolve(commit)
     base, suite = builds.build(commit), builds.suite()
     runs = kernels_of(base, suite)
     names = sorted({name for found in runs.values() for name in found if re.search(kernels, name)})
-    console.print(f"{len(names)} kernels, {len(runs)} benchmarks, HEAD is {commit[:8]}.", highlight=False)
+    console.print(f"{len(names)} kernels, {len(runs)} benchmarks, commit {commit[:8]}.", highlight=False)
     found = []
     for number, name in enumerate([*names, *[""] * unchanged]):
         begun = time.monotonic()

@@ -50,7 +50,8 @@ def as_json(gate: Gate) -> dict[str, Any]:
 
 
 def _table(rows: list[Row]) -> Table:
-    table = Table("benchmark", box=None, header_style="bold", pad_edge=False)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("benchmark", overflow="fold")
     for title in ("BASE", "HEAD", "95 % interval", "launches"):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("verdict")
