@@ -37,7 +37,7 @@ def main(
             commit = builds.resolve(revision)
             progress.print(f"Building {revision} ({commit[:8]}) ...", highlight=False)
             found.append(builds.build(commit))
-        gate = Gate(*found, builds.suite(), lambda name: bool(pattern.search(name)), size)
+        gate = Gate(found[0], found[1], builds.suite(), lambda name: bool(pattern.search(name)), size)
         if not gate.alone:
             raise builds.BuildError(f"no benchmark's name has {bench!r} in it.")
         if count:

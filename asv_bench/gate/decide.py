@@ -56,7 +56,7 @@ def walsh_averages(values: np.ndarray) -> np.ndarray:
     return np.sort(((values[:, None] + values) / 2)[np.triu_indices(len(values))])
 
 
-def probability(log_ratios: Sequence[float], limit: float) -> float:
+def probability(log_ratios: Sequence[float] | np.ndarray, limit: float) -> float:
     """Return the p-value of "the median is at most `limit`": small if the ratios are larger.
 
     The sum of positive ranks is the number of Walsh averages above the limit (Tukey).

@@ -108,7 +108,7 @@ def _by_valgrind(build: Build, suite: Path, names: Iterable[str]) -> dict[str, f
         ["valgrind", "-q", str(build.python), "-c", PROBE], capture_output=True, text=True, check=True
     )
     # Compiled outside valgrind, where it takes seconds, for the processor that valgrind shows.
-    with Process(build, suite, **{PROCESSOR: probe.stdout}) as process:
+    with Process(build, suite, (), **{PROCESSOR: probe.stdout}) as process:
         good = []
         for name in names:
             try:

@@ -237,7 +237,7 @@ def main(
         console.print(sentence(found[-1]), highlight=False, soft_wrap=True)
         if output:
             output.write_text(json.dumps({"commit": commit, "size": size, "runs": found}, indent=1) + "\n")
-    good = [run["good"] for run in found]
+    good = [bool(run["good"]) for run in found]
     console.print(f"{sum(good)} of {len(good)} as they should be.", highlight=False)
     sys.exit(0 if all(good) else 1)
 

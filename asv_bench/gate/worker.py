@@ -28,12 +28,9 @@ def discover(folder: Path) -> Iterator[tuple[str, bool, Any, tuple, str]]:
     """Yield name, whether one thread does it all, class, parameters and method of every timed benchmark."""
     for found in sorted(pkgutil.iter_modules([str(folder / "benchmarks")]), key=lambda found: found.name):
         module = importlib.import_module(f"benchmarks.{found.name}")
-        for suite in vars(module).values():
-            if (
-                not inspect.isclass(suite)
-                or suite.__module__ != module.__name__
-                or not getattr(suite, "in_process", False)
-            ):
+        suites: list[Any] = [value for value in vars(module).values() if inspect.isclass(value)]
+        for suite in suites:
+            if suite.__module__ != module.__name__ or not getattr(suite, "in_process", False):
                 continue
             names = getattr(suite, "param_names", ())
             for values in itertools.product(*getattr(suite, "params", ())):
