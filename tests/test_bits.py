@@ -1,0 +1,20 @@
+"""What fits give, to the bit: a guard for changes that shall change nothing.
+
+``bits.json`` has hashes for the kinds of machine and versions on which they were recorded; elsewhere only the numbers of
+threads are compared.  A change that must change bits says which and why, shows that the new ones are at least as
+accurate against the oracles, and records them by ``python tests/bits.py --record``.
+"""
+
+import json
+
+import bits
+
+
+def test_bits_are_those_of_one_thread_and_of_the_record():
+    one, seven = bits.in_a_process(1), bits.in_a_process(bits.THREADS)
+    assert len(one) > 120
+    assert [name for name in one if one[name] != seven[name]] == []
+    recorded = json.loads(bits.FILE.read_text()).get(bits.platform())
+    if recorded is not None:
+        assert set(one) == set(recorded)
+        assert [name for name in one if one[name] != recorded[name]] == []
