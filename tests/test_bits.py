@@ -1,6 +1,6 @@
 """What fits give, to the bit: a guard for changes that shall change nothing.
 
-``bits.json`` has hashes for the kinds of machine and versions on which they were recorded; elsewhere only the numbers of
+``bits.json`` has hashes for the kinds of machine and versions on which they were recorded; elsewhere only numbers of
 threads are compared.  A change that must change bits says which and why, shows that the new ones are at least as
 accurate against the oracles, and records them by ``python tests/bits.py --record``.
 """
