@@ -34,9 +34,13 @@ class Build(NamedTuple):
     cache: Path  # where its compiled kernels are kept
 
     def environment(self, **more: str) -> dict[str, str]:
-        """Return the environment variables of its processes."""
+        """Return the environment variables of its processes.
+
+        NumPy's BLAS gets one thread: a second one that waits for work, spinning, takes the other build's processor.
+        """
         kept = {name: value for name, value in os.environ.items() if name not in DROPPED}
-        return {**kept, "NUMBA_CACHE_DIR": str(self.cache), "MPLBACKEND": "Agg", "PYTHONHASHSEED": "0", **more}
+        own = {"NUMBA_CACHE_DIR": str(self.cache), "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+        return {**kept, **own, "MPLBACKEND": "Agg", "PYTHONHASHSEED": "0", **more}
 
 
 def requirements(configuration: Path = ROOT / "asv_bench" / "asv.conf.json") -> list[str]:

@@ -91,7 +91,7 @@ def _by_perf(build: Build, suite: Path, names: Iterable[str], event: str = EVENT
                 try:
                     with Process(build, suite, command) as process:
                         process.call("setup", name)
-                        process.call("run", number)
+                        process.call("run", 1, number)
                 except BenchmarkError:
                     break
                 counts.append(read_perf(file.read()) or 0.0)
@@ -128,7 +128,7 @@ def _by_valgrind(build: Build, suite: Path, names: Iterable[str]) -> dict[str, f
             for name in good:
                 process.call("setup", name)
                 process.call("mark")
-                process.call("run", 1)
+                process.call("run", 1, 1)
                 process.call("mark")
         parts = sorted(Path(folder).glob("counts.*"), key=lambda path: int(path.suffix[1:]))
         totals = [float(re.search(r"^(?:totals|summary): (\d+)", part.read_text(), re.M)[1]) for part in parts]  # type: ignore[index]

@@ -22,7 +22,8 @@ from asv_bench.gate import decide
 from asv_bench.gate.builds import Build
 
 WORKER = Path(__file__).with_name("worker.py")
-SLICE = 0.02  # seconds of a measurement: many times the kernel's tick
+SLICE = 0.02  # seconds of a measurement, in so many batches, of which the median counts
+BATCHES = 9
 LEAD = 0.002  # seconds between the order to begin and the beginning
 PAUSE = 0.02  # OpenMP's threads spin for some milliseconds after their work is done; the other's turn waits for that
 
@@ -92,24 +93,30 @@ class Process:
         return self.answer()
 
 
-def duet(base: Process, head: Process, number: int, processors: tuple[int, int]) -> float:
+def amount(seconds: float) -> tuple[int, int]:
+    """Return how many batches of how many calls make a measurement, if a call takes so long."""
+    number = max(1, round(SLICE / BATCHES / seconds))
+    return max(3, min(BATCHES, round(SLICE / (number * seconds)))), number
+
+
+def duet(base: Process, head: Process, work: tuple[int, int], processors: tuple[int, int]) -> float:
     """Return the log-ratio of head's time to base's, the mean of both ways to share two processors."""
     total = 0.0
     for one, other in (processors, processors[::-1]):
         at = time.monotonic() + LEAD
-        base.ask("run", number, one, at)
-        head.ask("run", number, other, at)
+        base.ask("run", *work, one, at)
+        head.ask("run", *work, other, at)
         seconds = base.answer()
         total += math.log(head.answer() / seconds)
     return total / 2
 
 
-def in_turns(base: Process, head: Process, number: int) -> float:
+def in_turns(base: Process, head: Process, work: tuple[int, int]) -> float:
     """Return the log-ratio of head's time to base's in the order A B B A."""
     seconds = {base: 0.0, head: 0.0}
     for process in (base, head, head, base):
         time.sleep(PAUSE)
-        seconds[process] += process.call("run", number)
+        seconds[process] += process.call("run", *work)
     return math.log(seconds[head] / seconds[base])
 
 
@@ -177,11 +184,11 @@ class Gate:
                     process.ask("setup", name)
                 seconds, _ = base.answer(), head.answer()
                 self.seconds[name] = min(seconds, self.seconds.get(name, math.inf))
-                number = max(1, round(SLICE / self.seconds[name]))
+                work = amount(self.seconds[name])
                 if self.alone[name] and self.processors:
-                    ratio = duet(base, head, number, self.processors)
+                    ratio = duet(base, head, work, self.processors)
                 else:
-                    ratio = in_turns(base, head, number)
+                    ratio = in_turns(base, head, work)
                 self.log_ratios[name].append(ratio)
 
     def run(self, told: Callable[[int, int], None] = lambda launches, open: None) -> None:

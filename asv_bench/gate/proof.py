@@ -28,7 +28,7 @@ from asv_bench.gate import builds, decide, pairs
 from asv_bench.gate.builds import Build
 
 SLOWDOWN = 15  # percent
-ROOMS = r"^(kernels|missing)\."
+ROOMS = r"^(kernels|missing\.(?!MissingFit))"  # on one thread each
 NATIVE = ("cell", "bounded_cell", "distances", "seed_cell")  # kernels of src/, by their names in the table of tile.h
 
 # Appended to fastem/jit.py, where every compiled pass is made; what stands before it keeps its place.
@@ -113,15 +113,15 @@ for name in bench.known:
     if re.search(sys.argv[3], name):
         bench.setup(name)
         ran.clear()
-        bench.run(1)
+        bench.run(1, 1)
         found[name] = sorted(ran)
 print(json.dumps(found))
 """
 
 
-def kernels_of(build: Build, suite: Path) -> dict[str, list[str]]:
+def kernels_of(build: Build, suite: Path, bench: str) -> dict[str, list[str]]:
     """Return the kernels that each benchmark runs."""
-    command = [str(build.python), "-P", "-c", TRACE, str(pairs.WORKER), str(suite), ROOMS, NAMES]
+    command = [str(build.python), "-P", "-c", TRACE, str(pairs.WORKER), str(suite), bench, NAMES]
     done = subprocess.run(command, env=build.environment(), stdout=subprocess.PIPE, text=True, check=True)
     return dict(json.loads(done.stdout))
 
@@ -212,6 +212,7 @@ app = typer.Typer(add_completion=False)
 def main(
     commit: Annotated[str, typer.Argument(help="The commit to plant slowdowns in.")] = "HEAD",
     kernels: Annotated[str, typer.Option(help="Only kernels whose name this regular expression is found in.")] = "",
+    bench: Annotated[str, typer.Option(help="Only benchmarks whose name this regular expression is found in.")] = ROOMS,
     unchanged: Annotated[int, typer.Option(min=0, help="Comparisons of commits in which nothing was changed.")] = 10,
     size: Annotated[float, typer.Option(help="The slowdown that the gate is told to look for.")] = 0.05,
     output: Annotated[Path | None, typer.Option("--json", help="Write what was found to this file.")] = None,
@@ -221,7 +222,7 @@ def main(
     console = Console(width=None if sys.stdout.isatty() else 160)
     commit = builds.resolve(commit)
     base, suite = builds.build(commit), builds.suite()
-    runs = kernels_of(base, suite)
+    runs = kernels_of(base, suite, bench)
     names = sorted({name for found in runs.values() for name in found if re.search(kernels, name)})
     console.print(f"{len(names)} kernels, {len(runs)} benchmarks, commit {commit[:8]}.", highlight=False)
     found = []
