@@ -47,15 +47,20 @@ def _cycles(typing):
 
 
 def _slowed(cell):
-    def slowed(*arguments):
-        start = _cycles()
-        cell(*arguments)
-        end = _cycles()
-        until = end + (end - start) * {percent} // 100
-        while _cycles() < until:
-            pass
-
-    return kernel(slowed)
+    code = cell.py_func.__code__
+    names = ", ".join(code.co_varnames[: code.co_argcount])
+    scope = {"cell": cell, "_cycles": _cycles, "__name__": __name__}
+    program = f"""
+def slowed({names}):
+    start = _cycles()
+    cell({names})
+    end = _cycles()
+    until = end + (end - start) * {percent} // 100
+    while _cycles() < until:
+        pass
+"""
+    exec(program, scope)
+    return kernel(scope["slowed"])
 
 
 _unslowed_binder = _binder
@@ -277,7 +282,8 @@ def sentence(run: Mapping[str, object]) -> str:
     named = run["named"]
     assert isinstance(named, dict)
     shown = ", ".join(
-        f"{name} {effect:+.1%}" for name, effect in sorted(named.items(), key=lambda item: -(item[1] or 0))[:3]
+        f"{name} {'broken' if effect is None else f'{effect:+.1%}'}"
+        for name, effect in sorted(named.items(), key=lambda item: -(item[1] or 0))[:3]
     )
     more = f" and {len(named) - 3} more" if len(named) > 3 else ""
     mark = "ok   " if run["good"] else "WRONG"
