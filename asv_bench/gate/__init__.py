@@ -9,5 +9,6 @@ A *launch* starts one process of each commit, which are measured in pairs, bench
 lies elsewhere in each process, which moves a benchmark by some percent, so that a launch, and not a call, is what can
 be counted as independent.  A benchmark leaves as soon as its verdict is clear.
 
-`instructions.py` counts instructions instead; `proof.py` plants slowdowns and looks whether they are caught (not finished: see README.md).
+`instructions.py` counts instructions instead; `proof.py` plants slowdowns and looks whether they
+are caught (not finished: see README.md).
 """
