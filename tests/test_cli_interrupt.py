@@ -36,6 +36,8 @@ def test_interrupt(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "fastem.cli", *arguments],
         cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        # A shell's background job ignores Ctrl-C, and so does all that it starts, these tests included.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )  # fmt: skip
     try:
         wait_for_processor_time(process.pid, 5.0)  # imports take 2 seconds of it

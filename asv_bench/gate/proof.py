@@ -52,11 +52,11 @@ def _slowed(cell):
     scope = {"cell": cell, "_cycles": _cycles, "__name__": __name__}
     program = f"""
 def slowed({names}):
-    start = _cycles()
+    _begun = _cycles()
     cell({names})
-    end = _cycles()
-    until = end + (end - start) * {percent} // 100
-    while _cycles() < until:
+    _done = _cycles()
+    _until = _done + (_done - _begun) * {percent} // 100
+    while _cycles() < _until:
         pass
 """
     exec(program, scope)
