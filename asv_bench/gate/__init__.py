@@ -10,5 +10,5 @@ lies elsewhere in each process, which moves a benchmark by some percent, so that
 be counted as independent.  A benchmark leaves as soon as its verdict is clear.
 
 `instructions.py` counts instructions instead; `proof.py` plants slowdowns and looks whether they
-are caught (not finished: see README.md).
+are caught (figures: README.md).
 """
