@@ -194,13 +194,13 @@ class Gate:
     def run(self, told: Callable[[int, int], None] = lambda launches, open: None) -> None:
         """Launch until every verdict is clear, or for as often as there are looks."""
         self.compile()
+        waiting = self.measured
         for launches in range(1, decide.LOOKS[-1] + 1):
-            names = self.unclear() if launches - 1 in decide.LOOKS else None
-            if launches == 1 or names is not None:
-                waiting = self.measured if names is None else names
-            told(launches, len(waiting))
+            if launches - 1 in decide.LOOKS:
+                waiting = self.unclear()
             if not waiting:
                 break
+            told(launches, len(waiting))
             self.launch(waiting)
 
     def unclear(self) -> list[str]:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -132,7 +132,7 @@ def kernels_of(build: Build, suite: Path, bench: str) -> dict[str, list[str]]:
 
 
 @contextlib.contextmanager
-def clone_of(commit: str):
+def clone_of(commit: str) -> Iterator[Path]:
     """Give a clone of the project at a commit, in which commits can be made."""
     with tempfile.TemporaryDirectory() as folder:
         clone = Path(folder) / "clone"
@@ -142,11 +142,12 @@ def clone_of(commit: str):
 
 
 def commit_all(clone: Path, message: str) -> str:
-    """Commit what was changed, or nothing, and return the commit."""
+    """Commit what was changed, or nothing, and return the commit: the same for the same change, so built once."""
+    dates = {f"GIT_{who}_DATE": "2000-01-01T00:00:00Z" for who in ("AUTHOR", "COMMITTER")}
     identity = ["-c", "user.name=gate", "-c", "user.email=gate@example.org"]
     subprocess.run(["git", "-C", str(clone), "add", "-A"], check=True)
     command = ["git", "-C", str(clone), *identity, "commit", "-q", "--allow-empty", "-m", message]
-    subprocess.run(command, check=True)
+    subprocess.run(command, env={**os.environ, **dates}, check=True)
     return builds.resolve("HEAD", clone)
 
 
@@ -250,11 +251,9 @@ def main(
 
 def changed(base: Build, commit: str, kernel: str, number: int) -> Build:
     """Return a build of a commit on top of another in which a kernel is slower, or nothing is changed."""
-    dates = {f"GIT_{who}_DATE": "2000-01-01T00:00:00Z" for who in ("AUTHOR", "COMMITTER")}
     with clone_of(commit) as clone:
         if kernel:
             plant(clone, kernel)
-        os.environ.update(dates)  # the same change is the same commit: it is built once
         planted = builds.build(commit_all(clone, kernel or f"nothing, {number}"), clone)
     if kernel:
         seed_cache(base, planted)
