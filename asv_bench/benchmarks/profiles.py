@@ -1,8 +1,8 @@
 """How much the suite measures, and what all benchmarks have in common.
 
-``FASTEM_BENCH_PROFILE`` is `quick` (the default, 2 minutes of measuring on two cores), `full` (meant to be 20) or `large` (sizes
-that users bring; hours).  ``FASTEM_BENCH_SHRINK`` divides the number of rows everywhere: for checks that only ask
-whether all this still runs.
+``FASTEM_BENCH_PROFILE`` is `quick` (the default, 2 minutes of measuring on two cores), `full` (meant to be 20) or
+`large` (sizes that users bring; hours).  ``FASTEM_BENCH_SHRINK`` divides the number of rows everywhere: for checks that
+only ask whether all this still runs.
 """
 
 import os
