@@ -255,8 +255,7 @@ def changed(base: Build, commit: str, kernel: str, number: int) -> Build:
         if kernel:
             plant(clone, kernel)
         planted = builds.build(commit_all(clone, kernel or f"nothing, {number}"), clone)
-    if kernel:
-        seed_cache(base, planted)
+    seed_cache(base, planted)
     return planted
 
 
