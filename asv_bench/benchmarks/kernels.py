@@ -34,7 +34,7 @@ ROWS = {
     "categorical": 10_000,
     "factor-mixture": 6_000,
 }
-# So many that the kernel of a pass is more than half of a fit: with three iterations it was a sixth for factor analysers,
+# So many that the kernel is more than half of a fit: with three iterations it was a sixth for factor analysers,
 # whose start is a Gaussian mixture, and a kernel that took 15 % more went unnoticed.
 ITERATIONS = {"categorical": 36, "poisson": 24, "factor-mixture": 24}
 
