@@ -11,9 +11,9 @@ OPENMP = ["-fopenmp"] if sys.platform.startswith("linux") else []  # Apple's cla
 
 native = Extension(
     "fastem._native.nearest",
-    ["src/nearest.pyx"],
+    ["src/kmeans/nearest.pyx"],
     include_dirs=["src", np.get_include()],
-    depends=[*glob("src/*.h"), *glob("src/*.pxi")],
+    depends=[*glob("src/*/*.h"), *glob("src/*/*.pxi")],
     define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
     extra_compile_args=["/O2"] if sys.platform == "win32" else ["-O3", *OPENMP],
     extra_link_args=OPENMP,

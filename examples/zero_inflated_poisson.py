@@ -14,7 +14,7 @@ from scipy.special import gammaln
 from fastem import Mixture, threads
 from fastem.families.base import Family, MStep
 from fastem.jit import kernel, sweep
-from fastem.stats import Layout
+from fastem.records import Layout
 
 Params = namedtuple("Params", "weights rates closed")
 Prepared = namedtuple("Prepared", "log_weights log_zero log_rates level")

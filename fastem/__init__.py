@@ -2,11 +2,15 @@
 
 How data flows through a fit, file by file::
 
-    input -> validate.py -> sources/ -> init.py -> em.py ------------------------------------> result.py -> estimators/
+    input -> validate.py -> sources/ -> starts/ -> engine/em.py ----------------------> engine/result.py -> estimators/
                                                      |  per restart, per iteration:              ^
                                                      |  sources.accumulate -> families/ kernel   |
-                                                     |    -> stats.merge_tree -> family.m_step   |
-                                                     |    -> monitor.py (objective, stop?) ------+
+                                                     |    -> grid.merge_tree -> family.m_step    |
+                                                     |    -> engine/monitor.py (stop?) ----------+
+
+The rooms, from the top; none imports from one above it: ``cli``, ``plot``; ``analysis``; ``estimators``; ``starts``,
+``engine``; ``sources``; ``families``; ``kernels``; ``jit``.  What every room needs lies beside this file: the door
+(``validate``), the grid and the records that are summed on it, draws, threads, files.
 
 Public names are loaded when they are first used: ``import fastem`` imports neither scikit-learn nor Numba.
 """
@@ -23,25 +27,25 @@ _HOME = {
     "MiniBatchKMeans": "fastem.estimators.minibatch",
     "BisectingKMeans": "fastem.estimators.bisecting",
     "GaussianMixture": "fastem.estimators.gaussian",
-    "AnomalyDetector": "fastem.anomaly",
-    "BernoulliMixture": "fastem.estimators.discrete",
+    "AnomalyDetector": "fastem.analysis.anomaly",
+    "BernoulliMixture": "fastem.estimators.bernoulli",
     "CategoricalMixture": "fastem.estimators.categorical",
     "FactorAnalyserMixture": "fastem.estimators.factor_mixture",
     "FactorAnalysis": "fastem.estimators.factor",
     "Mixture": "fastem.estimators.generic",
-    "PoissonMixture": "fastem.estimators.discrete",
+    "PoissonMixture": "fastem.estimators.poisson",
     "StudentTMixture": "fastem.estimators.student",
-    "IterationInfo": "fastem.monitor",
-    "GaussianQ": "fastem.gaussian_bound",
-    "LowerBound": "fastem.bound",
-    "MonotonicityError": "fastem.monitor",
+    "IterationInfo": "fastem.engine.monitor",
+    "GaussianQ": "fastem.analysis.bound",
+    "LowerBound": "fastem.analysis.bound",
+    "MonotonicityError": "fastem.engine.monitor",
     "build_info": "fastem.build",
     "k_means": "fastem.estimators.functions",
     "kmeans_plusplus": "fastem.estimators.functions",
     "load": "fastem.persist",
     "save": "fastem.persist",
-    "select": "fastem.selection",
-    "warmup": "fastem.build",
+    "select": "fastem.analysis.selection",
+    "warmup": "fastem.warming",
     "backend": "fastem.backend",
     "plot": "fastem.plot",
 }
@@ -51,14 +55,16 @@ __all__ = ["__version__", *sorted(_HOME)]
 if TYPE_CHECKING:
     from fastem import backend as backend
     from fastem import plot as plot
-    from fastem.anomaly import AnomalyDetector as AnomalyDetector
-    from fastem.bound import LowerBound as LowerBound
+    from fastem.analysis.anomaly import AnomalyDetector as AnomalyDetector
+    from fastem.analysis.bound import GaussianQ as GaussianQ
+    from fastem.analysis.bound import LowerBound as LowerBound
+    from fastem.analysis.selection import select as select
     from fastem.build import build_info as build_info
-    from fastem.build import warmup as warmup
+    from fastem.engine.monitor import IterationInfo as IterationInfo
+    from fastem.engine.monitor import MonotonicityError as MonotonicityError
+    from fastem.estimators.bernoulli import BernoulliMixture as BernoulliMixture
     from fastem.estimators.bisecting import BisectingKMeans as BisectingKMeans
     from fastem.estimators.categorical import CategoricalMixture as CategoricalMixture
-    from fastem.estimators.discrete import BernoulliMixture as BernoulliMixture
-    from fastem.estimators.discrete import PoissonMixture as PoissonMixture
     from fastem.estimators.factor import FactorAnalysis as FactorAnalysis
     from fastem.estimators.factor_mixture import FactorAnalyserMixture as FactorAnalyserMixture
     from fastem.estimators.functions import k_means as k_means
@@ -67,13 +73,11 @@ if TYPE_CHECKING:
     from fastem.estimators.generic import Mixture as Mixture
     from fastem.estimators.kmeans import KMeans as KMeans
     from fastem.estimators.minibatch import MiniBatchKMeans as MiniBatchKMeans
+    from fastem.estimators.poisson import PoissonMixture as PoissonMixture
     from fastem.estimators.student import StudentTMixture as StudentTMixture
-    from fastem.gaussian_bound import GaussianQ as GaussianQ
-    from fastem.monitor import IterationInfo as IterationInfo
-    from fastem.monitor import MonotonicityError as MonotonicityError
     from fastem.persist import load as load
     from fastem.persist import save as save
-    from fastem.selection import select as select
+    from fastem.warming import warmup as warmup
 
 
 def __getattr__(name: str) -> Any:

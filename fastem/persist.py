@@ -23,12 +23,12 @@ _CLASSES = {
     "MiniBatchKMeans": "fastem.estimators.minibatch",
     "BisectingKMeans": "fastem.estimators.bisecting",
     "GaussianMixture": "fastem.estimators.gaussian",
-    "BernoulliMixture": "fastem.estimators.discrete",
+    "BernoulliMixture": "fastem.estimators.bernoulli",
     "CategoricalMixture": "fastem.estimators.categorical",
     "FactorAnalyserMixture": "fastem.estimators.factor_mixture",
     "FactorAnalysis": "fastem.estimators.factor",
     "Mixture": "fastem.estimators.generic",
-    "PoissonMixture": "fastem.estimators.discrete",
+    "PoissonMixture": "fastem.estimators.poisson",
     "StudentTMixture": "fastem.estimators.student",
 }
 

@@ -272,7 +272,7 @@ def run_each(sweep: Any, X: Any, prepared: Any, out: Any, n_threads: int) -> Non
     n_threads : int
         A number that `resolve` returned.
     """
-    from fastem.stats import n_cells
+    from fastem.grid import n_cells
 
     _run(sweep, n_threads, n_cells(len(X)), lambda driver, first, last: driver(X, prepared, first, last, out))
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fastem.families.base import Family, MStep
-from fastem.stats import Layout
+from fastem.records import Layout
 
 
 class Parameters(NamedTuple):

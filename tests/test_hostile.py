@@ -11,7 +11,7 @@ from sklearn.base import clone
 import fastem
 from fastem import families, threads
 from fastem.draws import Draws
-from fastem.families.factor_mixture import FactorMixtureFamily
+from fastem.families.factor.mixture import FactorMixtureFamily
 from fastem.families.gaussian import GaussianFamily
 
 MIXTURES = {

@@ -21,7 +21,7 @@ PACKAGE_PARENT = Path(threads.__file__).parents[1]
 HELPER = """
     import os, signal, sys, threading, multiprocessing
     import numpy as np
-    from fastem import jit, stats, threads
+    from fastem import grid, jit, threads
 
     @jit.kernel
     def add(X, w, labels, prepared, start, stop, stats):
@@ -35,13 +35,13 @@ HELPER = """
             out[i] = X[i, 0] * prepared[0][0]
 
     SWEEP, EACH = jit.sweep(add), jit.each_cell(copy)
-    X = np.random.default_rng(0).normal(size=(11 * stats.CELL + 5, 1))
+    X = np.random.default_rng(0).normal(size=(11 * grid.CELL + 5, 1))
     PREPARED = (np.full(1, 3.0),)
 
     def total(n_threads, level=0):
         out = np.full((-(-12 // (1 << level)), 2), np.nan)
         threads.run_sweep(SWEEP, (X, np.empty(0), np.empty(0, np.int32), PREPARED), level, out, n_threads)
-        return stats.merge_tree(out).tobytes()
+        return grid.merge_tree(out).tobytes()
 
     def each(n_threads):
         out = np.full(len(X), np.nan)

@@ -29,9 +29,14 @@ from asv_bench.gate.builds import Build
 
 SLOWDOWN = 15  # percent
 ROOMS = r"^(kernels|missing\.(?!MissingFit))"  # on one thread each
-NATIVE = ("cell", "bounded_cell", "distances", "seed_cell")  # kernels of src/, by their names in the table of tile.h
+NATIVE = (
+    "cell",
+    "bounded_cell",
+    "distances",
+    "seed_cell",
+)  # kernels of src/kmeans/, by their names in the table of tile.h
 
-# Appended to fastem/jit.py, where every compiled pass is made; what stands before it keeps its place.
+# Appended to fastem/jit/drivers.py, where every compiled pass is made; what stands before it keeps its place.
 PLANT_COMPILED = '''
 
 @intrinsic
@@ -91,10 +96,11 @@ spec = importlib.util.spec_from_file_location("worker", sys.argv[1])
 worker = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(worker)
 sys.path[:0] = [sys.argv[2]]
-from fastem import families, jit
+from fastem import families
+from fastem.jit import drivers
 from fastem._native import nearest
 exec(sys.argv[4])
-ran, make = set(), jit._binder
+ran, make = set(), drivers._binder
 
 def binder(cell, *args, **options):
     bind, name = make(cell, *args, **options), name_of(cell)
@@ -103,7 +109,7 @@ def binder(cell, *args, **options):
         return bind(arguments)
     return noted
 
-jit._binder = binder
+drivers._binder = binder
 for module in pkgutil.walk_packages(families.__path__, "fastem.families."):
     importlib.import_module(module.name)
 HOMES = {"assign": "cell", "accumulate": "cell", "settle": "cell", "run_small": "cell", "distances": "distances",
@@ -155,9 +161,9 @@ def plant(clone: Path, kernel: str) -> None:
     """Slow one kernel of a checkout down."""
     room, _, name = kernel.partition(".")
     if room == "native":
-        _plant_native(clone / "src", name)
+        _plant_native(clone / "src" / "kmeans", name)
         return
-    with (clone / "fastem" / "jit.py").open("a") as file:
+    with (clone / "fastem" / "jit" / "drivers.py").open("a") as file:
         file.write(PLANT_COMPILED.replace("{percent}", str(SLOWDOWN)).replace("{kernel}", kernel))
     (clone / "fastem" / "planted_names.py").write_text(NAMES)
 
@@ -201,7 +207,7 @@ def seed_cache(base: Build, planted: Build) -> None:
 
     Their files are named by all that the machine code depends on, so that only the planted kernel is compiled again.
     """
-    program = "from fastem.cache import cache_directory; print(cache_directory())"
+    program = "from fastem.jit.cache import cache_directory; print(cache_directory())"
 
     def folder(build: Build) -> Path:
         command = [str(build.python), "-P", "-c", program]

@@ -9,10 +9,10 @@ import numpy as np
 from sklearn.base import BaseEstimator
 
 from fastem import threads, validate
-from fastem.accelerate import METHODS
+from fastem.engine.accelerate import METHODS
+from fastem.engine.monitor import CONVERGENCES, IterationInfo, Settings
+from fastem.engine.result import FitResult
 from fastem.estimators.callbacks import CallbackSupportMixin, Watch
-from fastem.monitor import CONVERGENCES, IterationInfo, Settings
-from fastem.result import FitResult
 
 # Parameters of a run that not all estimators offer.
 OFFERED = ("accelerate", "drop_restarts", "escape", "convergence")

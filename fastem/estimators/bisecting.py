@@ -8,15 +8,17 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from fastem import em, init, validate
+from fastem import validate
 from fastem.draws import Draws
+from fastem.engine import em
+from fastem.engine.monitor import Settings
 from fastem.estimators.callbacks import with_callbacks
+from fastem.estimators.conversion import HasTwin
 from fastem.estimators.kmeans import BOUNDS_PAY_OFF
 from fastem.estimators.kmeans_base import KMeansBase, assign
-from fastem.estimators.twins import HasTwin
 from fastem.families.kmeans import KMeansFamily
-from fastem.monitor import Settings
 from fastem.sources.memory import MemorySource
+from fastem.starts.kmeans import kmeans_start, kmeans_tol
 
 STRATEGIES = ("biggest_inertia", "largest_cluster")
 ALGORITHMS = ("lloyd", "elkan")
@@ -149,7 +151,7 @@ class BisectingKMeans(KMeansBase, HasTwin):
         X = self._table_to_fit(X)
         source = self._source(X, sample_weight)
         watch = self._watch(X, 0, lambda tree: {})  # the fit as a whole; its splits are no models yet
-        settings = self._settings(init.kmeans_tol(source, self.tol))
+        settings = self._settings(kmeans_tol(source, self.tol))
         seed = validate.seed(self.random_state)
         nodes, self.converged_ = [self._root(source, settings)], True
         for number in range(self.n_clusters - 1):
@@ -174,7 +176,7 @@ class BisectingKMeans(KMeansBase, HasTwin):
 
     def _root(self, source: MemorySource, settings: Settings) -> _Node:
         """Return the cluster of all rows."""
-        start = init.kmeans_start(1, source.take(np.zeros(1, np.int64)).astype(np.float64))
+        start = kmeans_start(1, source.take(np.zeros(1, np.int64)).astype(np.float64))
         run = em.run(source, KMeansFamily(1), start, settings=settings).best
         return _Node(np.arange(source.n_rows), run.params.centers[0], inertia=-run.objective)
 

@@ -11,10 +11,10 @@ from sklearn.utils import Tags
 
 from fastem import validate, values
 from fastem.draws import Draws
+from fastem.engine.monitor import IterationInfo
 from fastem.estimators.discrete import DiscreteMixture
 from fastem.families.base import Family
-from fastem.families.categorical import CategoricalFamily
-from fastem.monitor import IterationInfo
+from fastem.families.discrete.categorical import CategoricalFamily
 
 
 class CategoricalMixture(DiscreteMixture):

@@ -11,14 +11,16 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from fastem import em, init, validate, values
+from fastem import validate, values
 from fastem.draws import Draws
+from fastem.engine import em
+from fastem.engine.monitor import IterationInfo, Settings
 from fastem.estimators.base import EMEstimator
 from fastem.estimators.callbacks import warn, with_callbacks
-from fastem.estimators.twins import HasTwin
-from fastem.families.factor import FactorConstants, FactorFamily, FactorParams
-from fastem.monitor import IterationInfo, Settings
+from fastem.estimators.conversion import HasTwin
+from fastem.families.factor.single import FactorConstants, FactorFamily, FactorParams
 from fastem.sources.memory import MemorySource
+from fastem.starts.mixture import landscape
 
 # Iterations on rows with means in the place of missing values, from which EM on the rows as they are begins.
 FIRST_ITERATIONS = 20
@@ -386,7 +388,7 @@ def _start(family: FactorFamily, source: Any, constants: FactorConstants, noise:
     """
     if constants.complete:
         return family.start(constants, noise)
-    filled = init.landscape(source, family)
+    filled = landscape(source, family)
     complete = family.constants(filled)
     settings = Settings(max_iter=FIRST_ITERATIONS, tol=0.0)  # on the covariance alone
     params = em.run_once(filled, family, family.start(complete, noise), complete, settings).params

@@ -10,13 +10,15 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, TransformerMixin
 from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted
 
-from fastem import em, init, validate
+from fastem import validate
 from fastem.draws import Draws
+from fastem.engine import em
+from fastem.engine.monitor import IterationInfo
 from fastem.estimators.mixture import BaseMixture
 from fastem.families.base import Family
-from fastem.families.factor_mixture import FactorMixtureFamily, FactorMixtureParams
+from fastem.families.factor.mixture import FactorMixtureFamily, FactorMixtureParams
 from fastem.families.gaussian import GaussianFamily
-from fastem.monitor import IterationInfo
+from fastem.starts.mixture import mixture_start
 
 
 class FactorAnalyserMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseMixture):
@@ -265,7 +267,7 @@ class FactorAnalyserMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         gaussian: Family = GaussianFamily(self.n_components, "full", reg_covar=0.0)
         if family.has_room_for_missing:
             gaussian = gaussian.for_missing()
-        first = init.mixture_start(gaussian, self.init_params)
+        first = mixture_start(gaussian, self.init_params)
 
         def start(source: Any, draws: Draws) -> FactorMixtureParams:
             if set(given) == set(family.params._fields):

@@ -6,11 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from fastem import seeding, threads, validate
+from fastem import threads, validate
 from fastem.draws import Draws
 from fastem.estimators.kmeans import KMeans
 from fastem.estimators.kmeans_base import assign
 from fastem.sources.memory import MemorySource, SparseSource
+from fastem.starts import kmeans_plus_plus
 
 
 def kmeans_plusplus(
@@ -71,7 +72,7 @@ def kmeans_plusplus(
     kind = MemorySource if isinstance(X, np.ndarray) else SparseSource
     w = validate.weights(sample_weight, X.shape[0], X.dtype)
     source = kind(X, w, n_threads=threads.resolve(n_threads))
-    chosen = seeding.kmeans_plus_plus(source, n_clusters, Draws(validate.seed(random_state)), n_local_trials)
+    chosen = kmeans_plus_plus.kmeans_plus_plus(source, n_clusters, Draws(validate.seed(random_state)), n_local_trials)
     centers = chosen.astype(X.dtype)
     labels, sqdist = assign(source, centers)
     found = sqdist == 0 if not w.size else (sqdist == 0) & (w > 0)

@@ -9,13 +9,13 @@ import numpy as np
 from sklearn.utils import Tags
 
 from fastem import validate
-from fastem.estimators.gaussian_parts import GaussianParts
-from fastem.estimators.twins import HasTwin
+from fastem.engine.monitor import IterationInfo
+from fastem.estimators.conversion import HasTwin
+from fastem.estimators.gaussian_conditionals import GaussianParts
 from fastem.families.elliptical.records import GaussianParams
-from fastem.families.gaussian import COVARIANCE_TYPES, GaussianFamily, parts
+from fastem.families.gaussian import COVARIANCE_TYPES, GaussianFamily, conditionals
 from fastem.families.gaussian.family import FIXABLE
 from fastem.families.gaussian.noise import FIRST_SHARE, NoisyGaussianFamily
-from fastem.monitor import IterationInfo
 
 _FITTED = (
     "weights_", "means_", "covariances_", "precisions_", "precisions_cholesky_", "converged_", "n_iter_",
@@ -280,7 +280,7 @@ class GaussianMixture(GaussianParts, HasTwin):
         if factors is None:  # set by hand, as scikit-learn's users do: only what the method at hand needs
             factors = family.type.precisions_cholesky(np.asarray(covariances, np.float64))
         elif self.covariance_type in ("full", "tied"):
-            factors = parts.upper_triangular(np.asarray(factors, np.float64))
+            factors = conditionals.upper_triangular(np.asarray(factors, np.float64))
         if covariances is None:
             covariances = family.inverted(family.precisions(factors))
         return family.params(self._exact("weights"), self._exact("means"), covariances, factors, **box)

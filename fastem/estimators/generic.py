@@ -12,9 +12,9 @@ from sklearn.utils import Tags
 
 from fastem import families, validate
 from fastem.draws import Draws
+from fastem.engine.monitor import IterationInfo
 from fastem.estimators.mixture import BaseMixture
 from fastem.families.base import Family
-from fastem.monitor import IterationInfo
 
 
 class Mixture(BaseMixture):
@@ -189,7 +189,7 @@ class Mixture(BaseMixture):
         Examples
         --------
         >>> import numpy as np, fastem
-        >>> from fastem.families.poisson import PoissonParams
+        >>> from fastem.families.discrete.poisson import PoissonParams
         >>> params = PoissonParams(np.array([0.5, 0.5]), np.array([[1.0], [9.0]]))
         >>> fastem.Mixture.from_parameters(params, family="poisson", n_features=1).predict([[0], [12]])
         array([0, 1])

@@ -7,14 +7,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastem import em, init, local_search, validate
+from fastem import validate
 from fastem.draws import Draws
+from fastem.engine import em
+from fastem.engine.monitor import IterationInfo
 from fastem.estimators.callbacks import with_callbacks
+from fastem.estimators.conversion import HasTwin
 from fastem.estimators.kmeans_base import KMeansBase
-from fastem.estimators.twins import HasTwin
-from fastem.families.kmeans import KMeansFamily, KMeansParams, SphericalKMeansFamily, unit_csr_rows, unit_rows
-from fastem.monitor import IterationInfo
-from fastem.stats import CELL
+from fastem.families.kmeans import KMeansFamily, KMeansParams, SphericalKMeansFamily
+from fastem.families.kmeans.spherical import unit_csr_rows, unit_rows
+from fastem.grid import CELL
+from fastem.starts import swaps
+from fastem.starts.kmeans import kmeans_tol
 
 ALGORITHMS = ("auto", "lloyd", "hamerly", "elkan")
 
@@ -62,7 +66,7 @@ class KMeans(KMeansBase, HasTwin):
         for nothing.
     n_swaps : int, default=0
         Swaps to try after the best restart: a centre that is missed least is moved to where the distortion falls most.
-        Worth it where the rows form clusters that restarts rarely all find; see `fastem.local_search`.
+        Worth it where the rows form clusters that restarts rarely all find; see `fastem.starts.swaps`.
     n_threads : int or None, default=None
         Threads to use; None means all that the process may use, negative counts from the end (-1 all, -2 all but one).
     callback : callable or None, default=None
@@ -186,14 +190,14 @@ class KMeans(KMeansBase, HasTwin):
         if not source.total_weight > 0:
             raise ValueError("Rows of zeros have no direction, and X has no others of weight above 0.")
         watch = self._watch(X, n_init, lambda params: {"cluster_centers_": params.centers.astype(X.dtype)})
-        family, settings = self._family(*X.shape), self._settings(init.kmeans_tol(source, self.tol), watch)
+        family, settings = self._family(*X.shape), self._settings(kmeans_tol(source, self.tol), watch)
         seed = validate.seed(self.random_state)
         start = _on_sphere(start) if self.spherical else start
         result = em.run(source, family, start, settings=settings, n_init=n_init, seed=seed)
         self._keep_trace(result)
         best = result.best
         if self.n_swaps:
-            best, kept = local_search.improve(source, family, best, settings, self.n_swaps, seed)
+            best, kept = swaps.improve(source, family, best, settings, self.n_swaps, seed)
             self.notes_.append(f"after convergence: kept {kept} of {self.n_swaps} swaps")
         self.cluster_centers_ = best.params.centers.astype(X.dtype)
         self.labels_ = best.memo.labels

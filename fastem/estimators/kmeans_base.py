@@ -10,12 +10,14 @@ from sklearn.base import ClassNamePrefixFeaturesOutMixin, ClusterMixin, Transfor
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
-from fastem import em, init, validate
+from fastem import validate
 from fastem.draws import Draws
+from fastem.engine import em
 from fastem.estimators.base import EMEstimator
 from fastem.estimators.callbacks import warn
 from fastem.families.kmeans import KMeansFamily, KMeansParams
 from fastem.sources.memory import MemorySource, SparseSource
+from fastem.starts.kmeans import CENTERS, kmeans_start
 
 
 class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin, EMEstimator):
@@ -43,8 +45,8 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
         restarts = self.n_init == "auto" if isinstance(self.n_init, str) else validate.is_int(self.n_init, 1)
         check(self, "n_init", "a str among {'auto'} or an int in the range [1, inf)", restarts)
         kinds = ", an array-like or a callable" if arrays else " or a callable"
-        known = self.init in init.CENTERS if isinstance(self.init, str) else self.init is not None
-        check(self, "init", f"a str among {set(init.CENTERS)}{kinds}", known and (arrays or not _is_array(self.init)))
+        known = self.init in CENTERS if isinstance(self.init, str) else self.init is not None
+        check(self, "init", f"a str among {set(CENTERS)}{kinds}", known and (arrays or not _is_array(self.init)))
         self._check_shared_parameters()
 
     def _table_to_fit(self, X: Any) -> Any:
@@ -67,7 +69,7 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
         how = self.init
         n_init = 0 if isinstance(self.n_init, str) else int(self.n_init)
         if isinstance(how, str):
-            return init.kmeans_start(n_clusters, how), n_init or (self._auto_n_init if how == "random" else 1)
+            return kmeans_start(n_clusters, how), n_init or (self._auto_n_init if how == "random" else 1)
         if callable(how):
 
             def chosen(source: Any, draws: Draws) -> np.ndarray:
@@ -75,14 +77,14 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
                 centers = how(source.X, n_clusters, random_state=random_state)
                 return validate.centers(centers, n_clusters, n_features)
 
-            return init.kmeans_start(n_clusters, chosen), n_init or self._auto_n_init
+            return kmeans_start(n_clusters, chosen), n_init or self._auto_n_init
         if n_init > 1:
             warn(
                 "Explicit initial center position passed: performing only one init in "
                 f"{type(self).__name__} instead of n_init={self.n_init}.",
                 RuntimeWarning,
             )
-        return init.kmeans_start(n_clusters, validate.centers(how, n_clusters, n_features)), 1
+        return kmeans_start(n_clusters, validate.centers(how, n_clusters, n_features)), 1
 
     def _warn_if_clusters_coincide(self) -> None:
         distinct = np.count_nonzero(np.bincount(self.labels_))

@@ -7,14 +7,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from fastem import init, threads, validate
+from fastem import threads, validate
 from fastem.draws import Draws
+from fastem.engine.monitor import IterationInfo
 from fastem.estimators.callbacks import warn, with_callbacks
+from fastem.estimators.conversion import HasTwin
 from fastem.estimators.kmeans_base import KMeansBase, assign
-from fastem.estimators.twins import HasTwin
 from fastem.families.kmeans import KMeansFamily, KMeansParams
-from fastem.monitor import IterationInfo
 from fastem.sources.memory import MemorySource
+from fastem.starts.kmeans import kmeans_tol
 
 # Starts draw as restarts 0, 1, ...; the steps that follow draw from here on.
 FIRST_STEP = 2**40
@@ -163,7 +164,7 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
         self._seed = validate.seed(self.random_state)
         size = min(self.batch_size, source.n_rows)
         n_steps = self.max_iter * source.n_rows // size
-        tol = init.kmeans_tol(source, self.tol)
+        tol = kmeans_tol(source, self.tol)
         watch = self._watch(X, 1, lambda centers: {"cluster_centers_": centers.astype(X.dtype)}, most=n_steps)
         draws = Draws(self._seed, FIRST_STEP)
         batches = _Batches(source, draws)

@@ -10,13 +10,15 @@ from sklearn.base import DensityMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
-from fastem import em, init, validate
+from fastem import validate
 from fastem.draws import Draws
+from fastem.engine import em
+from fastem.engine.monitor import IterationInfo
 from fastem.estimators.base import EMEstimator
 from fastem.estimators.callbacks import warn, with_callbacks
 from fastem.families.base import Family
-from fastem.monitor import IterationInfo
 from fastem.sources.memory import MemorySource
+from fastem.starts.mixture import MIXTURE_INITS, mixture_start
 
 # Notes of these words become warnings.
 GRAVE = ("was singular", "objective fell")
@@ -56,7 +58,7 @@ class BaseMixture(DensityMixin, EMEstimator):
 
     def _start(self, family: Family, given: dict[str, np.ndarray]) -> em.Start:
         """Return what makes the parameters that a restart begins with."""
-        return init.mixture_start(family, self.init_params, given)
+        return mixture_start(family, self.init_params, given)
 
     def _table(self, X: Any, *, reset: bool) -> np.ndarray:
         """Return rows that the family's kernels can trust."""
@@ -66,7 +68,7 @@ class BaseMixture(DensityMixin, EMEstimator):
         check = validate.parameter
         check(self, "n_components", "an int in the range [1, inf)", validate.is_int(self.n_components, 1))
         check(self, "n_init", "an int in the range [1, inf)", validate.is_int(self.n_init, 1))
-        check(self, "init_params", f"a str among {set(init.MIXTURE_INITS)}", self.init_params in init.MIXTURE_INITS)
+        check(self, "init_params", f"a str among {set(MIXTURE_INITS)}", self.init_params in MIXTURE_INITS)
         check(self, "verbose_interval", "an int in the range [1, inf)", validate.is_int(self.verbose_interval, 1))
         self._check_shared_parameters()
 

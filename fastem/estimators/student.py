@@ -9,9 +9,9 @@ import numpy as np
 from sklearn.utils import Tags
 
 from fastem import validate
+from fastem.engine.monitor import IterationInfo
 from fastem.estimators.mixture import BaseMixture
 from fastem.families.student import COVARIANCE_TYPES, StudentFamily
-from fastem.monitor import IterationInfo
 
 
 class StudentTMixture(BaseMixture):

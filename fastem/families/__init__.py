@@ -1,7 +1,7 @@
 """The families of models, by name.
 
-A new family is one file here and one line in `FAMILIES`; the contract tests (tests/test_family_contract.py) then run
-over it.  Modules are imported when a family is first asked for, because those with Numba kernels import Numba.
+A new family is one file here and one line in `FAMILIES`; the contract tests (tests/families/test_family_contract.py)
+then run over it.  Modules are imported when a family is first asked for, because those with Numba kernels import Numba.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "student-full": ("fastem.families.student", "StudentFamily", {"covariance_type": "full"}),
     "student-diag": ("fastem.families.student", "StudentFamily", {"covariance_type": "diag"}),
     "student-spherical": ("fastem.families.student", "StudentFamily", {"covariance_type": "spherical"}),
-    "bernoulli": ("fastem.families.bernoulli", "BernoulliFamily", {}),
-    "poisson": ("fastem.families.poisson", "PoissonFamily", {}),
-    "categorical": ("fastem.families.categorical", "CategoricalFamily", {"n_categories": 3}),
-    "factor": ("fastem.families.factor", "FactorFamily", {}),
-    "factor-mixture": ("fastem.families.factor_mixture", "FactorMixtureFamily", {}),
+    "bernoulli": ("fastem.families.discrete.bernoulli", "BernoulliFamily", {}),
+    "poisson": ("fastem.families.discrete.poisson", "PoissonFamily", {}),
+    "categorical": ("fastem.families.discrete.categorical", "CategoricalFamily", {"n_categories": 3}),
+    "factor": ("fastem.families.factor.single", "FactorFamily", {}),
+    "factor-mixture": ("fastem.families.factor.mixture", "FactorMixtureFamily", {}),
 }
 
 

@@ -14,8 +14,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastem import stats as grid
-from fastem import threads
+from fastem import grid, threads
+from fastem.records import Layout
 
 # Cells of one chunk of rows in the passes of predict and score: what is kept of (rows, k) numbers at a time.
 CHUNK_CELLS = 4
@@ -50,7 +50,7 @@ class Family(ABC):
     positive_only = False  # rows must not be negative
     mixes = True  # False for models of one component only
     # Rows hide more than their component (factors, scales): for given responsibilities an M-step then raises the bound
-    # of `fastem.bound`, but not to its top.
+    # of `fastem.analysis.bound`, but not to its top.
     hides_more = False
     continuous = True  # rows are points of a space that may be shifted and scaled; False for counts and codes
     # True: after the loop the engine makes one more pass, so that the objective and the memo (labels) belong to the
@@ -72,7 +72,7 @@ class Family(ABC):
         return self
 
     @abstractmethod
-    def layout(self, n_features: int) -> grid.Layout:
+    def layout(self, n_features: int) -> Layout:
         """Shape of the additive record."""
 
     def constants(self, source: Any) -> Any:

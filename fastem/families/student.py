@@ -24,7 +24,7 @@ The left side of the last equation falls from infinity to 0, so that it has one 
 maximum where that lies outside the bounds.
 
 Of a row with missing values (NaN) the q and d are those of what is observed, and what is missing is normal about its
-regression on that, as in `elliptical/missing_kernels`: it adds r times its conditional covariance to the scatter.
+regression on that, as in `elliptical/missing/completion`: it adds r times its conditional covariance to the scatter.
 
 References
 ----------
@@ -46,13 +46,13 @@ from scipy.special import betaln, digamma, gammaln, polygamma
 
 from fastem.draws import Draws
 from fastem.families.base import MStep
-from fastem.families.cells import accumulator, expectation, log, log1p, only_log_joint
 from fastem.families.coordinates import measured, present, steps_of
-from fastem.families.elliptical import packing
+from fastem.families.elliptical import coordinates
 from fastem.families.elliptical.family import EllipticalFamily
 from fastem.families.elliptical.records import LOG_2PI, alive, updated_means
 from fastem.jit import Sweep, kernel
-from fastem.stats import Layout
+from fastem.kernels.cell_pass import accumulator, expectation, log, log1p, only_log_joint
+from fastem.records import Layout
 
 COVARIANCE_TYPES = ("full", "diag", "spherical")
 # Estimates of the degrees of freedom stay within these: a normal distribution above, and below it tails so heavy that
@@ -230,10 +230,10 @@ def _weigh(rows, first, end, prepared, s, stats):
 @functools.cache
 def _missing_kernels(matrices: bool) -> Any:
     """Return the passes over rows with missing values, for full matrices or for variances."""
-    from fastem.families.elliptical import missing_kernels, missing_passes
+    from fastem.families.elliptical.missing import completion, passes
 
-    density = missing_passes.Density(_finish, _weigh, n_sums=2, keeps_distances=True)
-    return missing_passes.passes(missing_kernels.FULL if matrices else missing_kernels.DIAG, density)
+    density = passes.Density(_finish, _weigh, n_sums=2, keeps_distances=True)
+    return passes.passes(completion.FULL if matrices else completion.DIAG, density)
 
 
 class Kernels(NamedTuple):
@@ -318,7 +318,7 @@ class StudentFamily(EllipticalFamily):
         self.dof = dof
 
     def for_missing(self) -> StudentFamily:
-        from fastem.families.elliptical.missing import MissingValues
+        from fastem.families.elliptical.missing.values import MissingValues
 
         other = copy.copy(self)
         other.type, other.kernels = (
@@ -396,12 +396,12 @@ class StudentFamily(EllipticalFamily):
 
     def pack(self, params: StudentParams, like: StudentParams) -> np.ndarray:
         dofs = np.zeros(len(like.dofs)) if self.dof is not None else np.log(params.dofs / like.dofs)
-        shapes = packing.pack(params, like, self.covariance_type)
+        shapes = coordinates.pack(params, like, self.covariance_type)
         return np.concatenate([shapes, measured(dofs, _information_of_dofs(like))])
 
     def unpack(self, vector: np.ndarray, like: StudentParams) -> StudentParams | None:
         k = self.n_components
-        found = packing.unpack(vector[:-k], like, self.covariance_type)
+        found = coordinates.unpack(vector[:-k], like, self.covariance_type)
         if found is None:
             return None
         dofs = like.dofs

@@ -135,7 +135,7 @@ def lower_bound(
     >>> len(fastem.plot.lower_bound(model, x, iterations=2).lines) > 3
     True
     """
-    from fastem.bound import LowerBound
+    from fastem.analysis.bound import LowerBound
 
     at = LowerBound(model, X)
     if along is None:

@@ -8,8 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastem import stats as grid
-from fastem import threads
+from fastem import grid, threads
 from fastem.draws import Draws
 
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 
-from fastem.families.cells import accumulator, expectation, only_log_joint
 from fastem.families.elliptical.records import (
     DiagPrepared,
     DiagStats,
@@ -27,10 +26,11 @@ from fastem.families.elliptical.records import (
     prepared_means,
     shifts,
 )
-from fastem.families.moments import add_moments
-from fastem.families.tiles import diagonal_density
 from fastem.jit import kernel
-from fastem.stats import Layout
+from fastem.kernels.cell_pass import accumulator, expectation, only_log_joint
+from fastem.kernels.moments import add_moments
+from fastem.kernels.tiles import diagonal_density
+from fastem.records import Layout
 
 # --- kernels
 

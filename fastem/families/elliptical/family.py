@@ -10,8 +10,8 @@ import numpy as np
 from fastem import threads
 from fastem.draws import Draws
 from fastem.families.base import Family
-from fastem.families.cells import Expected
 from fastem.families.degenerate import flat
+from fastem.kernels.cell_pass import Expected
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 # A component with a smaller share of the rows than this has lost them.

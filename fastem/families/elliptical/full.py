@@ -2,11 +2,11 @@ r"""Full covariances: each component its own matrix.
 
 With P upper triangular, precision = P P', and y = (x - mu) P, the log-density is offset - |y|^2 / 2.  An iteration
 needs d (d + 1) / 2 multiply-adds a row and component for y and as many for the scatter, both on tiles that stay in
-registers (`families/tiles.py`); up to two features need no tiles at all.
+registers (`kernels/tiles.py`); up to two features need no tiles at all.
 
 Nanoseconds a row, component and iteration on a core of 125 / 250 GFLOP/s (float64 / float32), the floor being the
 multiply-adds alone; the scatter costs less than its floor once most rows of a block do not matter to a component,
-and next to nothing where only a few do (`families/gathered.py`):
+and next to nothing where only a few do (`kernels/few_rows.py`):
 
     d, k        floor        first iteration    converged
     2, 8        0.1 / 0.05   1.2 / 0.7          1.1 / 0.65
@@ -21,7 +21,6 @@ from typing import Any
 
 import numpy as np
 
-from fastem.families.cells import accumulator, by_features, expectation, only_log_joint
 from fastem.families.elliptical.records import (
     FullPrepared,
     FullStats,
@@ -32,12 +31,14 @@ from fastem.families.elliptical.records import (
     prepared_means,
     shifts,
 )
-from fastem.families.gathered import TOGETHER, add_rows, find_rows
-from fastem.families.math import STRIDE, heavy_rows
-from fastem.families.scatter import add_scatter
-from fastem.families.tiles import mahalanobis
 from fastem.jit import kernel
-from fastem.stats import Layout
+from fastem.kernels.blocks import STRIDE
+from fastem.kernels.cell_pass import accumulator, by_features, expectation, only_log_joint
+from fastem.kernels.few_rows import TOGETHER, add_rows, find_rows
+from fastem.kernels.responsibilities import heavy_rows
+from fastem.kernels.scatter import add_scatter
+from fastem.kernels.tiles import mahalanobis
+from fastem.records import Layout
 
 # Up to so many rows of a block are added one by one: from 32 on tiles over rows are quicker (d = 4 ... 64).
 FEW = 16

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 
-from fastem.families.cells import accumulator, expectation, only_log_joint
 from fastem.families.elliptical.diag import add_to_diagonal, mean_variance, precisions_cholesky
 from fastem.families.elliptical.records import (
     GaussianParams,
@@ -25,10 +24,11 @@ from fastem.families.elliptical.records import (
     prepared_means,
     shifts,
 )
-from fastem.families.moments import add_sums
-from fastem.families.tiles import round_density
 from fastem.jit import kernel
-from fastem.stats import Layout
+from fastem.kernels.cell_pass import accumulator, expectation, only_log_joint
+from fastem.kernels.moments import add_sums
+from fastem.kernels.tiles import round_density
+from fastem.records import Layout
 
 __all__ = ["add_to_diagonal", "mean_variance", "precisions_cholesky"]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from fastem.families.cells import accumulator, expectation, only_log_joint
+from fastem.families.data_moments import TotalScatter, total_scatter
 from fastem.families.elliptical.full import padded_features, precision_cholesky
 from fastem.families.elliptical.records import (
     GaussianParams,
@@ -26,11 +26,11 @@ from fastem.families.elliptical.records import (
     prepared_means,
     updated_means,
 )
-from fastem.families.moments import add_sums
-from fastem.families.scatter import TotalScatter, total_scatter
-from fastem.families.tiles import plain_density
 from fastem.jit import kernel
-from fastem.stats import Layout
+from fastem.kernels.cell_pass import accumulator, expectation, only_log_joint
+from fastem.kernels.moments import add_sums
+from fastem.kernels.tiles import plain_density
+from fastem.records import Layout
 
 # --- kernels
 

@@ -10,10 +10,10 @@ import numpy as np
 
 from fastem.draws import Draws
 from fastem.families.base import MStep
-from fastem.families.elliptical import packing
+from fastem.families.elliptical import coordinates
 from fastem.families.elliptical.family import COVARIANCE_TYPES, LOST, EllipticalFamily
 from fastem.families.elliptical.records import GaussianParams, prepared_means, updated_means
-from fastem.stats import Layout
+from fastem.records import Layout
 
 __all__ = ["COVARIANCE_TYPES", "FIXABLE", "LOST", "GaussianFamily"]
 
@@ -65,7 +65,7 @@ class GaussianFamily(EllipticalFamily):
         self.rescue = rescue
 
     def for_missing(self) -> GaussianFamily:
-        from fastem.families.elliptical.missing import missing_values
+        from fastem.families.elliptical.missing.values import missing_values
 
         other = copy.copy(self)
         other.type = other.kernels = missing_values(self.covariance_type)
@@ -179,10 +179,10 @@ class GaussianFamily(EllipticalFamily):
         return 4 * params.means.shape[1] * condition * float(np.finfo(prepared.means.dtype).eps)
 
     def pack(self, params: GaussianParams, like: GaussianParams) -> np.ndarray:
-        return packing.pack(params, like, self.covariance_type)
+        return coordinates.pack(params, like, self.covariance_type)
 
     def unpack(self, vector: np.ndarray, like: GaussianParams) -> GaussianParams | None:
-        found = packing.unpack(vector, like, self.covariance_type)
+        found = coordinates.unpack(vector, like, self.covariance_type)
         if found is None:
             return None
         params = GaussianParams(*found)

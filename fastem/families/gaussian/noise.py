@@ -18,9 +18,9 @@ import numpy as np
 from fastem import validate
 from fastem.draws import Draws
 from fastem.families.base import MStep
-from fastem.families.cells import Expected
 from fastem.families.elliptical.records import GaussianParams, updated_means
 from fastem.families.gaussian.family import GaussianFamily
+from fastem.kernels.cell_pass import Expected
 
 # Share of the noise at the start; EM cannot leave 0.
 FIRST_SHARE = 0.05
@@ -88,8 +88,6 @@ class NoisyGaussianFamily(GaussianFamily):
             self.kernels = importlib.import_module("fastem.families.elliptical.full")
 
     def for_missing(self) -> NoisyGaussianFamily:
-        from fastem.families.gaussian.missing import MissingNoisyFamily
-
         return MissingNoisyFamily(self.n_components, self.covariance_type, self.reg_covar, self.assignment)
 
     @property
@@ -251,3 +249,27 @@ def _with_volume(box: np.ndarray) -> np.ndarray:
     """Return the box (2, d) with the width 1, or the spacing of numbers there, where it has none."""
     low, high = box
     return np.array([low, np.where(high > low, high, low + np.maximum(1.0, np.spacing(np.abs(low))))])
+
+
+class MissingNoisyFamily(NoisyGaussianFamily):
+    """A mixture with uniform noise, for rows with missing values; see `NoisyGaussianFamily`."""
+
+    def __init__(
+        self, n_components: int, covariance_type: str = "full", reg_covar: float = 1e-6, assignment: str = "soft"
+    ) -> None:
+        from fastem.families.elliptical.missing.values import MissingValues
+
+        super().__init__(n_components, covariance_type, reg_covar, assignment)
+        self.type = MissingValues(covariance_type)
+        self.kernels = MissingValues("full") if covariance_type == "tied" else self.type
+
+    def _with_noise(self, prepared: Any, params: NoisyParams) -> Any:
+        """Give the noise precisions, by which the kernels take the width of a missing feature out of its volume."""
+        from fastem.families.elliptical.missing.values import precision_fields
+
+        widths = params.box[1] - params.box[0]
+        own, precisions = 2.0 * np.pi / np.square(widths), prepared.precisions.copy()
+        precisions[self.n_components] = np.diag(own) if precisions.ndim == 3 else own
+        means = prepared.means.copy()
+        means[self.n_components] = params.box.mean(axis=0) - prepared.origin
+        return prepared._replace(means=means, **precision_fields(precisions))

@@ -1,0 +1,128 @@
+"""Output files that appear whole or not at all.
+
+An output is written to a temporary file in the same folder, which takes its place only once it is complete.  A full
+disk, an interrupt or an error leaves no half-written file, and an existing file stays what it was.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from fastem.cli.tables import TableError
+from fastem.files import replacing
+
+WRITABLE = (".csv", ".parquet", ".feather", ".arrow", ".npy")
+
+
+def check_output(path: str | Path, suffixes: Sequence[str] = WRITABLE) -> Path:
+    """Refuse an output file that could not be written, before the work starts.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file to be written later.
+    suffixes : sequence of str
+        The suffixes allowed.
+
+    Returns
+    -------
+    Path
+
+    Raises
+    ------
+    TableError
+        Unknown suffix, no such folder, a folder that cannot be written, or something other than a file in the way.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in suffixes:
+        raise TableError(f"{path} has an unknown suffix; choose one of {', '.join(suffixes)}.")
+    target = Path(os.path.realpath(path))
+    if target.exists() and not target.is_file():
+        raise TableError(f"{path} exists and is not a file.")
+    if not target.parent.is_dir():
+        raise TableError(f"{path} cannot be written: there is no folder {path.parent}.")
+    try:
+        with tempfile.TemporaryFile(dir=target.parent):
+            pass
+    except OSError as error:
+        raise TableError(f"{path} cannot be written: {error.strerror}.") from None
+    return path
+
+
+def check_outputs(inputs: Sequence[Path], *outputs: tuple[Path | None, Sequence[str]]) -> None:
+    """Refuse outputs that could not be written, or that would overwrite an input or each other.
+
+    Parameters
+    ----------
+    inputs : sequence of Path
+        Files that are read.
+    *outputs : pair of Path or None and sequence of str
+        A file to be written later, and the suffixes allowed.
+
+    Raises
+    ------
+    TableError
+        See `check_output`.
+    """
+    taken = {os.path.realpath(path): path for path in inputs}
+    for path, suffixes in outputs:
+        if path is None:
+            continue
+        check_output(path, suffixes)
+        real = os.path.realpath(path)
+        if real in taken:
+            raise TableError(f"{path} is already used as {taken[real]} in this command.")
+        taken[real] = path
+
+
+def write_table(path: str | Path, columns: dict[str, np.ndarray]) -> None:
+    """Write columns to a file, whole or not at all.
+
+    Parameters
+    ----------
+    path : str or Path
+        The suffix says how: .csv, .parquet, .feather or .arrow, .npy.  A .npy file holds one column as a plain array
+        and several as a structured one.
+    columns : dict of str to ndarray of shape (n,)
+        The columns in order.
+    """
+    with replacing(path) as temporary:
+        suffix = temporary.suffix.lower()
+        if suffix == ".npy":
+            np.save(temporary, _array(columns), allow_pickle=False)
+        else:
+            _write_arrow(temporary, suffix, columns)
+
+
+def _array(columns: dict[str, np.ndarray]) -> np.ndarray:
+    if len(columns) == 1:
+        return next(iter(columns.values()))
+    n_rows = len(next(iter(columns.values())))
+    records = np.empty(n_rows, [(name, values.dtype) for name, values in columns.items()])
+    for name, values in columns.items():
+        records[name] = values
+    return records
+
+
+def _write_arrow(path: Path, suffix: str, columns: dict[str, np.ndarray]) -> None:
+    import pyarrow as pa
+
+    table = pa.table(columns)
+    if suffix == ".csv":
+        from pyarrow import csv as arrow_csv
+
+        arrow_csv.write_csv(table, str(path))
+    elif suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        pq.write_table(table, path)
+    else:
+        from pyarrow import ipc
+
+        with pa.OSFile(str(path), "wb") as sink, ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)

@@ -1,0 +1,1 @@
+"""The loop: expectation-maximization for any family over any source, its restarts, monitor and acceleration."""

@@ -1,0 +1,274 @@
+"""The engine: expectation-maximization for any family over any source of rows.
+
+EM alternates two steps (lecture rows L7, L8).  The E-step collects, at the current parameters, the expected sufficient
+statistics; the M-step maximises the expected complete-data log-likelihood given them.  The objective never falls, and
+each restart stops when a step changes too little.  No family and no source is named here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastem import grid, threads
+from fastem.draws import Draws
+from fastem.engine import accelerate, restarts
+from fastem.engine.monitor import Monitor, Settings
+from fastem.engine.result import FitResult, Run
+from fastem.families.base import Family, State
+
+# start(source, draws) -> parameters of the family
+Start = Callable[[Any, Draws], Any]
+
+# Restarts run side by side, one thread each, when a restart has too few cells to keep all threads busy but enough
+# work (rows times numbers in the record, about one multiply-add each) to outweigh Python's share of an iteration,
+# which holds the GIL for some 50 microseconds.
+CELLS_PER_THREAD = 4
+WORK_FOR_A_THREAD = 2_000_000
+
+# Rounding error of an objective, a mean or sum over rows, in units of the rows' machine epsilon.
+ROUNDING = 64
+
+
+def run(
+    source: Any,
+    family: Family,
+    start: Start,
+    *,
+    settings: Settings,
+    n_init: int = 1,
+    seed: int = 0,
+    reached: float = -np.inf,
+    constants: Any = None,
+) -> FitResult:
+    """Fit `family` to `source` from `n_init` starts and keep the best run.
+
+    Parameters
+    ----------
+    source : a source of `fastem.sources`
+        Rows, weights and known labels.
+    family : Family
+        The model.
+    start : callable
+        ``start(source, draws)`` returns the parameters that a restart begins with.
+    settings : Settings
+        When to stop and what to keep.
+    n_init : int
+        Number of restarts (lecture rows L2, L10).
+    seed : int
+        Restart r draws its numbers from ``Draws(seed, r)``, whichever thread runs it.
+    reached : float
+        Objective of the iteration that led to the start, when a run goes on with the parameters of an earlier one.
+    constants : object
+        What ``family.constants(source)`` returned, if it is known already.
+
+    Returns
+    -------
+    FitResult
+        The run with the highest objective, and every restart's objective.
+
+    Raises
+    ------
+    MonotonicityError
+        If `settings.certify` is set and the objective falls.
+    ValueError
+        If the best run's parameters hold NaN.
+    """
+    side_by_side = n_init > 1 and _small_but_work(source, family)
+    runner = source.with_threads(1) if side_by_side else source
+    constants = family.constants(source) if constants is None else constants
+    runs: list[Run | None] = [None] * n_init
+    best = _Best()
+
+    def restart(number: int) -> None:
+        params = start(runner, Draws(seed, number))
+        runs[number] = best.offer(run_once(runner, family, params, constants, settings, number, reached))
+
+    def climb(number: int) -> Climb:
+        return Climb(runner, family, start(runner, Draws(seed, number)), constants, settings, number, reached)
+
+    def spread(task: Callable[[int], None], n_tasks: int) -> None:
+        threads.map_tasks(task, n_tasks, source.n_threads if side_by_side else 1)
+
+    with threads.single_threaded_blas():
+        if settings.drop_restarts and n_init > 1:
+            runs[:] = [best.offer(run) for run in restarts.race(climb, n_init, settings.max_iter, spread)]
+        else:
+            spread(restart, n_init)
+        if settings.escape is not None:
+            best.run = _escape(source, family, best.run, constants, settings)
+    _refuse_nan(best.run)
+    finished = [run for run in runs if run is not None]
+    return FitResult(
+        best=best.run,
+        restarts=np.array([run.objective for run in finished]),
+        histories=[run.objectives for run in finished],
+    )
+
+
+def _small_but_work(source: Any, family: Family) -> bool:
+    """Tell whether restarts pay side by side, one thread each."""
+    few_cells = grid.n_cells(source.n_rows) < CELLS_PER_THREAD * source.n_threads
+    return few_cells and source.n_rows * family.layout(source.n_features).size > WORK_FOR_A_THREAD
+
+
+def _refuse_nan(run: Run) -> None:
+    """Refuse to return a model with NaN, which nobody could use; no rows are known that lead to one."""
+    fields = run.params._asdict() if hasattr(run.params, "_asdict") else {}
+    for name, value in [*fields.items(), ("objective", run.objective)]:
+        values = np.asarray(value)
+        if values.dtype.kind == "f" and np.isnan(values).any():
+            raise ValueError(
+                f"The fit arrived at {name} with NaN after {run.n_iter} iterations: the rows span more than their "
+                "dtype can tell apart; scale them, or fit them as float64."
+            )
+
+
+def _escape(source: Any, family: Family, run: Run, constants: Any, settings: Settings) -> Run:
+    """Return the run, or one that went on from it to a better maximum."""
+
+    def go_on(params: Any) -> Run:
+        return run_once(source, family, params, constants, settings, run.restart)
+
+    return restarts.split_and_merge(source, family, run, constants, go_on)
+
+
+class _Best:
+    """The best run so far; the per-row memory of the others is let go."""
+
+    run: Run
+
+    def offer(self, run: Run) -> Run:
+        """Keep `run` if it is better; return it without its memo."""
+        with threads.LOCK:
+            if not hasattr(self, "run") or restarts.rank(run) > restarts.rank(self.run):
+                self.run = run
+        return run._replace(memo=None, history=[])
+
+
+class _EStep(NamedTuple):
+    """One pass over the rows, and what it was made with."""
+
+    params: Any
+    prepared: Any
+    stats: Any
+    objective: float
+
+
+def run_once(
+    source: Any,
+    family: Family,
+    params: Any,
+    constants: Any,
+    settings: Settings,
+    restart: int = 0,
+    reached: float = -np.inf,
+) -> Run:
+    """Run EM once, from `params` until it converges or is stopped."""
+    if settings.accelerate is None:
+        run = family.run_small(source, params, settings, restart, ROUNDING / 2 * float(np.finfo(source.dtype).eps))
+        if run is not None:
+            return run
+    return Climb(source, family, params, constants, settings, restart, reached).until(settings.max_iter)
+
+
+class Climb:
+    """One run of EM, which may pause after any iteration and goes on as if it had not.
+
+    The parameters are those of `run_once`.
+
+    Attributes
+    ----------
+    over : bool
+        Whether the run has ended: it converged, was told to stop or has done all its iterations.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        family: Family,
+        params: Any,
+        constants: Any,
+        settings: Settings,
+        restart: int = 0,
+        reached: float = -np.inf,
+    ) -> None:
+        self.source = source
+        self.family = family
+        self.constants = constants
+        self.reached = reached
+        self.monitor = Monitor(settings, restart, params)
+        self.path = accelerate.METHODS[settings.accelerate](family)
+        self.params = params
+        self.plain: Any = None  # where EM arrived, while an extrapolation from there is to be tried
+        self.last: _EStep | None = None
+        self.over = settings.max_iter == 0
+
+    def until(self, iteration: int) -> Run:
+        """Go on to the end of this iteration, counted from the start, or of the run; return where it stands then."""
+        memo, now = self.family.new_memo(self.source.n_rows), None
+        while not self.over and self.monitor.iteration < iteration:
+            now = self._expect(self.params, now and now.prepared, memo)
+            base = None if self.plain is None else self.last  # what an extrapolation must not fall below
+            if base is not None and not self.path.judge(now.objective >= base.objective):
+                self.params, self.plain, now = self.plain, None, base
+            else:
+                self._advance(now)
+        params = self.params if self.plain is None else self.plain
+        if self.family.final_pass or self.last is None:
+            objective = self._expect(params, None, memo).objective
+        else:
+            objective = self.last.objective
+        return self.monitor.run(params, objective, memo)
+
+    def _expect(self, params: Any, previous: Any, memo: Any) -> _EStep:
+        prepared = self.family.prepare(params, self.source.dtype, previous)
+        stats = self.family.stats_of_constants(self.constants, prepared)
+        if stats is None:
+            stats = self.source.accumulate(self.family, prepared, memo)
+        return _EStep(params, prepared, stats, self.family.objective(stats, self.constants, params))
+
+    def _advance(self, now: _EStep) -> None:
+        """Certify an E-step, make the M-step that follows it and choose the parameters of the next."""
+        family, monitor, last = self.family, self.monitor, self.last
+        _certify(monitor, family, self.constants, last, now, self.source.dtype, plain=self.plain is None)
+        stats = _refill(monitor, family, self.source, now)
+        settled = stats is now.stats
+        step = family.m_step(stats, self.constants, now.prepared, now.params)
+        for message in step.notes:
+            monitor.note(message)
+        before = State(now.params, last.objective if last else self.reached)
+        self.over = monitor.advance(family.progress(before, State(step.params, now.objective)), step.params, settled)
+        leap = None
+        if not settled:
+            self.path.forget()
+        elif not self.over:
+            leap = self.path.propose(now.params, step.params)
+            leap = None if leap is None else family.admissible(leap, self.constants)
+        self.params, self.plain = (step.params, None) if leap is None else (leap, step.params)
+        self.last = now
+
+
+def _certify(
+    monitor: Monitor, family: Family, constants: Any, last: _EStep | None, now: _EStep, dtype: np.dtype, *, plain: bool
+) -> None:
+    """Let the monitor see the objective, and what explains a fall since the last E-step."""
+
+    def shortfall() -> float:
+        assert last is not None  # asked only after a fall
+        return family.shortfall(last.stats, constants, last.prepared, last.params, now.params)
+
+    monitor.observe(now.objective, ROUNDING * float(np.finfo(dtype).eps), shortfall, plain=plain)
+
+
+def _refill(monitor: Monitor, family: Family, source: Any, now: _EStep) -> Any:
+    """Return the statistics with vacant components moved to the worst explained rows, or the very same ones."""
+    vacant = family.vacant(now.stats, now.prepared)
+    if not vacant.size or monitor.refills >= family.max_refills:
+        return now.stats
+    stats = family.refill(now.stats, now.prepared, vacant, source.extreme_rows(family, now.prepared, vacant.size))
+    if stats is not now.stats:
+        monitor.refilled(family.may_fall)
+    return stats

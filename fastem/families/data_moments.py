@@ -1,0 +1,100 @@
+"""Moments of all rows of a source that no parameter changes: computed once for a fit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastem.kernels.scatter import add_cell
+
+
+class TotalScatter(NamedTuple):
+    """Moments of the data that no parameter changes, float64."""
+
+    weight: np.ndarray  # (): sum of the weights
+    centre: np.ndarray  # (d,): the mean of the data
+    scatter: np.ndarray  # (d, d): scatter about the mean
+
+
+def total_scatter(source: Any, dtype: Any = None) -> TotalScatter:
+    """Return weight, mean and scatter of all rows of a source: two passes, the second centred on the mean.
+
+    Parameters
+    ----------
+    source : a source of `fastem.sources`
+        Complete rows; NaN in any of them makes `centre` NaN.
+    dtype : dtype or None
+        What the products of a block of rows are summed in; None for the rows' own dtype.
+    """
+    start = source.take(np.array([0]))[0].astype(np.float64)
+    return _scatter_of(source, lambda X: slice(None), start, dtype)
+
+
+def complete_scatter(source: Any) -> TotalScatter:
+    """Do the same for the complete rows of a source in which NaN is a missing value; all zeros if there are none."""
+    start = source.take(np.array([0]))[0].astype(np.float64)
+    start = np.where(np.isnan(start), 0.0, start)
+    return _scatter_of(source, lambda X: ~np.isnan(X).any(axis=1), start, None)
+
+
+def _scatter_of(source: Any, kept: Callable[[np.ndarray], Any], start: np.ndarray, dtype: Any) -> TotalScatter:
+    """Return weight, mean and scatter of the rows that `kept` tells of each cell; `start` (d,) is near them."""
+    d = source.n_features
+    dtype = np.dtype(source.dtype if dtype is None else dtype)
+
+    def rows_of(X: np.ndarray, rows: slice) -> tuple[np.ndarray, np.ndarray]:
+        which, w = kept(X), source.weights_of(rows)
+        return X[which], w[which] if w.size else w
+
+    def moments(X: np.ndarray, rows: slice) -> np.ndarray:
+        X, w = rows_of(X, rows)
+        centred = X - start
+        weighted = centred * w[:, None] if w.size else centred
+        return np.append(weighted.sum(axis=0), w.sum(dtype=np.float64) if w.size else len(X))
+
+    *sums, weight = source.fold(moments, d + 1)
+    centre = start + np.array(sums) / (weight or 1.0)
+    origin = centre.astype(dtype)
+
+    def scatter(X: np.ndarray, rows: slice) -> np.ndarray:
+        X, w = rows_of(X, rows)
+        out = np.zeros(d * d)
+        add_cell(np.ascontiguousarray(X, dtype), w.astype(dtype, copy=False), origin, out)
+        return out
+
+    about_origin = source.fold(scatter, d * d).reshape(d, d)
+    shift = centre - origin
+    return TotalScatter(np.asarray(weight), centre, about_origin - weight * np.outer(shift, shift))
+
+
+class ObservedMoments(NamedTuple):
+    """Moments of each feature over the rows where it is observed, float64; 0 where it never is."""
+
+    means: np.ndarray  # (d,)
+    variances: np.ndarray  # (d,), 0 for a constant feature
+
+
+def observed_moments(source: Any) -> ObservedMoments:
+    """Return mean and variance of each feature of rows in which NaN is a missing value: two passes."""
+    d = source.n_features
+
+    def about(origin: np.ndarray) -> np.ndarray:
+        def cell(X: np.ndarray, rows: slice) -> np.ndarray:
+            w, seen = source.weights_of(rows), ~np.isnan(X)
+            w = w.astype(np.float64) if w.size else np.ones(len(X))
+            centred = np.where(seen, X - origin, 0.0)
+            return np.concatenate([w @ seen, w @ centred, w @ np.square(centred)])
+
+        counts, sums, squares = source.fold(cell, 3 * d).reshape(3, d)
+        counts = np.where(counts > 0, counts, np.inf)
+        return np.array([sums / counts, squares / counts])
+
+    first = source.take(np.array([0]))[0].astype(np.float64)
+    first = np.where(np.isnan(first), 0.0, first)
+    means = first + about(first)[0]
+    shift, squares = about(means)
+    variances = np.maximum(squares - shift**2, 0.0)
+    rounding = np.square(64 * np.finfo(np.float64).eps * means)
+    return ObservedMoments(means + shift, np.where(variances <= rounding, 0.0, variances))

@@ -1,0 +1,1 @@
+"""Families of discrete rows: Bernoulli, Poisson and categorical distributions, independent features."""

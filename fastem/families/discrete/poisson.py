@@ -1,0 +1,200 @@
+r"""Mixtures of Poisson distributions: rows of counts (lecture row L9).
+
+Given component k the features are independent, feature j is Poisson with rate lambda_kj:
+
+    log p(x given z = k) = sum_j x_j log lambda_kj - lambda_kj - log x_j!,
+
+linear in x but for the factorials, which no parameter changes: their sum is a constant of the data, collected once.
+The E-step collects
+
+    counts_k = sum_i w_i r_ik,   sums_kj = sum w_i r_ik (x_ij - o_j),   observed_kj = sum w_i r_ik
+
+over the rows where x_ij is observed, and the M-step sets pi_k = counts_k / sum(counts) and
+lambda_kj = o_j + sums_kj / observed_kj, at least `floor`.  That is the exact maximum under the constraint, so the
+log-likelihood never falls once the parameters obey it.
+
+The origin o_j is 0 for small counts.  For large ones it is near the mean rate, and all terms are taken relative to it,
+
+    x log lambda - lambda = [(x - o) s + o s - (lambda - o)] + [x log o - o],     s = log(lambda / o),
+
+so that float32 rows keep their digits; the second bracket joins the factorials.
+
+Real x >= 0 are accepted (as by scikit-learn's PoissonRegressor and MultinomialNB), with x! = Gamma(x + 1).
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.special import gammaln
+
+from fastem import values
+from fastem.draws import Draws
+from fastem.families.base import MStep
+from fastem.families.coordinates import log_ratio, measured, pack_weights, present, steps_of, unpack_weights
+from fastem.families.discrete.linear import NEVER, ROUNDING, LinearFamily, LinearPrepared, LinearStats
+
+# Mean counts above this are taken relative to an origin; below, zero counts must give a rate of exactly 0.
+LARGE = 64.0
+# Larger counts are refused: origins are rounded to float32, whose range ends at 3e38.
+MOST = 1e30
+# log x! of small counts, which most are.
+_LOG_FACTORIALS = gammaln(np.arange(4096.0) + 1.0)
+
+
+class PoissonParams(NamedTuple):
+    """Parameters of a Poisson mixture, float64."""
+
+    weights: np.ndarray  # (k,) mixing proportions
+    rates: np.ndarray  # (k, d)
+
+
+class PoissonConstants(NamedTuple):
+    """What no parameter changes, over the observed values."""
+
+    totals: np.ndarray  # (d,) sum of w x
+    observed: np.ndarray  # (d,) sum of w
+    log_factorials: float  # sum of w log x!
+
+
+def log_factorials(X: np.ndarray) -> np.ndarray:
+    """Return log x! of complete values X, float64 of the same shape."""
+    codes = X.astype(np.intp) if X.max(initial=0.0) < len(_LOG_FACTORIALS) else None
+    if codes is not None and np.array_equal(codes, X):
+        return _LOG_FACTORIALS[codes]
+    return gammaln(X.astype(np.float64) + 1.0)
+
+
+class PoissonFamily(LinearFamily):
+    """A mixture of `n_components` products of Poisson distributions.
+
+    Parameters
+    ----------
+    n_components : int
+        Number of components k.
+    floor : float
+        Least rate; 0 for plain maximum likelihood.
+    """
+
+    name = "poisson"
+    params = PoissonParams
+    positive_only = True
+
+    def __init__(self, n_components: int, floor: float = 0.0) -> None:
+        self.n_components = n_components
+        self.floor = floor
+
+    def check(self, X: np.ndarray) -> None:
+        values.nonnegative(X, "PoissonMixture")
+        values.at_most(X, MOST, "PoissonMixture")
+
+    def constants(self, source: Any) -> PoissonConstants:
+        d = source.n_features
+
+        def cell(X: np.ndarray, rows: slice) -> np.ndarray:
+            w = source.weights_of(rows)
+            w = w.astype(np.float64) if w.size else np.ones(len(X))
+            seen = ~np.isnan(X)
+            counts = np.where(seen, X, X.dtype.type(0))
+            factorials = log_factorials(counts).sum(axis=1)
+            return np.concatenate([w @ counts, w @ seen, [w @ factorials]])
+
+        total = source.fold(cell, 2 * d + 1)
+        return PoissonConstants(total[:d], total[d : 2 * d], float(total[2 * d]))
+
+    def origin(self, params: PoissonParams) -> np.ndarray:
+        middle = params.weights @ params.rates
+        return np.where(middle > LARGE, np.round(middle), 0.0).astype(np.float32).astype(np.float64)
+
+    def natural(self, params: PoissonParams, origin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rates = np.maximum(params.rates, NEVER)
+        # log(rate / origin): a difference of logarithms would be off by their rounding, which counts multiply.
+        near = origin > 0
+        slope = np.log(rates) if not near.any() else np.where(near, _log_ratio(rates, origin), np.log(rates))
+        return slope, origin * slope - (params.rates - origin)
+
+    def magnitude(self, stats: LinearStats, prepared: LinearPrepared, params: PoissonParams) -> float:
+        """Return the sum of magnitudes, of which what the rows vary about the rates by is a part."""
+        slope, _ = self.natural(params, prepared.origin.astype(np.float64))
+        spread = float(np.sum(stats.observed * np.sqrt(params.rates) * np.abs(slope)))
+        return super().magnitude(stats, prepared, params) + spread
+
+    def rounding(
+        self, stats: LinearStats, constants: PoissonConstants, prepared: LinearPrepared, params: PoissonParams
+    ) -> float:
+        origin = prepared.origin.astype(np.float64)
+        rest = constants.totals @ _log_origin(origin) + constants.observed @ origin + abs(constants.log_factorials)
+        own = ROUNDING * float(np.finfo(np.float64).eps) * float(rest)
+        return own + super().rounding(stats, constants, prepared, params)
+
+    def objective(self, stats: LinearStats, constants: PoissonConstants, params: PoissonParams) -> float:
+        """Mean log-likelihood of a row."""
+        origin = self.origin(params)
+        rest = constants.totals @ _log_origin(origin) - constants.observed @ origin - constants.log_factorials
+        return float((stats.loglik + rest) / stats.counts.sum())
+
+    def m_step(
+        self, stats: LinearStats, constants: PoissonConstants, prepared: LinearPrepared, params: PoissonParams
+    ) -> MStep:
+        rates = np.maximum(self.means(stats, prepared, params.rates), self.floor)
+        return MStep(PoissonParams(self.weights_of(stats), rates))
+
+    def log_joint(self, X: np.ndarray, prepared: LinearPrepared, n_threads: int) -> np.ndarray:
+        out = super().log_joint(X, prepared, n_threads)
+        origin = prepared.origin.astype(np.float64)
+        seen = ~np.isnan(X)
+        counts = np.where(seen, X, X.dtype.type(0))
+        out += (counts @ _log_origin(origin) - seen @ origin - log_factorials(counts).sum(axis=1))[:, None]
+        return out
+
+    def pack(self, params: PoissonParams, like: PoissonParams) -> np.ndarray:
+        logs = log_ratio(params.rates, like.rates)
+        return np.append(pack_weights(params.weights, like.weights), measured(logs, _information(like)))
+
+    def unpack(self, vector: np.ndarray, like: PoissonParams) -> PoissonParams | None:
+        weights = unpack_weights(vector[: self.n_components], like.weights)
+        if weights is None:
+            return None
+        rates = like.rates * np.exp(steps_of(vector[self.n_components :], _information(like)))
+        return PoissonParams(weights, np.maximum(rates, self.floor))
+
+    def blank_params(self, means: np.ndarray, variances: np.ndarray) -> PoissonParams:
+        least = 1e-3 + 0.1 * np.sqrt(variances)  # a rate of 0 could never grow
+        return PoissonParams(np.full(len(means), 1.0 / len(means)), np.maximum(means, least))
+
+    def example_params(self, n_features: int, draws: Draws) -> PoissonParams:
+        k, d = self.n_components, n_features
+        weights = 1.0 + draws.uniform(k)
+        return PoissonParams(weights / weights.sum(), 0.5 + 20.0 * draws.uniform(k * d).reshape(k, d))
+
+    def sample(self, params: PoissonParams, n: int, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
+        """Draw n rows (n, d) of counts, ordered by component, and their components (n,)."""
+        y = np.sort(draws.weighted(params.weights, n))
+        generator = np.random.default_rng(draws.bits(4))
+        return generator.poisson(params.rates[y]).astype(np.float64), y
+
+    def shapes(self, n_features: int) -> dict[str, tuple[int, ...]]:
+        return {"weights": (self.n_components,), "rates": (self.n_components, n_features)}
+
+    def n_free_params(self, n_features: int) -> int:
+        return self.n_components * n_features + self.n_components - 1
+
+
+def _information(like: PoissonParams) -> np.ndarray:
+    """Return what complete rows tell of the logarithms of the rates (k, d)."""
+    return present(like.weights)[:, None] * like.rates
+
+
+def _log_ratio(rates: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    """Return log(rates / origin) where the origin is not 0."""
+    some = np.where(origin > 0, origin, 1.0)
+    ratio = rates / some
+    # Far below the origin the difference is rounded to -1, whose logarithm would be infinite.
+    near = np.log1p(np.maximum((rates - some) / some, -0.5))
+    return np.where(ratio < 0.5, np.log(rates) - np.log(some), near)
+
+
+def _log_origin(origin: np.ndarray) -> np.ndarray:
+    """Logarithm of the reference rate: of the origin, or of 1 where that is 0."""
+    return np.log(np.where(origin > 0, origin, 1.0))

@@ -1,0 +1,1 @@
+"""Rows with missing values (NaN) in elliptical families, for each covariance type."""

@@ -1,0 +1,179 @@
+r"""Rows with missing values (NaN): the algebra around `passes`, for each covariance type.
+
+What is missing is integrated out, which is maximum likelihood where values are missing at random (Little and Rubin,
+chapter 6).  Spherical goes through the kernels of `diag`.  Tied has its own (`MissingTied`); where rows are
+weighed (Student) or a part does not share it (noise), it goes through those of `full`, and the scatters are pooled.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+import numpy as np
+
+from fastem import threads, validate
+from fastem.families.data_moments import TotalScatter, complete_scatter
+from fastem.families.elliptical import diag, full, tied
+from fastem.families.elliptical.missing.completion import MissingPrepared
+from fastem.families.elliptical.missing.passes import MATRICES, VARIANCES, Kernels
+from fastem.families.elliptical.records import LOG_2PI, GaussianParams
+from fastem.records import Layout
+
+_UNCHANGED = ("add_to_diagonal", "mean_variance", "precisions_cholesky", "log_det", "n_covariance_params", "sample")
+
+
+class MissingValues:
+    """What a family asks of a covariance type, for rows with missing values.
+
+    Parameters
+    ----------
+    covariance_type : {"full", "tied", "diag", "spherical"}
+        Each its own matrix, one shared matrix, each its own variances, each one variance.
+    """
+
+    def __init__(self, covariance_type: str) -> None:
+        self.covariance_type = covariance_type
+        plain = importlib.import_module(f"fastem.families.elliptical.{covariance_type}")
+        for name in _UNCHANGED:
+            setattr(self, name, getattr(plain, name))
+        matrices = covariance_type in ("full", "tied")
+        self.wide: Any = full if matrices else diag  # the type whose kernels and records are used
+        self.kernels: Kernels = MATRICES if matrices else VARIANCES
+        self.accumulate, self.expect, self.log_joint, self._given, self._conditional_mean = self.kernels
+
+    def layout(self, n_components: int, n_features: int) -> Layout:
+        """Shape of the additive record."""
+        return self.wide.layout(n_components, n_features)
+
+    def constants(self, source: Any) -> Any:
+        """Refuse columns without any value.
+
+        Raises
+        ------
+        ValueError
+            With the number of the first such column.
+        """
+
+        def cell(X: np.ndarray, rows: slice) -> np.ndarray:
+            w = source.weights_of(rows)
+            seen = ~np.isnan(X)
+            return np.asarray((seen & (w > 0)[:, None] if w.size else seen).sum(axis=0), np.float64)
+
+        validate.refuse_empty(source.fold(cell, source.n_features) == 0)
+
+    def _widened(self, matrices: np.ndarray, means: np.ndarray) -> np.ndarray:
+        """Show matrices of this type as those of the type whose kernels are used."""
+        k, d = means.shape
+        if self.covariance_type == "tied":
+            return np.broadcast_to(matrices, (k, d, d)) if matrices.ndim == 2 else matrices
+        return np.repeat(matrices[:, None], d, axis=1) if self.covariance_type == "spherical" else matrices
+
+    def _wide_params(self, params: Any) -> GaussianParams:
+        factors = self._widened(params.precisions_cholesky, params.means)
+        return GaussianParams(params.weights, params.means, np.empty(0), factors)  # without covariances, not needed
+
+    def prepare(self, params: GaussianParams, dtype: np.dtype) -> MissingPrepared:
+        """Round the parameters to the rows' dtype, relative to the mean of the means; precisions stay float64."""
+        wide = self._wide_params(params)
+        factors = wide.precisions_cholesky
+        precisions = np.square(factors) if factors.ndim == 2 else factors @ np.swapaxes(factors, 1, 2)
+        fields = self.wide.prepare(wide, dtype)._asdict()
+        return MissingPrepared(**fields, **precision_fields(precisions))
+
+    def covariances_from_stats(
+        self, stats: Any, constants: Any, prepared: MissingPrepared, previous: np.ndarray
+    ) -> np.ndarray:
+        """Return the M-step's covariances without regularisation; a dead component keeps its previous one."""
+        before = self._widened(previous, stats.sums)
+        now: np.ndarray = self.wide.covariances_from_stats(stats, None, prepared, before)
+        if self.covariance_type == "spherical":
+            return now.mean(axis=1)
+        if self.covariance_type == "tied":
+            return np.tensordot(stats.counts / stats.counts.sum(), now, 1) if stats.counts.sum() > 0 else previous
+        return now
+
+    def add_q_stats(
+        self, X: np.ndarray, w: np.ndarray, resp: np.ndarray, prepared: MissingPrepared, stats: np.ndarray
+    ) -> None:
+        """Add the statistics of one cell for given responsibilities (n, k) to the record; its log-likelihood stays."""
+        self._given(np.ascontiguousarray(X), w, np.ascontiguousarray(resp), prepared, stats)
+
+    def conditional_mean(self, X: np.ndarray, prepared: MissingPrepared, n_threads: int) -> np.ndarray:
+        """Return the rows (n, d) with each missing value replaced by its mean given the observed ones."""
+        out = np.where(np.isnan(X), X.dtype.type(0), X)
+        threads.run_each(self._conditional_mean, X, prepared, out, n_threads)
+        return out
+
+    def expected_log_likelihood(
+        self, stats: Any, constants: Any, prepared: MissingPrepared, params: GaussianParams
+    ) -> float:
+        """Return Q, the expected complete-data log-likelihood of `params` under the expectations of the record."""
+        return float(self.wide.expected_log_likelihood(stats, None, prepared, self._wide_params(params)))
+
+
+class MissingTied(MissingValues):
+    """The same for one shared covariance: the scatter of complete rows is a constant, and whitening is shared."""
+
+    def __init__(self) -> None:
+        from fastem.families.elliptical.missing import tied
+
+        super().__init__("tied")
+        self.module = tied
+        self.accumulate, self.expect, self.log_joint, self._given, _ = tied.KERNELS
+
+    def layout(self, n_components: int, n_features: int) -> Layout:
+        return self.module.layout(n_components, n_features)
+
+    def constants(self, source: Any) -> TotalScatter:
+        """Return weight, mean and scatter of the complete rows; refuse columns without any value."""
+        super().constants(source)
+        return complete_scatter(source)
+
+    def prepare(self, params: GaussianParams, dtype: np.dtype) -> Any:
+        from scipy.linalg import solve_triangular
+
+        factor = np.ascontiguousarray(params.precisions_cholesky)
+        fields = tied.prepare(params, dtype)._asdict()
+        centres = fields["means"].astype(np.float64) @ factor
+        inverse = np.ascontiguousarray(solve_triangular(factor, np.eye(len(factor))))
+        return self.module.MissingTiedPrepared(**fields, factor=factor, inverse=inverse, centres=centres)
+
+    def total(self, stats: Any, constants: TotalScatter, prepared: Any) -> TotalScatter:
+        """Return the expected scatter of all rows about the origin of the E-step."""
+        origin = prepared.origin.astype(np.float64)
+        shift = constants.centre - origin
+        complete = constants.scatter + constants.weight * np.outer(shift, shift)
+        return TotalScatter(
+            stats.counts.sum(), origin, complete + prepared.inverse.T @ stats.incomplete @ prepared.inverse
+        )
+
+    def covariances_from_stats(
+        self, stats: Any, constants: TotalScatter, prepared: Any, previous: np.ndarray
+    ) -> np.ndarray:
+        """Return the M-step's covariance (d, d) without regularisation."""
+        return tied.covariances_from_stats(stats, self.total(stats, constants, prepared), prepared, previous)
+
+    def conditional_mean(self, X: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
+        k, factor = len(prepared.means), prepared.factor
+        precisions = np.repeat((factor @ factor.T)[None], k, axis=0)
+        own = {name: getattr(prepared, name) for name in ("origin", "means", "log_weights", "offsets", "negligible")}
+        factors = np.repeat(prepared.precisions_cholesky[None], k, axis=0)
+        wide = MissingPrepared(precisions_cholesky=factors, **own, **precision_fields(precisions))
+        return super().conditional_mean(X, wide, n_threads)
+
+    def expected_log_likelihood(
+        self, stats: Any, constants: TotalScatter, prepared: Any, params: GaussianParams
+    ) -> float:
+        return tied.expected_log_likelihood(stats, self.total(stats, constants, prepared), prepared, params)
+
+
+def missing_values(covariance_type: str) -> MissingValues:
+    """Return what a Gaussian mixture asks of its covariance type."""
+    return MissingTied() if covariance_type == "tied" else MissingValues(covariance_type)
+
+
+def precision_fields(precisions: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the fields of `MissingPrepared` that hold precisions (k, d, d), or (k, d)."""
+    own = np.diagonal(precisions, axis1=1, axis2=2) if precisions.ndim == 3 else precisions
+    return {"precisions": np.ascontiguousarray(precisions), "gains": 0.5 * (LOG_2PI - np.log(own))}

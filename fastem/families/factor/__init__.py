@@ -1,0 +1,1 @@
+"""Factor analysis and mixtures of factor analysers (lecture row L9)."""

@@ -1,0 +1,315 @@
+r"""K-means as a family: hard assignment to the nearest centre (lecture row L1).
+
+The distortion of centres c is J(c) = sum_i w_i min_k abs(x_i - c_k)^2.  The E-step assigns each row to its nearest
+centre (of equally near ones the first) and collects
+
+    counts_k = sum w_i,   sums_k = sum w_i (x_i - o),   inertia = sum w_i abs(x_i - c_(z_i))^2
+
+over the rows assigned to k; the M-step moves each centre to o + sums_k / counts_k.  The objective is -J.  It is EM for
+equal weights and a fixed covariance sigma^2 I in the limit sigma -> 0 (lecture row L11; Bishop, PRML, section 9.3.2).
+
+Rows and centres are shifted by an origin o, so that the inner products in the kernel keep their digits far from zero.
+It is a number that takes no digits from any difference x - c, wherever the other centres lie (`origin_of` in
+`src/kmeans/small.pxi`), and rows that the inner products can't decide are compared by differences
+(`src/kmeans/differences_body.h`): a row's label is that of a nearest centre by its own x - c, to half the digits of the
+rows' type where the centres lie well apart, to rounding elsewhere.  The kernel is Cython: `src/kmeans/nearest.pyx`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastem import grid, threads
+from fastem._native import nearest
+from fastem.draws import Draws
+from fastem.engine.monitor import Settings
+from fastem.engine.result import Run
+from fastem.families.base import Family, MStep, State
+from fastem.families.kmeans import active_centers
+from fastem.families.kmeans.records import Bounds, KMeansMemo, KMeansParams, KMeansPrepared, KMeansStats, _layout
+from fastem.grid import plan
+from fastem.records import Layout
+
+# Bounded iterations between two counts from zero, so that rounding in the sums cannot pile up.
+RECOUNT = 16
+# Clusters below which such a count may as well compare every row anew, which tightens the bounds.
+CHEAP = 32
+
+# Share of all weight below which a count that was kept up to date is taken for the rounding of an empty cluster's.
+VANISHING = 1e-8
+
+# Share of sum w abs(x - o)^2 below which an inertia that was kept up to date has lost too many digits.
+CANCELLED = 1e-9
+
+
+class KMeansFamily(Family):
+    """Hard assignment to the nearest of `n_components` centres.
+
+    Parameters
+    ----------
+    n_components : int
+        Number of centres k.
+    algorithm : {"lloyd", "bounded"}
+        Compare every row with every centre at every iteration; or only the rows whose distance bounds (Hamerly, SDM
+        2010) allow another centre to have come nearer, and update the sums by the rows that changed.
+    """
+
+    name = "kmeans"
+    params = KMeansParams
+    final_pass = True
+
+    def __init__(self, n_components: int, algorithm: str = "lloyd") -> None:
+        self.n_components = n_components
+        self.algorithm = algorithm
+
+    def layout(self, n_features: int) -> Layout[KMeansStats]:
+        return _layout(self.n_components, n_features)
+
+    def prepare(self, params: KMeansParams, dtype: np.dtype, previous: KMeansPrepared | None = None) -> KMeansPrepared:
+        # One origin for a run, as long as it is a good one: unchanged labels then give unchanged sums, centres and a
+        # movement of exactly 0.
+        k, d = params.centers.shape
+        origin = np.empty(d, dtype) if previous is None else previous.origin.copy()
+        centers, half_norms = np.empty((k, d), dtype), np.empty(k, dtype)
+        given = np.ascontiguousarray(params.centers, np.float64)
+        kept = nearest.prepare_centers(given, previous is not None, origin, centers, half_norms)
+        moved = np.empty(0)
+        if previous is not None and kept:
+            step = centers.astype(np.float64) - previous.centers
+            moved = np.sqrt(np.einsum("kj,kj->k", step, step))
+        return KMeansPrepared(origin, centers, half_norms, moved)
+
+    def new_memo(self, n_rows: int) -> KMeansMemo:
+        return KMeansMemo(np.empty(n_rows, np.int32))
+
+    def total(
+        self, X, w, labels, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo | None = None
+    ) -> np.ndarray:
+        if memo is None or self.algorithm == "lloyd":
+            return self._count(X, w, prepared, n_threads, memo)
+        stale = memo.passes == RECOUNT and self.n_components < CHEAP
+        if memo.bounds is None or not prepared.moved.size or stale:
+            return self._start(X, w, prepared, n_threads, memo)
+        delta = np.empty_like(memo.bounds.total)
+        nearest.accumulate_bounded(
+            X, w, *prepared[:3], prepared.moved, self._half_gaps(prepared, memo), memo.labels, *memo.bounds[:3], delta,
+            memo.bounds.near, self._groups(prepared.moved, memo), threads.native_threads(n_threads),
+        )  # fmt: skip
+        memo.passes += 1
+        memo.bounds.total[:-1] += delta[:-1]
+        counts = memo.bounds.total[: self.n_components]
+        vanishing = w.size and np.any((counts != 0) & (np.abs(counts) < VANISHING * counts.sum()))
+        if vanishing or (memo.passes == RECOUNT and self.n_components >= CHEAP):
+            return self._recount(X, w, prepared, n_threads, memo)
+        inertia = memo.bounds.square - self._gain(memo.bounds.total, prepared)
+        if inertia < CANCELLED * memo.bounds.square:
+            return self._recount(X, w, prepared, n_threads, memo)
+        memo.bounds.total[-1] = inertia
+        return memo.bounds.total.copy()
+
+    def _groups(self, moved: np.ndarray, memo: KMeansMemo) -> np.ndarray:
+        """Tell which centres are active (k,) int32: 1 for those that are, 2 for those that become so now, else 0."""
+        bounds = memo.bounds
+        if bounds is None or not bounds.near.size:
+            return np.zeros(self.n_components, np.int32)
+        rows = slice(None, None, max(1, len(memo.labels) // active_centers.SAMPLE))
+        upper = bounds.upper[rows] + moved[memo.labels[rows]]
+        groups = active_centers.choose(moved, bounds.active, upper, bounds.lower[rows], bounds.near[rows])
+        if bounds.active.any() and not np.any(groups == 1):  # begun anew
+            np.minimum(bounds.lower, bounds.near, out=bounds.lower)
+            bounds.near[:] = np.inf
+        bounds.active[:] = groups > 0
+        return groups
+
+    def _count(self, X, w, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo | None, *bounds: np.ndarray):
+        """Compare every row with every centre; write its bounds if asked."""
+        size = _layout(self.n_components, X.shape[1]).size
+        level, n_tasks = plan(len(X), size)
+        records = np.empty((n_tasks, size))
+        labels = np.empty(0, np.int32) if memo is None else memo.labels
+        n_threads = threads.native_threads(n_threads)
+        nearest.accumulate(X, w, *prepared[:3], level, records, labels, n_threads, *bounds)
+        if n_tasks == 1:
+            return records[0]
+        nearest.merge_tree(records, n_threads)
+        return records[0].copy()
+
+    def _start(self, X, w, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo) -> np.ndarray:
+        """Compare every row with every centre, and make the bounds, and the sums that are kept up to date, of that."""
+        n = len(X)
+        kept = memo.bounds
+        upper = kept.upper if kept else np.empty(n, X.dtype)
+        lower = kept.lower if kept else np.empty(n, X.dtype)
+        changes = kept.changes if kept else np.empty(n, np.uint32)
+        k = self.n_components
+        grouped = active_centers.worthwhile(n, X.shape[1], k)
+        near, active = np.full(n if grouped else 0, np.inf, X.dtype), np.zeros(k, bool)
+        total = self._count(X, w, prepared, n_threads, memo, upper, lower)
+        memo.bounds = Bounds(upper, lower, changes, near, active, total, float(total[-1]) + self._gain(total, prepared))
+        memo.passes, memo.half_gaps = 0, np.empty(0)
+        return total.copy()
+
+    def _recount(self, X, w, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo) -> np.ndarray:
+        """Count the rows from zero, by the labels that the bounds have kept up to date."""
+        assert memo.bounds is not None
+        level, n_tasks = plan(len(X), memo.bounds.total.size)
+        records = np.empty((n_tasks, memo.bounds.total.size))
+        n_threads = threads.native_threads(n_threads)
+        nearest.settle(X, w, prepared.origin, prepared.centers, level, records, memo.labels, n_threads)
+        nearest.merge_tree(records, n_threads)
+        total = records[0].copy()
+        memo.bounds = memo.bounds._replace(total=total, square=float(total[-1]) + self._gain(total, prepared))
+        memo.passes = 0
+        return total.copy()
+
+    def _gain(self, total: np.ndarray, prepared: KMeansPrepared) -> float:
+        """Return 2 sum c.S - sum N abs(c)^2: by how much the centres lower sum w abs(x - o)^2 to J."""
+        centers = prepared.centers.astype(np.float64)
+        record = _layout(*centers.shape).view(total)
+        norms = np.einsum("kj,kj->k", centers, centers)
+        return float(2.0 * np.einsum("kj,kj->", centers, record.sums) - record.counts @ norms)
+
+    def _half_gaps(self, prepared: KMeansPrepared, memo: KMeansMemo) -> np.ndarray:
+        """Return half the distance (k,) of each centre to the nearest other, or less.
+
+        Only distances to centres that moved are new: the others' gaps are at least what they were or the nearest of
+        these.
+        """
+        centers = prepared.centers.astype(np.float64)
+        norms = np.einsum("kj,kj->k", centers, centers)
+        moved = np.flatnonzero(prepared.moved) if memo.half_gaps.size else np.arange(len(centers))
+        sqdist = norms[moved][:, None] + norms - 2.0 * (centers[moved] @ centers.T)
+        sqdist[np.arange(len(moved)), moved] = np.inf
+        sqdist -= 8 * centers.shape[1] * np.finfo(np.float64).eps * norms.max()  # rounding
+        gaps = 0.5 * np.sqrt(np.maximum(sqdist.min(axis=0, initial=np.inf), 0.0))
+        if memo.half_gaps.size:
+            gaps = np.minimum(gaps, memo.half_gaps)
+        gaps[moved] = 0.5 * np.sqrt(np.maximum(sqdist.min(axis=1, initial=np.inf), 0.0))
+        memo.half_gaps = gaps
+        return gaps
+
+    def accumulate(self, X, w, labels, prepared: KMeansPrepared, stats: np.ndarray) -> None:
+        record = np.zeros((1, stats.size))
+        self.sweep(X, w, labels, prepared, 0, record, 1)
+        stats += record[0]
+
+    def sweep(
+        self, X, w, labels, prepared: KMeansPrepared, level, out, n_threads, memo: KMeansMemo | None = None
+    ) -> None:
+        nearest.accumulate(
+            X, w, *prepared[:3], level, out, np.empty(0, np.int32) if memo is None else memo.labels,
+            threads.native_threads(n_threads),
+        )  # fmt: skip
+
+    def objective(self, stats: KMeansStats, constants: None, params: KMeansParams) -> float:
+        return -float(stats.inertia)
+
+    def m_step(self, stats: KMeansStats, constants: None, prepared: KMeansPrepared, params: KMeansParams) -> MStep:
+        occupied = stats.counts > 0
+        if occupied.all():
+            return MStep(KMeansParams(prepared.origin + stats.sums / stats.counts[:, None]))
+        centers = params.centers.copy()  # an empty cluster keeps its centre
+        centers[occupied] = prepared.origin + stats.sums[occupied] / stats.counts[occupied, None]
+        return MStep(KMeansParams(centers))
+
+    def vacant(self, stats: KMeansStats, prepared: KMeansPrepared) -> np.ndarray:
+        return np.flatnonzero(stats.counts == 0)
+
+    def refill(self, stats: KMeansStats, prepared: KMeansPrepared, vacant: np.ndarray, rows: Any) -> KMeansStats:
+        """Give each empty cluster one of the farthest rows, taken from the cluster that held it."""
+        donors, sqdist = self.assign(rows.X, prepared, 1)
+        # A row on its own centre, to the rounding of a mean, stays: there are fewer distinct rows than clusters.
+        rounding = 16 * float(np.finfo(rows.X.dtype).eps)
+        movable = (sqdist > rounding**2 * np.square(rows.X, dtype=np.float64).sum(axis=1)) & (rows.weights > 0)
+        if not movable.any():
+            return stats
+        counts, sums = stats.counts.copy(), stats.sums.copy()
+        for component, row, donor in zip(vacant, range(len(donors)), donors, strict=False):
+            if movable[row]:
+                before = counts[donor]
+                moved = rows.weights[row] * (rows.X[row].astype(np.float64) - prepared.origin)
+                counts[donor] -= rows.weights[row]
+                sums[donor] -= moved
+                # Where the row was most of the cluster, its rounding is large beside what is left of the sums (float32
+                # within a block): the centre stays until the next pass, and no row is farther from it.
+                if counts[donor] < 0.5 * before:
+                    sums[donor] = max(counts[donor], 0.0) * prepared.centers[donor].astype(np.float64)
+                counts[component], sums[component] = rows.weights[row], moved
+        counts[counts < 0] = 0.0  # the donor's only row, up to rounding
+        return stats._replace(counts=counts, sums=sums)
+
+    def progress(self, before: State, after: State) -> float:
+        """Squared distance that the centres moved, summed: what scikit-learn compares with its scaled tol."""
+        return nearest.squared_movement(after.params.centers, before.params.centers)
+
+    def run_small(
+        self, source: Any, params: KMeansParams, settings: Settings, restart: int, slack: float
+    ) -> Run | None:
+        X = getattr(source, "array", None)
+        watched = settings.callback is not None or settings.keep_history or settings.certify
+        plain = type(self) is KMeansFamily and self.algorithm == "lloyd" and 0 < settings.max_iter < 10**6
+        if X is None or len(X) > grid.CELL or watched or not plain:
+            return None
+        centers, memo = params.centers.copy(), self.new_memo(len(X))
+        objectives = np.empty(settings.max_iter + 1)
+        n_iter, converged = nearest.run_small(
+            X, source.sample_weight, centers, settings.max_iter, settings.tol, slack, memo.labels, objectives
+        )
+        if not n_iter:
+            return None
+        objective = float(objectives[n_iter])
+        objectives = objectives[:n_iter].copy()
+        return Run(restart, KMeansParams(centers), objective, objectives, n_iter, converged, [], (), memo)
+
+    def assign(self, X: np.ndarray, prepared: KMeansPrepared, n_threads: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the nearest centre (n,) int32 of each row and the squared distance to it (n,)."""
+        labels, sqdist = np.empty(len(X), np.int32), np.empty(len(X), X.dtype)
+        self.assign_into(X, prepared, labels, sqdist, n_threads)
+        return labels, sqdist
+
+    def assign_into(self, X, prepared: KMeansPrepared, labels: np.ndarray, sqdist: np.ndarray, n_threads: int) -> None:
+        """Write the nearest centre (n,) int32 of each row and the squared distance to it (n,)."""
+        nearest.assign(X, *prepared[:3], labels, sqdist, threads.native_threads(n_threads))
+
+    def distances(self, X: np.ndarray, centers: np.ndarray, out: np.ndarray, n_threads: int) -> None:
+        """Write the squared distance (n, k) of each row to each centre (k, d), all in X's dtype."""
+        nearest.distances(X, centers, out, threads.native_threads(n_threads))
+
+    def log_joint(self, X: np.ndarray, prepared: KMeansPrepared, n_threads: int) -> np.ndarray:
+        """Return 0 for the nearest centre and -inf for the others: the posterior of the hard assignment."""
+        log_joint = np.full((len(X), self.n_components), -np.inf)
+        log_joint[np.arange(len(X)), self.assign(X, prepared, n_threads)[0]] = 0.0
+        return log_joint
+
+    def badness(self, X: np.ndarray, w: np.ndarray, prepared: KMeansPrepared, n_threads: int) -> np.ndarray:
+        sqdist = self.assign(X, prepared, n_threads)[1]
+        return np.where(w > 0, sqdist, -1.0) if w.size else sqdist
+
+    def accumulate_given(self, X, w, resp: np.ndarray, prepared: KMeansPrepared, stats: np.ndarray) -> None:
+        record = self.layout(X.shape[1]).view(stats)
+        resp = resp * w[:, None] if w.size else resp
+        relative = X.astype(np.float64) - prepared.origin
+        record.counts[:] += resp.sum(axis=0)
+        record.sums[:] += resp.T @ relative
+        sqdist = np.square(relative[:, None, :] - prepared.centers).sum(axis=2)
+        record.inertia[...] += (resp * sqdist).sum()
+
+    def blank_params(self, means: np.ndarray, variances: np.ndarray) -> KMeansParams:
+        return KMeansParams(np.array(means, dtype=np.float64))
+
+    def example_params(self, n_features: int, draws: Draws) -> KMeansParams:
+        return KMeansParams(8.0 * draws.normal(self.n_components * n_features).reshape(-1, n_features))
+
+    def sample(self, params: KMeansParams, n: int, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
+        """Draw rows of unit variance around centres chosen at random (lecture row L11: k-means' mixture)."""
+        k, d = params.centers.shape
+        y = draws.weighted(np.ones(k), n)
+        return params.centers[y] + draws.normal(n * d).reshape(n, d), y
+
+    def shapes(self, n_features: int) -> dict[str, tuple[int, ...]]:
+        return {"centers": (self.n_components, n_features)}
+
+    def n_free_params(self, n_features: int) -> int:
+        return self.n_components * n_features

@@ -1,0 +1,64 @@
+"""The records of k-means: parameters, prepared centres, statistics, and what is remembered of each row."""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import numpy as np
+
+from fastem.records import Layout
+
+
+class KMeansParams(NamedTuple):
+    """Centres (k, d) float64."""
+
+    centers: np.ndarray
+
+
+class KMeansPrepared(NamedTuple):
+    """Centres as the kernel wants them, in the rows' dtype, and how they moved since the last iteration."""
+
+    origin: np.ndarray  # (d,)
+    centers: np.ndarray  # (k, d), relative to the origin
+    half_norms: np.ndarray  # (k,), abs(center)^2 / 2
+    moved: np.ndarray  # (k,) float64, distance moved since the last iteration; empty in the first, or of a new origin
+
+
+class KMeansStats(NamedTuple):
+    """The additive record."""
+
+    counts: np.ndarray  # (k,) sum of weights
+    sums: np.ndarray  # (k, d) sum of w (x - origin)
+    inertia: np.ndarray  # () sum of w abs(x - c)^2
+
+
+@functools.lru_cache
+def _layout(k: int, d: int) -> Layout[KMeansStats]:
+    return Layout(KMeansStats, counts=(k,), sums=(k, d), inertia=())
+
+
+class Bounds(NamedTuple):
+    """What the bounded algorithm keeps across iterations."""
+
+    upper: np.ndarray  # (n,) at least the distance to the own centre
+    lower: np.ndarray  # (n,) at most the distance to every other centre
+    changes: np.ndarray  # (n,) uint32, work space
+    near: np.ndarray  # (n,) `lower` for the active centres, or empty
+    active: np.ndarray  # (k,) bool
+    total: np.ndarray  # (size,) the current record
+    square: float  # sum of w abs(x - o)^2
+
+
+class KMeansMemo:
+    """What is kept of a run for each row: the labels, and bounds once the bounded algorithm has made them."""
+
+    def __init__(self, labels: np.ndarray) -> None:
+        self.labels = labels  # (n,) int32, nearest centre at the last pass
+        self.bounds: Bounds | None = None
+        self.half_gaps = np.empty(0)  # (k,) half the distance of a centre to the nearest other
+        self.passes = 0  # since the last count from zero
+
+    def rows(self, rows: slice) -> KMeansMemo:
+        """Return the memo of a run of rows, without bounds."""
+        return KMeansMemo(self.labels[rows])

@@ -1,0 +1,66 @@
+"""Files that appear whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+class FileError(ValueError):
+    """A file that cannot be read or written, said in one sentence."""
+
+
+def first_line(error: BaseException) -> str:
+    """Return the first line of an error's text, or its name, to be put into a sentence."""
+    lines = str(error).strip().splitlines()
+    return re.split(r"\. (?=[A-Z])", lines[0])[0].rstrip(". ") if lines else type(error).__name__
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Write a file whole or not at all.
+
+    Parameters
+    ----------
+    path : str or Path
+        The file to be written.
+
+    Yields
+    ------
+    Path
+        A temporary file in the same folder and with the same suffix.  When the block ends well it takes the place of
+        `path`; otherwise it is removed and `path` stays what it was.
+
+    Raises
+    ------
+    FileError
+        If the file cannot be written.
+    """
+    target = Path(os.path.realpath(path))  # through a link, not over it
+    temporary = None
+    try:
+        handle, name = tempfile.mkstemp(prefix=".fastem-", suffix=target.suffix, dir=target.parent)
+        temporary = Path(name)
+        os.close(handle)
+        yield temporary
+        _settle(temporary, target)
+        temporary = None
+    except OSError as error:
+        raise FileError(f"{path} cannot be written: {error.strerror or first_line(error)}.") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _settle(temporary: Path, target: Path) -> None:
+    """Put a finished file in its place, with the permissions that an ordinary file would have."""
+    with open(temporary, "rb+") as stream:
+        os.fsync(stream.fileno())
+    mask = os.umask(0)
+    os.umask(mask)
+    temporary.chmod(target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~mask)
+    os.replace(temporary, target)

@@ -1,0 +1,1 @@
+"""Building blocks of kernels that know no model: blocks of rows, responsibilities, products, register tiles."""

@@ -1,0 +1,153 @@
+"""The cell kernels of a mixture family, made from two functions over blocks: log-densities and moments.
+
+A family writes
+
+    log_joint_block(rows, XT, prepared, work, log_joint, best)        log p(x, z = k) (k, STRIDE) of a block, and the
+                                                                      largest of each row
+    moments_block(rows, XT, prepared, work, share, factor, heavy, stats)   adds counts and moments to the flat record;
+                                                                      the responsibility is share[k, r] * factor[r],
+                                                                      and heavy[k] rows matter to component k
+
+and gets the fused E- and M-step of one grid cell and the E-step alone, with the same numbers.  Responsibilities exist
+for one block at a time.  `prepared` has the fields origin (d,), log_weights (k,) and whatever the family adds.
+A row matters to a component if its share is not lost in rounding, next to what the component weighs now.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastem.jit import Sweep, each_cell, kernel, sweep
+from fastem.kernels.blocks import STRIDE, block_rows, load_weights, padded
+from fastem.kernels.elementary import exp, log, log1p
+from fastem.kernels.responsibilities import finish_rows, fix_labels, settle, shares
+from fastem.kernels.transpose import transpose_block
+
+__all__ = ["Expected", "accumulator", "by_features", "exp", "expectation", "log", "log1p", "only_log_joint"]
+
+
+class Expected(NamedTuple):
+    """Outputs of an E-step for rows of data; an array of no rows is not asked for."""
+
+    log_joint: np.ndarray  # (n, k) log p(x_i, z_i = k)
+    loglik: np.ndarray  # (n,) log p(x_i)
+    labels: np.ndarray  # (n,) int32, the most responsible component, the lowest of equals
+    resp: np.ndarray  # (n, k) responsibilities
+
+
+def accumulator(log_joint_block: Any, moments_block: Any, room: Any) -> Sweep:
+    """Make the sweep that adds up a family's statistics; see `cell` for the parameters."""
+    return sweep(cell(log_joint_block, moments_block, room))
+
+
+def cell(log_joint_block: Any, moments_block: Any, room: Any) -> Any:
+    """Make the kernel that adds up a family's statistics over the rows of a cell.
+
+    Parameters
+    ----------
+    log_joint_block, moments_block : kernel
+        See above.
+    room : kernel ``room(prepared) -> (padded_features, work_rows)``
+        How many rows XT and the work array need.
+    """
+
+    @kernel
+    def accumulate(X, w, labels, prepared, start, stop, stats):
+        k = prepared.log_weights.shape[0]
+        features, work_rows = room(prepared)
+        space = np.zeros((features + work_rows + k + 4, STRIDE), X.dtype)  # one allocation compiles faster than eight
+        XT, work, share = space[:features], space[features : features + work_rows], space[features + work_rows : -4]
+        best, total, wb, state = space[-4], space[-3], space[-2], space[-1]
+        heavy = np.zeros(k)
+        negligible = np.exp(prepared.log_weights) * (1e-18 if X.itemsize == 8 else 1e-11)
+        size = block_rows(space.shape[0], X.itemsize)
+        for first in range(start, stop, size):
+            m = min(size, stop - first)
+            rows = padded(m)
+            transpose_block(X, first, m, rows, prepared.origin, XT)
+            load_weights(w, first, m, rows, wb)
+            for again in range(2):
+                log_joint_block(rows, XT, prepared, work, share, best)
+                fix_labels(labels, first, m, share, best)
+                if shares(rows, negligible, share, best, total, heavy) == 0 and again == 0:
+                    break
+                if not settle(again, m, labels, first, prepared.log_weights, XT, share, best, total, heavy, state):
+                    if again:
+                        transpose_block(X, first, m, rows, prepared.origin, XT)
+                    break
+            stats[0] += finish_rows(rows, wb, best, total)
+            moments_block(rows, XT, prepared, work, share, total, heavy, stats)
+
+    return accumulate
+
+
+def expectation(log_joint_block: Any, room: Any) -> Sweep:
+    """Make the driver of the E-step alone, which fills an `Expected`; see `cell` for the parameters."""
+
+    @kernel
+    def expect(X, prepared, start, stop, out):
+        k = prepared.log_weights.shape[0]
+        features, work_rows = room(prepared)
+        space = np.zeros((features + work_rows + k + 3, STRIDE), X.dtype)
+        XT, work, share = space[:features], space[features : features + work_rows], space[features + work_rows : -3]
+        best, total, state = space[-3], space[-2], space[-1]
+        heavy = np.zeros(k)
+        negligible = np.exp(prepared.log_weights) * (1e-18 if X.itemsize == 8 else 1e-11)
+        nothing = np.empty(0, np.int32)
+        size = block_rows(space.shape[0], X.itemsize)
+        for first in range(start, stop, size):
+            m = min(size, stop - first)
+            rows = padded(m)
+            transpose_block(X, first, m, rows, prepared.origin, XT)
+            for again in range(2):
+                log_joint_block(rows, XT, prepared, work, share, best)
+                if again == 0 and out.log_joint.shape[0]:
+                    for r in range(m):
+                        for c in range(k):
+                            out.log_joint[first + r, c] = share[c, r]
+                if shares(rows, negligible, share, best, total, heavy) == 0 and again == 0:
+                    break
+                if not settle(again, m, nothing, first, prepared.log_weights, XT, share, best, total, heavy, state):
+                    break
+            if out.loglik.shape[0]:
+                for r in range(m):
+                    out.loglik[first + r] = np.float64(best[r]) + np.float64(log(total[r]))
+            if out.labels.shape[0]:
+                for r in range(m):
+                    label = 0
+                    for c in range(1, k):
+                        if share[c, r] > share[label, r]:
+                            label = c
+                    out.labels[first + r] = label
+            if out.resp.shape[0]:
+                for r in range(m):
+                    factor = 1.0 / np.float64(total[r])
+                    for c in range(k):
+                        out.resp[first + r, c] = share[c, r] * factor
+
+    return each_cell(expect)
+
+
+def by_features(most: int, few: Sweep, many: Sweep) -> Sweep:
+    """Make one driver of two: the first for rows of at most so many features."""
+
+    def chosen(rows: np.ndarray) -> Sweep:
+        return few if rows.shape[1] <= most else many
+
+    return Sweep(lambda X, *args: chosen(X).serial(X, *args), lambda X, *args: chosen(X).parallel(X, *args))
+
+
+def only_log_joint(expect: Sweep) -> Sweep:
+    """Make of an E-step the driver that writes log p(x_i, z_i = k) into a plain array (n, k)."""
+
+    def into(driver: Callable[..., None]) -> Callable[..., None]:
+        def run(X: np.ndarray, prepared: Any, first: int, last: int, out: np.ndarray) -> None:
+            k = out.shape[1]
+            driver(X, prepared, first, last, Expected(out, np.empty(0), np.empty(0, np.int32), np.empty((0, k))))
+
+        return run
+
+    return Sweep(into(expect.serial), into(expect.parallel))

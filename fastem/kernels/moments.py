@@ -1,0 +1,275 @@
+"""Weighted sums, and sums of squares, of a block's rows about the mean of each component, in vector registers.
+
+A component to which most rows of the block matter takes its columns: a tile of features stays in the first cache for
+one component after the other, and in registers until its sums are added up over the lanes.  A component to which few
+rows matter takes these alone; if that pays for the components of a block together, the block is first turned back into
+rows, and the sums run over features side by side.
+"""
+
+# Numba's annotations know neither its extension interface nor LLVM's builders.
+# mypy: disable-error-code="call-arg, call-overload, attr-defined, var-annotated, arg-type"
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+from numba.extending import intrinsic
+
+from fastem.jit import kernel
+from fastem.kernels.blocks import STRIDE
+from fastem.kernels.few_rows import list_rows
+from fastem.kernels.transpose import turned
+from fastem.kernels.vectors import MACHINE, WORD, Code, passed, procedure
+
+# Features whose sums stay in registers together: over the vectors of a column, and vectors of them over rows.
+_FEATURES = 8 if MACHINE.many else 4
+_VECTORS = 4
+_BYTES = MACHINE.n_bytes
+_DOUBLES = ir.DoubleType().as_pointer()
+_WORDS = WORD.as_pointer()
+
+
+def _add_centred(code: Code, x: Any, weight: Any, centre: Any, slots: list[Any]) -> None:
+    """Add weight (x - centre) to the first slot, and weight (x - centre)^2 to the second if there is one."""
+    builder = code.builder
+    x = builder.fsub(x, centre)
+    if len(slots) == 1:
+        builder.store(code.fma(weight, x, builder.load(slots[0])), slots[0])
+    else:
+        weighted = builder.fmul(weight, x)
+        builder.store(builder.fadd(builder.load(slots[0]), weighted), slots[0])
+        builder.store(code.fma(weighted, x, builder.load(slots[1])), slots[1])
+
+
+# --- all rows of a block, as columns
+
+
+def _build_columns(builder: ir.IRBuilder, arguments: Any, number: ir.Type, with_squares: bool) -> None:
+    rows, d, k, XT, means, resp, wanted, out, sums, squares = arguments
+    code = Code(builder, number)
+    zero = code.word(0)
+    bases = (sums, squares) if with_squares else (sums,)
+
+    def tile(j: Any, c: Any, count: int) -> None:
+        """Add the moments of features j..j + count to those of component c."""
+        slots = code.zeros(count * len(bases))
+        code.clear(slots)
+        own = builder.add(builder.mul(c, d), j)
+        centres = [code.number_at(means, code.plus(own, a)) for a in range(count)]
+        weights, columns = builder.mul(c, code.word(STRIDE)), builder.mul(j, code.word(STRIDE))
+        with code.loop(zero, rows, code.lanes) as (r, _):
+            weight = code.load(resp, builder.add(weights, r))
+            for a in range(count):
+                x = code.load(XT, builder.add(code.plus(columns, a * STRIDE), r))
+                _add_centred(code, x, weight, centres[a], slots[a::count])
+        totals = code.sums([builder.load(slot) for slot in slots])
+        for part, base in enumerate(bases):
+            at = builder.add(base, own)
+            for a in range(0, count - 3, 4):
+                code.add_quad(totals, [count * part + a + b for b in range(4)], out, code.plus(at, a))
+            if count == 1:
+                code.add_one(totals, part, out, at)
+
+    start = zero
+    for count in dict.fromkeys((_FEATURES, 4, 1)):
+        stop = builder.and_(d, code.word(-count))
+        with code.loop(start, stop, count) as (j, _), code.loop(zero, k) as (c, _):
+            asked = builder.icmp_signed("!=", builder.load(code.at(wanted, c)), zero)
+            with builder.if_then(asked):
+                tile(j, c, count)
+        start = stop
+
+
+@intrinsic
+def _add_columns(typingcontext, rows, d, k, XT, means, resp, wanted, out, sums, squares, with_squares):
+    """Add the moments of all rows, weighted by `resp` (k, STRIDE), to those of the components `wanted` (k,) intp."""
+    number = XT.dtype
+    if not isinstance(with_squares, types.IntegerLiteral):
+        return None
+    both = bool(with_squares.literal_value)
+
+    def generate(context, builder, signature, args):
+        real = context.get_value_type(number)
+        kinds = [WORD] * 3 + [real.as_pointer()] * 3 + [_WORDS, _DOUBLES, WORD, WORD]
+        build = partial(_build_columns, number=real, with_squares=both)
+        defined = procedure(builder, f"fastem.columns{1 + both}.{number}", kinds, build)
+        builder.call(defined, passed(context, builder, signature, args)[:-1])
+        return context.get_dummy_value()
+
+    integer = types.intp
+    arrays = (XT, means, resp, wanted, out)
+    return types.void(integer, integer, integer, *arrays, integer, integer, with_squares), generate
+
+
+# --- few rows of a block, as rows
+
+
+def _build_back(builder: ir.IRBuilder, arguments: Any, number: ir.Type) -> None:
+    rows, d, XT, Y = arguments
+    code = Code(builder, number)
+    zero, n = code.word(0), code.lanes
+    width = builder.and_(d, code.word(-n))
+    with code.loop(zero, rows, n) as (r, _), code.loop(zero, width, n) as (j, _):
+        at = [builder.add(builder.mul(code.plus(j, a), code.word(STRIDE)), r) for a in range(n)]
+        for i, row in enumerate(turned(code, [code.load(XT, index) for index in at])):
+            code.store(row, Y, builder.add(builder.mul(code.plus(r, i), width), j))
+
+
+@intrinsic
+def _turn_back(typingcontext, rows, d, XT, Y):
+    """Write a block to Y row by row, without the features that do not fill a vector."""
+    number = XT.dtype
+
+    def generate(context, builder, signature, args):
+        real = context.get_value_type(number)
+        kinds = [WORD, WORD, real.as_pointer(), real.as_pointer()]
+        defined = procedure(builder, f"fastem.back.{number}", kinds, partial(_build_back, number=real))
+        builder.call(defined, passed(context, builder, signature, args))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, XT, Y), generate
+
+
+def _build_rows(builder: ir.IRBuilder, arguments: Any, number: ir.Type, with_squares: bool) -> None:
+    rows, d, XT, Y, mean, share, factor, threshold, index, out, count, sums, squares = arguments
+    code, one = Code(builder, number), Code(builder, number, lanes=1)
+    zero = code.word(0)
+    bases = (sums, squares) if with_squares else (sums,)
+    width = builder.and_(d, code.word(-code.lanes))
+    n_rows = list_rows(code, rows, share, threshold, index)
+
+    def each_row(add: Any) -> None:
+        with code.loop(zero, n_rows) as (t, _):
+            r = builder.load(code.at(index, t))
+            add(r, builder.fmul(builder.load(code.at(share, r)), builder.load(code.at(factor, r))))
+
+    def features(j: Any, kind: Code, n_vectors: int, values: Any) -> None:
+        """Add the moments of n_vectors vectors of features from j; `values(r, v)` reads one of a row."""
+        slots = kind.zeros(n_vectors * len(bases))
+        kind.clear(slots)
+        places = [kind.plus(j, v * kind.lanes) for v in range(n_vectors)]
+        centres = [kind.load(mean, place) for place in places]
+
+        def add(r: Any, weight: Any) -> None:
+            weight = kind.splat(weight)
+            for v in range(n_vectors):
+                _add_centred(kind, values(r, places[v]), weight, centres[v], slots[v::n_vectors])
+
+        each_row(add)
+        for i, slot in enumerate(slots):
+            kind.add_wide(builder.load(slot), out, builder.add(bases[i // n_vectors], places[i % n_vectors]))
+
+    mass = one.zeros(1)
+    one.clear(mass)
+    each_row(lambda r, weight: builder.store(builder.fadd(builder.load(mass[0]), one.splat(weight)), mass[0]))
+    one.add_wide(builder.load(mass[0]), out, count)
+
+    def of_row(r: Any, place: Any) -> Any:
+        return code.load(Y, builder.add(builder.mul(r, width), place))
+
+    fours = builder.and_(d, code.word(-_VECTORS * code.lanes))
+    with code.loop(zero, fours, _VECTORS * code.lanes) as (j, _):
+        features(j, code, _VECTORS, of_row)
+    with code.loop(fours, width, code.lanes) as (j, _):
+        features(j, code, 1, of_row)
+    with code.loop(width, d) as (j, _):
+        features(j, one, 1, lambda r, place: one.load(XT, builder.add(builder.mul(place, one.word(STRIDE)), r)))
+
+
+@intrinsic
+def _add_rows(
+    typingcontext, rows, d, XT, Y, mean, share, factor, threshold, index, out, count, sums, squares, with_squares
+):
+    """Add count and moments of the rows whose share exceeds the threshold to those of one component."""
+    number = XT.dtype
+    if not isinstance(with_squares, types.IntegerLiteral):
+        return None
+    both = bool(with_squares.literal_value)
+
+    def generate(context, builder, signature, args):
+        real = context.get_value_type(number)
+        kinds = [WORD, WORD, *[real.as_pointer()] * 5, real, _WORDS, _DOUBLES, WORD, WORD, WORD]
+        build = partial(_build_rows, number=real, with_squares=both)
+        defined = procedure(builder, f"fastem.rows{1 + both}.{number}", kinds, build)
+        builder.call(defined, passed(context, builder, signature, args)[:-1])
+        return context.get_dummy_value()
+
+    integer = types.intp
+    arrays = (XT, Y, mean, share, factor)
+    places = (index, out, integer, integer, integer)
+    return types.void(integer, integer, *arrays, number, *places, with_squares), generate
+
+
+# --- the choice
+
+
+@kernel
+def _choose_rows(
+    rows,
+    d,
+    lanes,
+    heavy,  # (k,)
+    passes,  # what a vector of features costs as columns, in cycles
+    alone,  # (k,) intp OUT: 1 for a component that shall take its rows alone
+):
+    """Choose how each component of a block takes its rows; return whether any takes them alone."""
+    saved = -4.4 * rows * (d // lanes)  # measured cycles, here and below
+    for c in range(heavy.shape[0]):
+        few = 90.0 + heavy[c] * (10.0 + 1.7 * (d // lanes) + 3.5 * (d % lanes))
+        gain = passes * rows * d / lanes - few
+        alone[c] = 1 if gain > 0.0 and heavy[c] > 0 else 0
+        saved += gain if alone[c] else 0.0
+    return saved > 0.0
+
+
+def _adder(with_squares: int, passes: float) -> Any:
+    @kernel
+    def add(
+        rows,
+        XT,  # (>= d, STRIDE) rows as columns
+        means,  # (k, d)
+        share,  # (k, STRIDE) INOUT: multiplied by the factor or left
+        factor,  # (STRIDE,)
+        negligible,  # (k,) float64: a smaller share does not matter
+        heavy,  # (k,) float64: how many rows matter, at most
+        Y,  # (>= d, STRIDE) room to work in
+        stats,  # flat record OUT: counts (k,) from 1, then sums (k, d), then squares (k, d) if there are any
+    ):
+        k, d = means.shape
+        places = np.zeros((2, max(k, STRIDE)), np.intp)
+        wanted, index = places[0, :k], places[1]
+        sums = 1 + k
+        squares = sums + k * d
+        if _choose_rows(rows, d, _BYTES // XT.itemsize, heavy, passes, wanted):
+            _turn_back(rows, d, XT, Y)
+            for c in range(k):
+                if wanted[c]:
+                    least, at = share.dtype.type(negligible[c]), c * d
+                    _add_rows(
+                        rows, d, XT, Y, means[c], share[c], factor, least, index, stats,
+                        1 + c, sums + at, squares + at, with_squares,
+                    )  # fmt: skip
+                wanted[c] = 0 if wanted[c] else heavy[c] > 0
+        else:
+            for c in range(k):
+                wanted[c] = heavy[c] > 0
+        for c in range(k):
+            if wanted[c]:
+                n = share.dtype.type(0)
+                for r in range(rows):
+                    resp = share[c, r] * factor[r]
+                    share[c, r] = resp
+                    n += resp
+                stats[1 + c] += n
+        _add_columns(rows, d, k, XT, means, share, wanted, stats, sums, squares, with_squares)
+
+    return add
+
+
+# Kernels that add counts and sums of a block, or counts, sums and sums of squares, about the means.
+add_sums = _adder(0, 0.9)
+add_moments = _adder(1, 1.35)

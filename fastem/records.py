@@ -1,0 +1,52 @@
+"""Sufficient statistics as additive records.
+
+A family describes its record as a NamedTuple class and the shape of each field.  In memory a record is one float64
+vector, so that merging two records is one vector addition whatever the family; `Layout.view` shows the vector as the
+NamedTuple.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from typing import Generic, TypeVar
+
+import numpy as np
+
+T = TypeVar("T", bound=tuple)
+
+
+class Layout(Generic[T]):
+    """The shape of a family's record: which NamedTuple, and the shape of each of its fields.
+
+    Parameters
+    ----------
+    record : type
+        A NamedTuple class whose fields are arrays.
+    **shapes : tuple of int
+        The shape of each field, by name, in the order of the fields.
+
+    Examples
+    --------
+    >>> from typing import NamedTuple
+    >>> class Moments(NamedTuple):
+    ...     count: np.ndarray
+    ...     total: np.ndarray
+    >>> layout = Layout(Moments, count=(), total=(3,))
+    >>> layout.size
+    4
+    >>> layout.view(np.arange(4.0))
+    Moments(count=array(0.), total=array([1., 2., 3.]))
+    """
+
+    def __init__(self, record: type[T], **shapes: tuple[int, ...]) -> None:
+        assert tuple(shapes) == record._fields, f"{record.__name__} has fields {record._fields}"  # type: ignore[attr-defined]
+        self.record = record
+        self.shapes = tuple(shapes.values())
+        stops = list(itertools.accumulate(math.prod(shape) for shape in self.shapes))
+        self.size = stops[-1]  # length of the vector that holds one record
+        self.slices = list(zip([0, *stops], stops, self.shapes, strict=False))
+
+    def view(self, vector: np.ndarray) -> T:
+        """Show a float64 vector (size,) as the record, without a copy."""
+        return self.record(*[vector[start:stop].reshape(shape) for start, stop, shape in self.slices])

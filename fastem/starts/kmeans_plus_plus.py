@@ -1,0 +1,207 @@
+"""Choosing k rows to begin k-means with: greedy k-means++ and plain random rows.
+
+The passes over the data, one for each seed, are compiled (`score_seeds` in src/kmeans/nearest.pyx) and skip the rows
+that the triangle inequality proves unchanged (Raff, "Exact acceleration of k-means++ and k-means||", IJCAI 2021): the
+seeds are those of the full computation.  Potentials are summed on the fixed row grid, so that the seeds do not depend
+on the number of threads.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from fastem import grid, threads
+from fastem._native import nearest
+from fastem.draws import Draws
+
+# Rows drawn at once for one that is needed, when the next candidates are drawn before the last seed has had its pass,
+# which saves every second pass; and the numbers in X from which a pass costs more than that (0.3 milliseconds).
+TRIES = 4
+REJECTION_PAYS_OFF = 1_000_000
+# Candidates that one pass scores.
+MOST_TRIALS = 32
+
+
+def kmeans_plus_plus(source: Any, n_clusters: int, draws: Draws, n_local_trials: int | None = None) -> np.ndarray:
+    """Choose centres among the rows by greedy k-means++.
+
+    Each centre is drawn with probability proportional to weight times squared distance to the nearest centre so far;
+    of `n_local_trials` candidates the one that lowers the potential most is taken.
+
+    Parameters
+    ----------
+    source : source
+        Rows and weights.
+    n_clusters : int
+        Number of centres k, at most the number of rows.
+    draws : Draws
+        Random numbers.
+    n_local_trials : int or None
+        Candidates per centre; None means 2 + log(k), as in scikit-learn.
+
+    Returns
+    -------
+    ndarray (k, d) float64
+        The centres, in the order of choice.
+
+    References
+    ----------
+    Arthur and Vassilvitskii, "k-means++: the advantages of careful seeding", SODA 2007.
+    """
+    trials = n_local_trials or 2 + int(np.log(n_clusters))
+    if source.array is not None and source.n_rows <= grid.CELL and trials <= MOST_TRIALS:
+        return _in_one_call(source, n_clusters, draws, trials)
+    return _in_passes(source, n_clusters, draws, trials)
+
+
+def random_rows(source: Any, n_clusters: int, draws: Draws) -> np.ndarray:
+    """Choose k distinct rows at random, in proportion to their weights; float64 (k, d)."""
+    return source.sample_rows(n_clusters, draws).astype(np.float64)
+
+
+def _in_one_call(source: Any, n_clusters: int, draws: Draws, trials: int) -> np.ndarray:
+    """Few rows, for which `_in_passes` would spend its time between the passes: the same seeds from one call."""
+    seeds = np.empty((n_clusters, source.n_features))
+    first = _first(source, draws)
+    uniforms = draws.uniform((n_clusters - 1) * trials)
+    found = nearest.seed_small(source.array, source.sample_weight, uniforms, first, seeds)
+    for number in range(found, n_clusters):  # every row coincides with a seed: any row is as good as another
+        seeds[number] = source.array[_first(source, draws)]
+    return seeds
+
+
+def _in_passes(source: Any, n_clusters: int, draws: Draws, trials: int) -> np.ndarray:
+    search = _Search(source, n_clusters)
+    search.add(_first(source, draws))
+    for number in range(1, n_clusters):
+        if not search.pending.size:
+            search.score(search.draw(draws, trials))
+        best = search.best()
+        if number == n_clusters - 1:
+            search.record(best)
+        else:
+            search.add_and_score(best, search.draw_after(best, draws, trials))
+    return search.seeds
+
+
+def _first(source: Any, draws: Draws) -> int:
+    """Return the number of a row drawn in proportion to its weight."""
+    if source.sample_weight.size:
+        return int(draws.weighted(source.sample_weight, 1)[0])
+    return int(draws.uniform(1)[0] * source.n_rows)
+
+
+def draw_in_cells(closest: np.ndarray, weights: np.ndarray, potential: np.ndarray, uniforms: np.ndarray) -> np.ndarray:
+    """Draw rows in proportion to weight times `closest`: first the grid cell, then the row in it.
+
+    Parameters
+    ----------
+    closest : ndarray (n,)
+        Squared distance of each row to its nearest centre so far.
+    weights : ndarray (n,) or (0,)
+        Weights; empty for unit weights.
+    potential : ndarray (n_cells,) float64
+        Sum of w closest over each cell of the row grid, not all 0.
+    uniforms : ndarray (m,)
+        Uniform numbers in [0, 1), one for each row to draw.
+
+    Returns
+    -------
+    ndarray (m,) int64
+    """
+    cells = np.cumsum(potential)
+    targets = uniforms * cells[-1]
+    chosen = np.minimum(np.searchsorted(cells, targets, side="right"), np.flatnonzero(potential)[-1])
+    rows = np.empty(len(uniforms), np.int64)
+    for i, (cell, target) in enumerate(zip(chosen.tolist(), targets.tolist(), strict=True)):
+        span = slice(cell * grid.CELL, (cell + 1) * grid.CELL)
+        before = cells[cell - 1] if cell else 0.0
+        rows[i] = span.start + nearest.draw_row(closest[span], weights[span], target - before)
+    return rows
+
+
+class _Search:
+    """The state of k-means++: the seeds so far, and each row's squared distance to its nearest one."""
+
+    def __init__(self, source: Any, n_clusters: int) -> None:
+        n, d, dtype = source.n_rows, source.n_features, source.dtype
+        self.source = source
+        self.seeds = np.empty((n_clusters, d))
+        self.chosen = np.empty((n_clusters, d), dtype)  # the seeds, in the rows' dtype
+        self.n_seeds = 0
+        self.closest = np.full(n, np.inf, dtype)
+        self.owner = np.zeros(n, np.int32)
+        self.potential = np.zeros(grid.n_cells(n))  # sum of w closest over each cell
+        self.pending = np.empty(0, np.int64)  # candidates, rows of the source
+        self.reductions = np.empty(0)  # of the potential, by each of them
+
+    def record(self, row: int) -> None:
+        """Take down a row as the next seed, without a pass over the data."""
+        seed = self.source.take(np.array([row]))
+        self.seeds[self.n_seeds] = seed[0]
+        self.chosen[self.n_seeds] = seed[0]
+        self.n_seeds += 1
+
+    def add(self, row: int) -> None:
+        """Make a row the next seed."""
+        self.add_and_score(row, self.pending[:0])
+
+    def score(self, candidates: np.ndarray) -> None:
+        """Find by how much each candidate row would lower the potential."""
+        self.pending = candidates
+        self.reductions = self._pass(self.source.take(candidates), commit=-1)
+
+    def add_and_score(self, row: int, candidates: np.ndarray) -> None:
+        """Make a row the next seed and score the candidates for the one after it, in one pass."""
+        self.record(row)
+        self.pending = candidates
+        rows = np.concatenate([self.chosen[self.n_seeds - 1 : self.n_seeds], self.source.take(candidates)])
+        self.reductions = self._pass(rows, commit=self.n_seeds - 1)[1:]
+
+    def best(self) -> int:
+        """Return the candidate row that lowers the potential most."""
+        return int(self.pending[np.argmax(self.reductions)])
+
+    def draw(self, draws: Draws, m: int) -> np.ndarray:
+        """Draw m rows in proportion to w closest: first the grid cell, then the row in it."""
+        if not self.potential.sum() > 0:  # every row coincides with a seed: any row is as good as another
+            return np.array([_first(self.source, draws) for _ in range(m)])
+        return draw_in_cells(self.closest, self.source.sample_weight, self.potential, draws.uniform(m))
+
+    def draw_after(self, row: int, draws: Draws, m: int) -> np.ndarray:
+        """Draw m rows as if `row` were a seed already, by rejection; none if too many are refused.
+
+        A row drawn by the present distances D is kept with probability min(D, its distance to the new seed) / D.
+        """
+        if self.source.n_rows * self.source.n_features < REJECTION_PAYS_OFF:
+            return self.pending[:0]
+        rows = self.draw(draws, TRIES * m)
+        seed = self.source.take(np.array([row])).astype(np.float64)
+        distance = np.square(self.source.take(rows) - seed).sum(axis=1)
+        kept = rows[draws.uniform(len(rows)) * self.closest[rows] < distance]
+        return kept[:m] if len(kept) >= m else self.pending[:0]
+
+    def _pass(self, candidates: np.ndarray, commit: int) -> np.ndarray:
+        """Return by how much each candidate (m, d) lowers the potential (m,), and note the potential of each cell."""
+        out = np.empty((len(self.potential), len(candidates) + 1))
+        chosen = self.chosen[: max(1, self.n_seeds)]
+
+        def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
+            first = rows.start // grid.CELL
+            nearest.score_seeds(
+                X,
+                self.source.weights_of(rows),
+                candidates,
+                chosen,
+                self.closest[rows],
+                self.owner[rows],
+                commit,
+                out[first : first + grid.n_cells(len(X))],
+                threads.native_threads(n_threads),
+            )
+
+        self.source.each_block(block)
+        self.potential = out[:, -1].copy()
+        return grid.merge_tree(np.ascontiguousarray(out[:, :-1]))

@@ -1,0 +1,418 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, cdivision=True, initializedcheck=False
+# cython: embedsignature=False
+"""Nearest centroid of every row, fused with what an iteration of k-means needs; see tile.h for the kernels.
+
+Every function takes C-contiguous arrays that `fastem.validate` has checked, never writes to its inputs and releases
+the interpreter lock.  `n_threads == 1` opens no parallel region.  Results do not depend on `n_threads`.
+"""
+
+from cython.parallel cimport parallel, prange, threadid
+from libc.math cimport INFINITY, fabs, frexp, ldexp, sqrt, trunc
+from libc.stdint cimport int32_t, uint32_t
+from libc.stddef cimport ptrdiff_t
+
+import numpy as np
+
+cdef extern from *:
+    """
+    #ifdef _OPENMP
+    #define HAS_OPENMP 1
+    #else
+    #define HAS_OPENMP 0
+    #endif
+    """
+    const int HAS_OPENMP
+
+cdef extern from "kmeans/tile.h" nogil:
+    ctypedef struct nearest_job:
+        ptrdiff_t n, d, k
+        const void *x
+        const void *w
+        const void *origin
+        const void *centers
+        const void *half_norms
+        const void *packed
+        int32_t *labels
+        int32_t settled
+        double look
+        void *sqdist
+
+    ctypedef struct nearest_memo:
+        void *upper
+        void *lower
+        uint32_t *changes
+        const void *moved
+        const void *drop
+        const void *gap
+        double largest_norm
+        void *near
+        const nearest_job *active
+        const int32_t *active_index
+        const int32_t *is_active
+        const void *near_drop
+        const void *joined
+
+    ctypedef struct nearest_seeding:
+        const void *quarter
+        void *closest
+        int32_t *seeds
+        int32_t commit
+
+    ctypedef struct nearest_kernels:
+        size_t (*panel_bytes)(ptrdiff_t, ptrdiff_t) noexcept nogil
+        size_t (*scratch_bytes)(ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*pack)(const nearest_job *, void *) noexcept nogil
+        double (*doubt)(const nearest_job *) noexcept nogil
+        void (*distances)(const nearest_job *, ptrdiff_t, ptrdiff_t, void *) noexcept nogil
+        void (*cell)(const nearest_job *, const nearest_memo *, ptrdiff_t, ptrdiff_t, double *, void *) noexcept nogil
+        ptrdiff_t (*bounded_cell)(const nearest_job *, const nearest_memo *, ptrdiff_t, ptrdiff_t, void *) noexcept nogil
+        void (*apply_changes)(const nearest_job *, const nearest_memo *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t,
+                              double *) noexcept nogil
+        size_t (*seed_bytes)(ptrdiff_t) noexcept nogil
+        void (*seed_gaps)(const void *, ptrdiff_t, const void *, ptrdiff_t, ptrdiff_t, void *) noexcept nogil
+        void (*seed_cell)(const nearest_job *, const nearest_seeding *, ptrdiff_t, ptrdiff_t, double *, void *) noexcept nogil
+
+    int ISA_COUNT
+    const char *const *isa_names
+    int isa_available(int)
+    const nearest_kernels *kernels_for(int, int)
+    const char *compiler_name()
+    void run_task(const nearest_job *, const nearest_memo *, const nearest_kernels *, ptrdiff_t, int, ptrdiff_t, double *,
+                  double *, void *)
+    const ptrdiff_t CELL_ROWS, MAX_CANDIDATES
+    const double EPSILON_32, EPSILON_64
+
+ctypedef fused real:
+    float
+    double
+
+CELL = CELL_ROWS  # `fastem.stats.CELL`; a test compares the two
+
+cdef int isa = max(i for i in range(ISA_COUNT) if isa_available(i))
+
+
+def force_isa(name):
+    """Use one instruction set for all further calls of this process; None returns to the best. For tests."""
+    global isa
+    usable = [i for i in range(ISA_COUNT) if isa_available(i)]
+    if name is None:
+        isa = max(usable)
+        return
+    for i in usable:
+        if isa_names[i].decode() == name:
+            isa = i
+            return
+    raise ValueError(f"instruction set {name!r} is not one of {build_info()['available']}")
+
+
+def build_info():
+    """Compiler, OpenMP and instruction sets of this build on this machine."""
+    return {
+        "compiler": compiler_name().decode(),
+        "openmp": bool(HAS_OPENMP),
+        "isa": isa_names[isa].decode(),
+        "available": [isa_names[i].decode() for i in range(ISA_COUNT) if isa_available(i)],
+    }
+
+
+cdef const void *start_of(const real[::1] array) noexcept nogil:
+    return <const void *>&array[0] if array.shape[0] else NULL
+
+
+def _aligned(size_t n_bytes):
+    """Uninitialised memory that starts on a cache line, as an array (n_bytes,) of uint8."""
+    memory = np.empty(n_bytes + 64, dtype=np.uint8)
+    skip = -memory.ctypes.data % 64
+    return memory[skip : skip + n_bytes]
+
+
+cdef nearest_job job_of(const real[:, ::1] X, const real[::1] w, const real[::1] origin, const real[:, ::1] centers,
+                        const real[::1] half_norms) noexcept:
+    cdef nearest_job job
+    job.n, job.d, job.k = X.shape[0], X.shape[1], centers.shape[0]
+    job.x, job.w, job.origin = <const void *>&X[0, 0], start_of[real](w), <const void *>&origin[0]
+    job.centers, job.half_norms = <const void *>&centers[0, 0], start_of[real](half_norms)
+    job.packed, job.labels, job.settled, job.look, job.sqdist = NULL, NULL, 0, 0, NULL
+    return job
+
+
+cdef ptrdiff_t in_lines(size_t n_bytes) noexcept nogil:
+    """Room for `n_bytes` and a cache line between it and the next thread's."""
+    return <ptrdiff_t>((n_bytes + 127) // 64 * 64)
+
+
+def assign(
+    const real[:, ::1] X,
+    const real[::1] origin,
+    const real[:, ::1] centers,
+    const real[::1] half_norms,
+    int32_t[::1] labels,
+    real[::1] sqdist,
+    int n_threads,
+):
+    """Nearest centroid of every row, the lowest index in a tie, and its squared distance.
+
+    Parameters
+    ----------
+    X : array (n, d)
+        Rows.
+    origin : array (d,)
+        Subtracted from every row.
+    centers : array (k, d)
+        Centroids minus the origin.
+    half_norms : array (k,)
+        Half the squared norm of every row of `centers`.
+    labels : int32 array (n,)
+        OUT. Index of the nearest centroid.
+    sqdist : array (n,) or (0,)
+        OUT. Squared distance to it, computed from x - c; not computed when empty.
+    n_threads : int
+        Threads to use.
+    """
+    if X.shape[0] == 0:
+        return
+    cdef const nearest_kernels *kernels = kernels_for(isa, real is double)
+    cdef nearest_job job = job_of[real](X, sqdist[:0], origin, centers, half_norms)
+    cdef ptrdiff_t n_tasks = (job.n + CELL_ROWS - 1) // CELL_ROWS, t
+    cdef int threads = <int>max(1, min(n_threads, n_tasks))
+    cdef ptrdiff_t each = in_lines(kernels.scratch_bytes(job.k, job.d))
+    cdef unsigned char[::1] packed = _aligned(kernels.panel_bytes(job.k, job.d))
+    cdef unsigned char[::1] scratch = _aligned(threads * each)
+    job.labels = &labels[0]
+    job.sqdist = <void *>start_of[real](sqdist)
+    with nogil:
+        kernels.pack(&job, &packed[0])
+        job.packed, job.look = &packed[0], kernels.doubt(&job)
+        if threads == 1:
+            kernels.cell(&job, NULL, 0, job.n, NULL, &scratch[0])
+        else:
+            for t in prange(n_tasks, schedule="dynamic", chunksize=1, num_threads=threads):
+                kernels.cell(&job, NULL, t * CELL_ROWS, min((t + 1) * CELL_ROWS, job.n), NULL,
+                             &scratch[threadid() * each])
+
+
+def distances(const real[:, ::1] X, const real[:, ::1] centers, real[:, ::1] out, int n_threads):
+    """Squared distance of every row to every centroid, computed from x - c.
+
+    Parameters
+    ----------
+    X : array (n, d)
+        Rows.
+    centers : array (k, d)
+        Centroids.
+    out : array (n, k)
+        OUT. Squared distances.
+    n_threads : int
+        Threads to use.
+    """
+    if X.shape[0] == 0:
+        return
+    if out.shape[0] != X.shape[0] or out.shape[1] != centers.shape[0] or X.shape[1] != centers.shape[1]:
+        raise ValueError(f"out has shape {(out.shape[0], out.shape[1])}, not {(X.shape[0], centers.shape[0])}")
+    cdef const nearest_kernels *kernels = kernels_for(isa, real is double)
+    cdef const real[::1] zeros = np.zeros(X.shape[1], np.float64 if real is double else np.float32)
+    cdef nearest_job job = job_of[real](X, zeros[:0], zeros, centers, zeros[:0])
+    cdef ptrdiff_t n_tasks = (job.n + CELL_ROWS - 1) // CELL_ROWS, t
+    cdef int threads = <int>max(1, min(n_threads, n_tasks))
+    cdef ptrdiff_t each = in_lines(kernels.seed_bytes(job.d))
+    cdef unsigned char[::1] scratch = _aligned(threads * each)
+    job.sqdist = <void *>&out[0, 0]
+    with nogil:
+        if threads == 1:
+            kernels.distances(&job, 0, job.n, &scratch[0])
+        else:
+            for t in prange(n_tasks, schedule="dynamic", chunksize=1, num_threads=threads):
+                kernels.distances(&job, t * CELL_ROWS, min((t + 1) * CELL_ROWS, job.n), &scratch[threadid() * each])
+
+
+def accumulate(
+    const real[:, ::1] X,
+    const real[::1] w,
+    const real[::1] origin,
+    const real[:, ::1] centers,
+    const real[::1] half_norms,
+    int level,
+    double[:, ::1] out,
+    int32_t[::1] labels,
+    int n_threads,
+    real[::1] upper=None,
+    real[::1] lower=None,
+):
+    """Assign every row and write the record of each task: counts (k,), sums (k, d) of w (x - origin), inertia ().
+
+    Parameters
+    ----------
+    X, origin, centers, half_norms
+        As in `assign`.
+    w : array (n,) or (0,)
+        Weights; empty for unit weights.
+    level : int
+        A task owns 2**level cells of the row grid; they are merged by the fixed binary tree.
+    out : float64 array (n_tasks, k + k d + 1)
+        OUT. One record a task.
+    labels : int32 array (n,) or (0,)
+        OUT. Index of the nearest centroid; not stored when empty.
+    n_threads : int
+        Threads to use.
+    upper, lower : array (n,), optional
+        OUT. Bounds of the distance to the nearest and to every other centroid, for `accumulate_bounded`.
+    """
+    if X.shape[0] == 0:
+        return
+    cdef nearest_job job = job_of[real](X, w, origin, centers, half_norms)
+    cdef nearest_memo memo
+    cdef nearest_memo *kept = NULL
+    job.labels = &labels[0] if labels.shape[0] else NULL
+    if upper is not None:
+        memo.upper, memo.lower, memo.active = &upper[0], &lower[0], NULL
+        memo.largest_norm = largest_norm_of[real](half_norms)
+        kept = &memo
+    sweep_tasks(&job, kept, kernels_for(isa, real is double), level, out, n_threads)
+
+
+def settle(
+    const real[:, ::1] X,
+    const real[::1] w,
+    const real[::1] origin,
+    const real[:, ::1] centers,
+    int level,
+    double[:, ::1] out,
+    int32_t[::1] labels,
+    int n_threads,
+):
+    """Write the records of rows whose labels (n,) are given: `accumulate` without the search."""
+    if X.shape[0] == 0:
+        return
+    cdef nearest_job job = job_of[real](X, w, origin, centers, origin)
+    job.labels, job.settled = &labels[0], 1
+    sweep_tasks(&job, NULL, kernels_for(isa, real is double), level, out, n_threads)
+
+
+cdef int sweep_tasks(nearest_job *job, const nearest_memo *memo, const nearest_kernels *kernels, int level,
+                     double[:, ::1] out, int n_threads) except -1:
+    """Write the record of each task."""
+    cdef ptrdiff_t n_tasks = out.shape[0], size = out.shape[1], t
+    if size != job.k + job.k * job.d + 1 or n_tasks != (job.n + (CELL_ROWS << level) - 1) // (CELL_ROWS << level):
+        raise ValueError(f"out has shape {(n_tasks, size)}, which does not fit {job.n} rows at level {level}")
+    cdef int threads = <int>max(1, min(n_threads, n_tasks))
+    cdef ptrdiff_t stack = in_lines(level * size * 8)
+    cdef ptrdiff_t each = in_lines(kernels.scratch_bytes(job.k, job.d)) + stack
+    cdef unsigned char[::1] packed = _aligned(kernels.panel_bytes(job.k, job.d))
+    cdef unsigned char[::1] scratch = _aligned(threads * each)
+    with nogil:
+        if not job.settled:
+            kernels.pack(job, &packed[0])
+            job.look = kernels.doubt(job)
+        job.packed = &packed[0]
+        if threads == 1:
+            for t in range(n_tasks):
+                run_task(job, memo, kernels, t, level, size, &out[t, 0], <double *>&scratch[0], &scratch[stack])
+        else:
+            for t in prange(n_tasks, schedule="dynamic", chunksize=1, num_threads=threads):
+                run_task(job, memo, kernels, t, level, size, &out[t, 0],
+                         <double *>&scratch[threadid() * each], &scratch[threadid() * each + stack])
+    return 0
+
+
+cdef double largest_norm_of(const real[::1] half_norms) noexcept:
+    cdef double largest = 0
+    cdef ptrdiff_t c
+    for c in range(half_norms.shape[0]):
+        largest = max(largest, 2.0 * half_norms[c])
+    return largest
+
+
+def score_seeds(
+    const real[:, ::1] X,
+    const real[::1] w,
+    const real[:, ::1] candidates,
+    const real[:, ::1] chosen,
+    real[::1] closest,
+    int32_t[::1] owner,
+    int commit,
+    double[:, ::1] out,
+    int n_threads,
+):
+    """A step of greedy k-means++: by how much each candidate seed would lower the potential sum w closest.
+
+    Rows that the triangle inequality excludes are not read; the answer is that of all rows.
+
+    Parameters
+    ----------
+    X, w
+        As in `accumulate`.
+    candidates : array (m, d)
+        Candidate seeds.
+    chosen : array (s, d)
+        Seeds chosen so far.
+    closest : array (n,)
+        IN, and OUT after a commit. Squared distance of each row to its nearest seed; infinite before the first seed.
+    owner : int32 array (n,)
+        IN, and OUT after a commit. Index in `chosen` of that seed; 0 before the first seed.
+    commit : int
+        -1 to score only; else the index that ``candidates[0]`` takes among the seeds: `closest` and `owner` are
+        brought up to date, and the other candidates are scored after that.
+    out : float64 array (n_cells, m + 1)
+        OUT. For each cell of the row grid: the reduction by each candidate, then sum w closest (after a commit).
+    n_threads : int
+        Threads to use.
+    """
+    if X.shape[0] == 0:
+        return
+    cdef const nearest_kernels *kernels = kernels_for(isa, real is double)
+    cdef const real[::1] zeros = np.zeros(X.shape[1], np.float64 if real is double else np.float32)
+    cdef nearest_job job = job_of[real](X, w, zeros, candidates, closest[:0])
+    cdef nearest_seeding seeding
+    cdef ptrdiff_t n_tasks = (job.n + CELL_ROWS - 1) // CELL_ROWS, t
+    if out.shape[0] != n_tasks or out.shape[1] != job.k + 1:
+        raise ValueError(f"out has shape {(out.shape[0], out.shape[1])}, not {(n_tasks, job.k + 1)}")
+    if job.k > MAX_CANDIDATES:
+        raise ValueError(f"{job.k} candidates are more than the {MAX_CANDIDATES} that one pass scores")
+    cdef int threads = <int>max(1, min(n_threads, n_tasks))
+    cdef ptrdiff_t each = in_lines(kernels.seed_bytes(job.d))
+    cdef unsigned char[::1] scratch = _aligned(threads * each)
+    cdef real[::1] quarter = np.zeros(max(1, chosen.shape[0]), np.float64 if real is double else np.float32)
+    seeding.quarter, seeding.closest, seeding.seeds, seeding.commit = &quarter[0], &closest[0], &owner[0], commit
+    with nogil:
+        if chosen.shape[0]:
+            kernels.seed_gaps(job.centers, job.k, &chosen[0, 0], chosen.shape[0], job.d, &quarter[0])
+        if threads == 1:
+            for t in range(n_tasks):
+                kernels.seed_cell(&job, &seeding, t * CELL_ROWS, min((t + 1) * CELL_ROWS, job.n), &out[t, 0],
+                                  &scratch[0])
+        else:
+            for t in prange(n_tasks, schedule="dynamic", chunksize=1, num_threads=threads):
+                kernels.seed_cell(&job, &seeding, t * CELL_ROWS, min((t + 1) * CELL_ROWS, job.n), &out[t, 0],
+                                  &scratch[threadid() * each])
+
+
+def merge_tree(double[:, ::1] records, int n_threads):
+    """`fastem.stats.merge_tree` on several threads, each on its own columns: the same bits.  The sum ends in row 0."""
+    cdef ptrdiff_t m = records.shape[0], size = records.shape[1], t, parts
+    if m == 0 or size == 0:
+        return
+    parts = max(1, min(n_threads, m * size // 65536))
+    with nogil:
+        if parts == 1:
+            merge_columns(&records[0, 0], m, size, 0, size)
+        else:
+            for t in prange(parts, schedule="static", num_threads=parts):
+                merge_columns(&records[0, 0], m, size, t * size // parts, (t + 1) * size // parts)
+
+
+cdef void merge_columns(double *records, ptrdiff_t m, ptrdiff_t size, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
+    cdef ptrdiff_t span = 1, i, j
+    cdef double *left
+    cdef const double *right
+    while span < m:
+        i = 0
+        while i + span < m:
+            left, right = records + i * size, records + (i + span) * size
+            for j in range(first, last):
+                left[j] += right[j]
+            i += 2 * span
+        span *= 2
+
+
+include "bounded.pxi"
+include "small.pxi"
