@@ -167,11 +167,24 @@ def run_once(
     reached: float = -np.inf,
 ) -> Run:
     """Run EM once, from `params` until it converges or is stopped."""
-    if settings.accelerate is None:
-        run = family.run_small(source, params, settings, restart, ROUNDING / 2 * float(np.finfo(source.dtype).eps))
-        if run is not None:
-            return run
+    run = _run_small(source, family, params, settings, restart)
+    if run is not None:
+        return run
     return Climb(source, family, params, constants, settings, restart, reached).until(settings.max_iter)
+
+
+def _run_small(source: Any, family: Family, params: Any, settings: Settings, restart: int) -> Run | None:
+    """Return a run that the family makes in one call, or None: many rows, or somebody watches the iterations."""
+    X = getattr(source, "array", None)
+    watched = settings.callback is not None or settings.keep_history or settings.certify
+    if X is None or len(X) > grid.CELL or watched or settings.accelerate is not None:
+        return None
+    slack = ROUNDING / 2 * float(np.finfo(X.dtype).eps)
+    small = family.run_small(X, source.sample_weight, params, settings.max_iter, settings.tol, slack)
+    if small is None:
+        return None
+    params, objective, objectives, n_iter, converged, memo = small
+    return Run(restart, params, objective, objectives, n_iter, converged, [], (), memo)
 
 
 class Climb:

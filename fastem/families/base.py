@@ -35,6 +35,17 @@ class MStep(NamedTuple):
     notes: tuple[str, ...] = ()  # components rescued, for the monitor
 
 
+class SmallRun(NamedTuple):
+    """A whole run over few rows, made in one compiled call."""
+
+    params: Any
+    objective: float
+    objectives: np.ndarray  # (n_iter,) at the start of each iteration
+    n_iter: int
+    converged: bool
+    memo: Any
+
+
 class Family(ABC):
     """A model that EM can fit.
 
@@ -138,12 +149,14 @@ class Family(ABC):
         """
         return None
 
-    def run_small(self, source: Any, params: Any, settings: Any, restart: int, slack: float) -> Any:
-        """Return a whole `Run` from `params`, made in one compiled call, or None to leave it to the engine.
+    def run_small(
+        self, X: np.ndarray, w: np.ndarray, params: Any, max_iter: int, tol: float, slack: float
+    ) -> SmallRun | None:
+        """Return a whole run from `params`, made in one compiled call, or None to leave it to the engine.
 
-        For sources of few rows (`source.array`), where an iteration costs less than the engine's Python.  The run
-        must be the engine's to the bit; whatever needs the engine (notes, a fall of the objective by more than
-        `slack`, relative) is left to it.
+        For the rows of one grid cell, where an iteration costs less than the engine's Python.  The run must be the
+        engine's to the bit; whatever needs the engine (notes, a fall of the objective by more than `slack`, relative)
+        is left to it.
         """
         return None
 

@@ -397,7 +397,7 @@ def test_a_compiled_run_is_the_engines_to_the_bit(n, d, k, seed, weighted, singl
     family, watched = KMeansFamily(k), Settings(max_iter=max_iter, tol=1e-4, keep_history=True)
     start = KMeansParams(X[rng.choice(n, k, replace=False)].astype(np.float64))
     engine = em.run_once(source, family, start, None, watched)
-    small = family.run_small(source, start, Settings(max_iter=max_iter, tol=1e-4), 0, 1e-14)
+    small = family.run_small(source.X, source.sample_weight, start, max_iter, 1e-4, 1e-14)
     if small is None:
         assert engine.notes or np.any(np.diff(engine.objectives) < 0), "nothing was left for the engine"
         return

@@ -21,12 +21,10 @@ from typing import Any
 
 import numpy as np
 
-from fastem import grid, threads
+from fastem import threads
 from fastem._native import nearest
 from fastem.draws import Draws
-from fastem.engine.monitor import Settings
-from fastem.engine.result import Run
-from fastem.families.base import Family, MStep, State
+from fastem.families.base import Family, MStep, SmallRun, State
 from fastem.families.kmeans import active_centers
 from fastem.families.kmeans.records import Bounds, KMeansMemo, KMeansParams, KMeansPrepared, KMeansStats, _layout
 from fastem.grid import plan
@@ -245,23 +243,17 @@ class KMeansFamily(Family):
         return nearest.squared_movement(after.params.centers, before.params.centers)
 
     def run_small(
-        self, source: Any, params: KMeansParams, settings: Settings, restart: int, slack: float
-    ) -> Run | None:
-        X = getattr(source, "array", None)
-        watched = settings.callback is not None or settings.keep_history or settings.certify
-        plain = type(self) is KMeansFamily and self.algorithm == "lloyd" and 0 < settings.max_iter < 10**6
-        if X is None or len(X) > grid.CELL or watched or not plain:
+        self, X: np.ndarray, w: np.ndarray, params: KMeansParams, max_iter: int, tol: float, slack: float
+    ) -> SmallRun | None:
+        if type(self) is not KMeansFamily or self.algorithm != "lloyd" or not 0 < max_iter < 10**6:
             return None
         centers, memo = params.centers.copy(), self.new_memo(len(X))
-        objectives = np.empty(settings.max_iter + 1)
-        n_iter, converged = nearest.run_small(
-            X, source.sample_weight, centers, settings.max_iter, settings.tol, slack, memo.labels, objectives
-        )
+        objectives = np.empty(max_iter + 1)
+        n_iter, converged = nearest.run_small(X, w, centers, max_iter, tol, slack, memo.labels, objectives)
         if not n_iter:
             return None
         objective = float(objectives[n_iter])
-        objectives = objectives[:n_iter].copy()
-        return Run(restart, KMeansParams(centers), objective, objectives, n_iter, converged, [], (), memo)
+        return SmallRun(KMeansParams(centers), objective, objectives[:n_iter].copy(), n_iter, converged, memo)
 
     def assign(self, X: np.ndarray, prepared: KMeansPrepared, n_threads: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the nearest centre (n,) int32 of each row and the squared distance to it (n,)."""
