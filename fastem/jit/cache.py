@@ -123,6 +123,14 @@ def _remove_unused(folder: os.DirEntry[str]) -> None:
             os.rmdir(folder)
 
 
+def fingerprint(dispatcher: Dispatcher) -> str:
+    """Hash a function, every function it calls and every constant it reads."""
+    digest = hashlib.sha256()
+    for text in _of_value(dispatcher, set(), set()):
+        digest.update(text.encode() + b"\0")
+    return digest.hexdigest()
+
+
 def _of_function(function: Any, seen: set[Any]) -> Iterator[str]:
     """All that the machine code of a Python function depends on, called functions included, as text."""
     if function in seen:
@@ -215,8 +223,7 @@ class DiskCache(_Cache):
             return None
         function = self._dispatcher.py_func
         digest = hashlib.sha256(repr((codegen.magic_tuple(), [_describe(kind) for kind in args])).encode())
-        for text in _of_value(self._dispatcher, set(), set()):
-            digest.update(text.encode() + b"\0")
+        digest.update(self._dispatcher.fingerprint.encode())
         name = f"{function.__module__}.{function.__qualname__}".replace("<", "").replace(">", "")[-80:]
         return folder / f"{name}-{digest.hexdigest()[:32]}.nbc"
 

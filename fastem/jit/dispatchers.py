@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+from types import FunctionType
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -23,7 +24,7 @@ from numba.core.compiler import Compiler
 from numba.core.environment import lookup_environment
 from numba.core.registry import CPUDispatcher
 
-from fastem.jit.cache import DiskCache
+from fastem.jit.cache import DiskCache, fingerprint
 
 _numbers = itertools.count()
 
@@ -82,6 +83,15 @@ def _new(form: type[JITCodeLibrary], targetctx: Any) -> JITCodeLibrary:
     return library
 
 
+def _renamed(function: Any, name: str) -> Any:
+    """Return the same function under another qualified name."""
+    copy = FunctionType(
+        function.__code__, function.__globals__, function.__name__, function.__defaults__, function.__closure__
+    )
+    copy.__module__, copy.__qualname__ = function.__module__, name
+    return copy
+
+
 class _Compiled(CPUDispatcher):
     """A function that is compiled whatever `NUMBA_DISABLE_JIT` says: kernels are instructions, not Python."""
 
@@ -100,6 +110,22 @@ class Runnable(_Compiled):
     def __init__(self, function: Any, options: dict[str, Any]) -> None:
         super().__init__(function, targetoptions=dict(options), pipeline_class=_OuterCompiler)
         self._cache = DiskCache(self)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Hash of all that the machine code depends on, but types and versions."""
+        return fingerprint(self)
+
+    def compile(self, sig: Any) -> Any:
+        """Compile for a signature, or load what a process before has compiled.
+
+        The symbol of the machine code is made of the function's name, its types and a number that counts the functions
+        of a process: a loaded kernel and a compiled one, two closures of one factory, can have the same, and the
+        address of that symbol is then the other kernel's.  So the name holds the fingerprint.
+        """
+        if self._compiler.py_func is self.py_func:
+            self._compiler.py_func = _renamed(self.py_func, f"{self.py_func.__qualname__}_{self.fingerprint[:16]}")
+        return super().compile(sig)
 
 
 class Kernel(_Compiled):

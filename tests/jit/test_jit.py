@@ -254,7 +254,7 @@ USER_FAMILY = {
         import sys
         import numpy as np
         import tools, family
-        from fastem import jit
+        from fastem.jit import drivers
         X = np.ones((3000, 1))
         out = np.empty((2, 1))
         args = X, np.empty(0), np.empty(0, np.int32), family.Prepared(np.zeros(1)), 0, 0, out
@@ -262,9 +262,9 @@ USER_FAMILY = {
             getattr(family.SWEEP, driver)(*args)
             print(out.sum())
         # What these call is linked into them: a warm process neither compiles nor loads anything else.
-        used = [family.cell.runnable, jit._store_sweep, jit._sweep_serial, jit._sweep_parallel]
+        used = [family.cell.runnable, drivers._store_sweep, drivers._sweep_serial, drivers._sweep_parallel]
         misses = sum(sum(f.stats.cache_misses.values()) for f in used)
-        assert bool(misses) or not (tools.twice.signatures or jit._task.signatures)
+        assert bool(misses) or not (tools.twice.signatures or drivers._task.signatures)
         print("misses", misses)
         print("hits", sum(sum(f.stats.cache_hits.values()) for f in used))
         """,
@@ -325,6 +325,40 @@ def test_cache_is_used_by_the_next_process_and_never_stale_or_broken(user_family
     assert run(user_family, "serial", **caches)[0] == "12000.0"
     assert run(user_family, "serial", **caches) == ["12000.0", "misses", "0", "hits", "3"]
     assert any(file.stat().st_size == size for file, size in zip(files, sizes, strict=True))
+
+
+CLOSURES = """
+    import itertools, sys
+    import numpy as np
+    from numba.core import bytecode
+    from fastem.jit import drivers
+
+    def make(value):
+        @drivers.kernel
+        def cell(X, w, labels, prepared, start, stop, stats):
+            stats[0] += value
+        return drivers.sweep(cell)
+
+    def run(sweep, n_features):
+        out = np.empty((1, 1))
+        sweep.serial(np.ones((10, n_features)), np.empty(0), np.empty(0, np.int32), (np.zeros(1),), 0, 0, out)
+        return out[0, 0]
+
+    run(make(0.0), 1)  # the drivers
+    one, two = make(1.0), make(2.0)
+    for sweep in {"first": (one,), "second": (two, one)}[sys.argv[1]]:
+        bytecode.FunctionIdentity._unique_ids = itertools.count(5000)  # as if each were the first of its process
+        run(sweep, 1)
+    print(run(one, 2), *([run(two, 2)] if sys.argv[1] == "second" else []))  # of one column an array is Fortran's, too
+    """
+
+
+def test_a_loaded_kernel_never_answers_for_a_compiled_one(tmp_path):
+    """Two closures of one factory had the same symbol where each was the n-th function that its process compiled."""
+    (tmp_path / "closures.py").write_text(textwrap.dedent(CLOSURES))
+    settings = {"program": "closures.py", "NUMBA_CACHE_DIR": str(tmp_path), "PYTHONHASHSEED": "0"}
+    assert finish(start(tmp_path, "first", **settings)) == ["1.0"]
+    assert finish(start(tmp_path, "second", **settings)) == ["1.0", "2.0"]
 
 
 SUMS = """
