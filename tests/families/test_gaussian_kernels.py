@@ -331,3 +331,16 @@ def test_skipping_changes_nothing_beyond_rounding():
     np.testing.assert_allclose(stats.counts, counts, rtol=1e-12)
     np.testing.assert_allclose(stats.sums, sums, rtol=1e-9, atol=1e-9)
     np.testing.assert_allclose(stats.scatter, scatter, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("d", [2, 5, 40])
+def test_a_covariance_that_is_singular_to_rounding_has_no_factor(d):
+    """Whether LAPACK finds one is a matter of rounding, and of which BLAS there is."""
+    rng = np.random.default_rng(d)
+    scales = np.exp(rng.uniform(-20, 20, d))
+    for _ in range(50):
+        thin = rng.standard_normal((d, d - 1)) * scales[:, None]
+        with pytest.raises(np.linalg.LinAlgError):
+            module("full").precisions_cholesky((thin @ thin.T)[None])
+        wide = rng.standard_normal((d, 4 * d)) * scales[:, None]
+        assert np.isfinite(module("full").precisions_cholesky((wide @ wide.T)[None])).all()

@@ -220,6 +220,11 @@ def layout(n_components: int, n_features: int) -> Layout:
     return Layout(FullStats, loglik=(), counts=(k,), sums=(k, d), scatter=(k, d, d))
 
 
+# Rounding of a Cholesky pivot, in units of d eps times the variance (Higham, "Accuracy and stability of numerical
+# algorithms", theorem 10.3), with a factor of safety.
+LOST_DIGITS = 8.0
+
+
 def constants(source: Any) -> None:
     """Nothing about the data is constant for this covariance type."""
 
@@ -230,7 +235,7 @@ def precisions_cholesky(covariances: np.ndarray) -> np.ndarray:
     Raises
     ------
     numpy.linalg.LinAlgError
-        When a matrix is not positive definite.
+        When a matrix is not positive definite, or not to rounding.
     """
     from scipy.linalg import lapack
 
@@ -244,6 +249,11 @@ def precisions_cholesky(covariances: np.ndarray) -> np.ndarray:
         factor[:] = lower.T
     if not np.isfinite(factors).all():
         raise np.linalg.LinAlgError("a covariance is not positive definite")
+    # The variance of a feature given those before is the rounding of its own: whether a factor of a singular matrix is
+    # found is then up to the BLAS, and the density that it gives is noise.
+    pivots = np.square(np.diagonal(factors, axis1=1, axis2=2)) * np.diagonal(covariances, axis1=1, axis2=2)
+    if np.any(pivots * (LOST_DIGITS * covariances.shape[1] * np.finfo(np.float64).eps) > 1.0):
+        raise np.linalg.LinAlgError("a covariance is singular to rounding")
     return factors
 
 
