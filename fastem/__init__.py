@@ -2,11 +2,12 @@
 
 How data flows through a fit, file by file::
 
-    input -> validate.py -> sources/ -> starts/ -> engine/em.py ----------------------> engine/result.py -> estimators/
-                                                     |  per restart, per iteration:              ^
-                                                     |  sources.accumulate -> families/ kernel   |
-                                                     |    -> grid.merge_tree -> family.m_step    |
-                                                     |    -> engine/monitor.py (stop?) ----------+
+    input -> validate.py -> sources/ -> engine/problem.py -> starts/ -> engine/em.py --> engine/result.py -> estimators/
+                                                                        |  per restart, per iteration:  ^
+                                                                        |  source.accumulate: kernels   |
+                                                                        |    of families/ over grid.py  |
+                                                                        |  family.m_step, then          |
+                                                                        |    engine/monitor.py ---------+
 
 The rooms, from the top; none imports from one above it: ``cli``, ``plot``; ``analysis``; ``estimators``; ``starts``,
 ``engine``; ``sources``; ``families``; ``kernels``; ``jit``.  What every room needs lies beside this file: the door

@@ -16,7 +16,7 @@ from fastem import grid, threads, validate
 from fastem.draws import Draws
 from fastem.engine import em
 from fastem.engine.monitor import LEFT, MOST_ITERATIONS
-from fastem.engine.sharing import SharedCenters, sharing
+from fastem.engine.problem import SharedCenters
 from fastem.families.gaussian import COVARIANCE_TYPES
 
 CRITERIA = ("bic", "aic", "icl", "heldout", "silhouette", "elbow")
@@ -205,8 +205,11 @@ class Search:
         if self.deadline < np.inf:
             options["callback"] = self._stopper(k, kind)
         model.set_params(**options)
-        with sharing(shared):
+        model._shared_centers = shared
+        try:
             return model.fit(X, sample_weight=weights if weights.size else None)
+        finally:
+            del model._shared_centers
 
     def _stopper(self, k: int, kind: str | None) -> Callable[[Any], Any]:
         """Return a callback that also ends a restart when the time is up."""

@@ -16,11 +16,12 @@ from fastem import grid, threads
 from fastem.draws import Draws
 from fastem.engine import accelerate, restarts
 from fastem.engine.monitor import Monitor, Settings
+from fastem.engine.problem import Problem
 from fastem.engine.result import FitResult, Run
 from fastem.families.base import Family, State
 
-# start(source, draws) -> parameters of the family
-Start = Callable[[Any, Draws], Any]
+# start(problem, draws) -> parameters of the family
+Start = Callable[[Problem, Draws], Any]
 
 # Restarts run side by side, one thread each, when a restart has too few cells to keep all threads busy but enough
 # work (rows times numbers in the record, about one multiply-add each) to outweigh Python's share of an iteration,
@@ -33,26 +34,16 @@ ROUNDING = 64
 
 
 def run(
-    source: Any,
-    family: Family,
-    start: Start,
-    *,
-    settings: Settings,
-    n_init: int = 1,
-    seed: int = 0,
-    reached: float = -np.inf,
-    constants: Any = None,
+    problem: Problem, start: Start, *, settings: Settings, n_init: int = 1, seed: int = 0, reached: float = -np.inf
 ) -> FitResult:
-    """Fit `family` to `source` from `n_init` starts and keep the best run.
+    """Fit a family to rows from `n_init` starts and keep the best run.
 
     Parameters
     ----------
-    source : a source of `fastem.sources`
-        Rows, weights and known labels.
-    family : Family
-        The model.
+    problem : Problem
+        The rows, the family, and all that no restart changes.
     start : callable
-        ``start(source, draws)`` returns the parameters that a restart begins with.
+        ``start(problem, draws)`` returns the parameters that a restart begins with.
     settings : Settings
         When to stop and what to keep.
     n_init : int
@@ -61,8 +52,6 @@ def run(
         Restart r draws its numbers from ``Draws(seed, r)``, whichever thread runs it.
     reached : float
         Objective of the iteration that led to the start, when a run goes on with the parameters of an earlier one.
-    constants : object
-        What ``family.constants(source)`` returned, if it is known already.
 
     Returns
     -------
@@ -76,29 +65,30 @@ def run(
     ValueError
         If the best run's parameters hold NaN.
     """
-    side_by_side = n_init > 1 and _small_but_work(source, family)
-    runner = source.with_threads(1) if side_by_side else source
-    constants = family.constants(source) if constants is None else constants
+    side_by_side = n_init > 1 and _small_but_work(problem)
+    threads_of_all = problem.source.n_threads
+    problem = problem.with_threads(1) if side_by_side else problem
+    problem.constants  # noqa: B018  (once, before restarts ask for them side by side)
     runs: list[Run | None] = [None] * n_init
     best = _Best()
 
     def restart(number: int) -> None:
-        params = start(runner, Draws(seed, number))
-        runs[number] = best.offer(run_once(runner, family, params, constants, settings, number, reached))
+        params = start(problem, Draws(seed, number))
+        runs[number] = best.offer(run_once(problem, params, settings, number, reached))
 
-    def climb(number: int) -> Climb:
-        return Climb(runner, family, start(runner, Draws(seed, number)), constants, settings, number, reached)
+    def begin(number: int) -> EMRun:
+        return EMRun(problem, start(problem, Draws(seed, number)), settings, number, reached)
 
     def spread(task: Callable[[int], None], n_tasks: int) -> None:
-        threads.map_tasks(task, n_tasks, source.n_threads if side_by_side else 1)
+        threads.map_tasks(task, n_tasks, threads_of_all if side_by_side else 1)
 
     with threads.single_threaded_blas():
         if settings.drop_restarts and n_init > 1:
-            runs[:] = [best.offer(run) for run in restarts.race(climb, n_init, settings.max_iter, spread)]
+            runs[:] = [best.offer(run) for run in restarts.race(begin, n_init, settings.max_iter, spread)]
         else:
             spread(restart, n_init)
         if settings.escape is not None:
-            best.run = _escape(source, family, best.run, constants, settings)
+            best.run = _escape(problem, best.run, settings)
     _refuse_nan(best.run)
     finished = [run for run in runs if run is not None]
     return FitResult(
@@ -108,8 +98,9 @@ def run(
     )
 
 
-def _small_but_work(source: Any, family: Family) -> bool:
+def _small_but_work(problem: Problem) -> bool:
     """Tell whether restarts pay side by side, one thread each."""
+    source, family = problem.source, problem.family
     few_cells = grid.n_cells(source.n_rows) < CELLS_PER_THREAD * source.n_threads
     return few_cells and source.n_rows * family.layout(source.n_features).size > WORK_FOR_A_THREAD
 
@@ -126,13 +117,13 @@ def _refuse_nan(run: Run) -> None:
             )
 
 
-def _escape(source: Any, family: Family, run: Run, constants: Any, settings: Settings) -> Run:
+def _escape(problem: Problem, run: Run, settings: Settings) -> Run:
     """Return the run, or one that went on from it to a better maximum."""
 
     def go_on(params: Any) -> Run:
-        return run_once(source, family, params, constants, settings, run.restart)
+        return run_once(problem, params, settings, run.restart)
 
-    return restarts.split_and_merge(source, family, run, constants, go_on)
+    return restarts.split_and_merge(problem, run, go_on)
 
 
 class _Best:
@@ -157,37 +148,30 @@ class _EStep(NamedTuple):
     objective: float
 
 
-def run_once(
-    source: Any,
-    family: Family,
-    params: Any,
-    constants: Any,
-    settings: Settings,
-    restart: int = 0,
-    reached: float = -np.inf,
-) -> Run:
+def run_once(problem: Problem, params: Any, settings: Settings, restart: int = 0, reached: float = -np.inf) -> Run:
     """Run EM once, from `params` until it converges or is stopped."""
-    run = _run_small(source, family, params, settings, restart)
+    run = _run_small(problem, params, settings, restart)
     if run is not None:
         return run
-    return Climb(source, family, params, constants, settings, restart, reached).until(settings.max_iter)
+    return EMRun(problem, params, settings, restart, reached).until(settings.max_iter)
 
 
-def _run_small(source: Any, family: Family, params: Any, settings: Settings, restart: int) -> Run | None:
+def _run_small(problem: Problem, params: Any, settings: Settings, restart: int) -> Run | None:
     """Return a run that the family makes in one call, or None: many rows, or somebody watches the iterations."""
+    source = problem.source
     X = getattr(source, "array", None)
     watched = settings.callback is not None or settings.keep_history or settings.certify
     if X is None or len(X) > grid.CELL or watched or settings.accelerate is not None:
         return None
     slack = ROUNDING / 2 * float(np.finfo(X.dtype).eps)
-    small = family.run_small(X, source.sample_weight, params, settings.max_iter, settings.tol, slack)
+    small = problem.family.run_small(X, source.sample_weight, params, settings.max_iter, settings.tol, slack)
     if small is None:
         return None
     params, objective, objectives, n_iter, converged, memo = small
     return Run(restart, params, objective, objectives, n_iter, converged, [], (), memo)
 
 
-class Climb:
+class EMRun:
     """One run of EM, which may pause after any iteration and goes on as if it had not.
 
     The parameters are those of `run_once`.
@@ -199,21 +183,13 @@ class Climb:
     """
 
     def __init__(
-        self,
-        source: Any,
-        family: Family,
-        params: Any,
-        constants: Any,
-        settings: Settings,
-        restart: int = 0,
-        reached: float = -np.inf,
+        self, problem: Problem, params: Any, settings: Settings, restart: int = 0, reached: float = -np.inf
     ) -> None:
-        self.source = source
-        self.family = family
-        self.constants = constants
+        self.problem = problem
+        self.source, self.family, self.constants = problem.source, problem.family, problem.constants
         self.reached = reached
         self.monitor = Monitor(settings, restart, params)
-        self.path = accelerate.METHODS[settings.accelerate](family)
+        self.path = accelerate.METHODS[settings.accelerate](problem.family)
         self.params = params
         self.plain: Any = None  # where EM arrived, while an extrapolation from there is to be tried
         self.last: _EStep | None = None

@@ -12,6 +12,7 @@ from fastem import validate
 from fastem.draws import Draws
 from fastem.engine import em
 from fastem.engine.monitor import Settings
+from fastem.engine.problem import Problem
 from fastem.estimators.callbacks import with_callbacks
 from fastem.estimators.conversion import HasTwin
 from fastem.estimators.kmeans import BOUNDS_PAY_OFF
@@ -177,7 +178,7 @@ class BisectingKMeans(KMeansBase, HasTwin):
     def _root(self, source: MemorySource, settings: Settings) -> _Node:
         """Return the cluster of all rows."""
         start = kmeans_start(1, source.take(np.zeros(1, np.int64)).astype(np.float64))
-        run = em.run(source, KMeansFamily(1), start, settings=settings).best
+        run = em.run(Problem(source, KMeansFamily(1)), start, settings=settings).best
         return _Node(np.arange(source.n_rows), run.params.centers[0], inertia=-run.objective)
 
     def _split(self, source: MemorySource, node: _Node, settings: Settings, seed: int) -> list[_Node]:
@@ -190,7 +191,7 @@ class BisectingKMeans(KMeansBase, HasTwin):
         start, n_init = self._start(source.n_features, 2)
         bounded = self.algorithm == "elkan" and 2 * source.n_features >= BOUNDS_PAY_OFF
         family = KMeansFamily(2, "bounded" if bounded else "lloyd")
-        run = em.run(part, family, start, settings=settings, n_init=n_init, seed=seed).best
+        run = em.run(Problem(part, family), start, settings=settings, n_init=n_init, seed=seed).best
         node.rows = np.empty(0, np.int64)
         self.converged_ = self.converged_ and run.converged
         centers = run.params.centers.astype(source.dtype)

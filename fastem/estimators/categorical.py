@@ -12,6 +12,7 @@ from sklearn.utils import Tags
 from fastem import validate, values
 from fastem.draws import Draws
 from fastem.engine.monitor import IterationInfo
+from fastem.engine.problem import Problem
 from fastem.estimators.discrete import DiscreteMixture
 from fastem.families.base import Family
 from fastem.families.discrete.categorical import CategoricalFamily
@@ -194,10 +195,10 @@ class CategoricalMixture(DiscreteMixture):
         values.codes(X, known, type(self).__name__)
         return known
 
-    def _last_params(self, source: Any, draws: Draws) -> Any:
+    def _last_params(self, problem: Problem, draws: Draws) -> Any:
         if self.probabilities_.shape[1] != self.n_categories_.sum():
             raise ValueError("warm_start needs the categories of the last fit; give n_categories to the constructor.")
-        return super()._last_params(source, draws)
+        return super()._last_params(problem, draws)
 
     def _check_parameters(self) -> None:
         self._check_floor("min_prob", 0.5)

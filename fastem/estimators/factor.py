@@ -15,12 +15,12 @@ from fastem import validate, values
 from fastem.draws import Draws
 from fastem.engine import em
 from fastem.engine.monitor import IterationInfo, Settings
+from fastem.engine.problem import Problem
 from fastem.estimators.base import EMEstimator
 from fastem.estimators.callbacks import warn, with_callbacks
 from fastem.estimators.conversion import HasTwin
 from fastem.families.factor.single import FactorConstants, FactorFamily, FactorParams
 from fastem.sources.memory import MemorySource
-from fastem.starts.mixture import landscape
 
 # Iterations on rows with means in the place of missing values, from which EM on the rows as they are begins.
 FIRST_ITERATIONS = 20
@@ -221,15 +221,13 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
         family, noise = FactorFamily(1, q, self.min_noise), self._first_noise()
         if source.has_nan:
             validate.columns_with_values(X, source.sample_weight)
-            family = family.for_missing()
-        constants = family.constants(source)
+        problem: Any = Problem(source, family)
+        family = problem.family
         watch = self._watch(X, 1, _attributes)
         result = em.run(
-            source,
-            family,
-            lambda source, draws: _start(family, source, constants, noise),
-            settings=self._settings(self.tol / float(constants.weight), watch),
-            constants=constants,
+            problem,
+            lambda problem, draws: _start(problem, noise),
+            settings=self._settings(self.tol / float(problem.constants.weight), watch),
         )
         self._keep_trace(result)
         self.converged_ = result.best.converged
@@ -380,18 +378,19 @@ def _attributes(params: FactorParams) -> dict[str, np.ndarray]:
     }
 
 
-def _start(family: FactorFamily, source: Any, constants: FactorConstants, noise: np.ndarray) -> FactorParams:
+def _start(problem: Problem, noise: np.ndarray) -> FactorParams:
     """Return the parameters that EM begins with: the best ones for these noise variances (d,).
 
     With missing values: where a few iterations arrive on rows with means in their place, and no factor is 0 there,
     because EM on the rows would leave it 0.
     """
+    family: Any = problem.family
+    constants: FactorConstants = problem.constants
     if constants.complete:
         return family.start(constants, noise)
-    filled = landscape(source, family)
-    complete = family.constants(filled)
+    filled = Problem(problem.space, family)
     settings = Settings(max_iter=FIRST_ITERATIONS, tol=0.0)  # on the covariance alone
-    params = em.run_once(filled, family, family.start(complete, noise), complete, settings).params
+    params = em.run_once(filled, family.start(filled.constants, noise), settings).params
     generic, _ = family.generic(params.means, constants.variances)
     unused = ~params.loadings.any(axis=1, keepdims=True)
     return params._replace(loadings=np.where(unused, 0.1 * generic, params.loadings))

@@ -14,6 +14,7 @@ from fastem import validate
 from fastem.draws import Draws
 from fastem.engine import em
 from fastem.engine.monitor import IterationInfo
+from fastem.engine.problem import Problem
 from fastem.estimators.mixture import BaseMixture
 from fastem.families.base import Family
 from fastem.families.factor.mixture import FactorMixtureFamily, FactorMixtureParams
@@ -260,23 +261,20 @@ class FactorAnalyserMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         start["noise_variances_init"] = noise_variances
         return cls._made_of(len(means), means.shape[1], start, {"n_factors": loadings.shape[2], **options})
 
-    def _start(self, family: Any, given: dict[str, np.ndarray]) -> em.Start:
+    def _start(self, given: dict[str, np.ndarray]) -> em.Start:
         """Begin with the covariances of the clusters, each split into loadings and noise."""
         if self.init_params == "em-em":
-            return super()._start(family, given)
-        gaussian: Family = GaussianFamily(self.n_components, "full", reg_covar=0.0)
-        if family.has_room_for_missing:
-            gaussian = gaussian.for_missing()
-        first = mixture_start(gaussian, self.init_params)
+            return super()._start(given)
+        gaussian = GaussianFamily(self.n_components, "full", reg_covar=0.0)
+        first = mixture_start(self.init_params)
 
-        def start(source: Any, draws: Draws) -> FactorMixtureParams:
+        def start(problem: Problem, draws: Draws) -> FactorMixtureParams:
+            family: Any = problem.family
             if set(given) == set(family.params._fields):
                 return family.params(**given)
-            params = first(source, draws)
-            constants = family.constants(source)
-            return family.from_covariances(constants, params.weights, params.means, params.covariances)._replace(
-                **given
-            )
+            params = first(problem.once("gaussian", lambda: problem.with_family(gaussian)), draws)
+            split = family.from_covariances(problem.constants, params.weights, params.means, params.covariances)
+            return split._replace(**given)
 
         return start
 

@@ -11,6 +11,7 @@ from fastem import validate
 from fastem.draws import Draws
 from fastem.engine import em
 from fastem.engine.monitor import IterationInfo
+from fastem.engine.problem import Problem
 from fastem.estimators.callbacks import with_callbacks
 from fastem.estimators.conversion import HasTwin
 from fastem.estimators.kmeans_base import KMeansBase
@@ -193,7 +194,7 @@ class KMeans(KMeansBase, HasTwin):
         family, settings = self._family(*X.shape), self._settings(kmeans_tol(source, self.tol), watch)
         seed = validate.seed(self.random_state)
         start = _on_sphere(start) if self.spherical else start
-        result = em.run(source, family, start, settings=settings, n_init=n_init, seed=seed)
+        result = em.run(Problem(source, family), start, settings=settings, n_init=n_init, seed=seed)
         self._keep_trace(result)
         best = result.best
         if self.n_swaps:
@@ -251,8 +252,8 @@ class KMeans(KMeansBase, HasTwin):
 def _on_sphere(start: em.Start) -> em.Start:
     """Return a start whose centres are unit vectors; a centre of zeros becomes the first axis."""
 
-    def unit(source: Any, draws: Draws) -> KMeansParams:
-        centers = unit_rows(start(source, draws).centers)
+    def unit(problem: Problem, draws: Draws) -> KMeansParams:
+        centers = unit_rows(start(problem, draws).centers)
         centers[~centers.any(axis=1), 0] = 1.0
         return KMeansParams(centers)
 

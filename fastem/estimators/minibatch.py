@@ -10,6 +10,7 @@ import numpy as np
 from fastem import threads, validate
 from fastem.draws import Draws
 from fastem.engine.monitor import IterationInfo
+from fastem.engine.problem import Problem
 from fastem.estimators.callbacks import warn, with_callbacks
 from fastem.estimators.conversion import HasTwin
 from fastem.estimators.kmeans_base import KMeansBase, assign
@@ -269,15 +270,14 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
     def _first_centers(self, source: MemorySource, tries: int | None = None) -> np.ndarray:
         """Return the best of several starts (k, d) float64, each among a few rows."""
         start, n_init = self._start(source.n_features, self.n_clusters)
-        size = self._start_size(source.n_rows)
+        size, family = self._start_size(source.n_rows), KMeansFamily(self.n_clusters)
         starts = []
         for number in range(tries or n_init):
             draws = Draws(self._seed, number)
-            starts.append(start(_few(source, size, draws), draws).centers)
+            starts.append(start(Problem(_few(source, size, draws), family), draws).centers)
         if len(starts) == 1:
             return starts[0].copy()
         judge = _few(source, size, Draws(self._seed, FIRST_STEP - 1))
-        family = KMeansFamily(self.n_clusters)
         inertias = [
             judge.accumulate(family, family.prepare(KMeansParams(centers), source.dtype)).inertia for centers in starts
         ]

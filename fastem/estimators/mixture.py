@@ -14,6 +14,7 @@ from fastem import validate
 from fastem.draws import Draws
 from fastem.engine import em
 from fastem.engine.monitor import IterationInfo
+from fastem.engine.problem import Problem, SharedCenters
 from fastem.estimators.base import EMEstimator
 from fastem.estimators.callbacks import warn, with_callbacks
 from fastem.families.base import Family
@@ -40,6 +41,8 @@ class BaseMixture(DensityMixin, EMEstimator):
 
     _least_max_iter: ClassVar[int] = 0  # the start itself, as in scikit-learn
 
+    _shared_centers: SharedCenters | None = None  # those of other fits to the same rows, while `select` fits
+
     # Fitted attribute of each field of the family's parameters.
     _fields: ClassVar[dict[str, str]] = {}
 
@@ -47,18 +50,13 @@ class BaseMixture(DensityMixin, EMEstimator):
         """Return the family to fit."""
         raise NotImplementedError
 
-    def _family_of(self, source: MemorySource) -> Family:
-        """Return the family to fit, or to score with, on these rows."""
-        family = self._family()
-        return family.for_missing() if family.allow_nan and source.has_nan else family
-
     def _given(self, family: Family, n_features: int) -> dict[str, np.ndarray]:
         """Return the parameters that the user starts with, checked, by field."""
         return {}
 
-    def _start(self, family: Family, given: dict[str, np.ndarray]) -> em.Start:
+    def _start(self, given: dict[str, np.ndarray]) -> em.Start:
         """Return what makes the parameters that a restart begins with."""
-        return mixture_start(family, self.init_params, given)
+        return mixture_start(self.init_params, given)
 
     def _table(self, X: Any, *, reset: bool) -> np.ndarray:
         """Return rows that the family's kernels can trust."""
@@ -106,16 +104,16 @@ class BaseMixture(DensityMixin, EMEstimator):
             )
         known = validate.labels(labels, len(X), self.n_components)
         source = MemorySource(X, validate.relative_weights(sample_weight, len(X), X.dtype), known, self._threads())
-        family = self._family_of(source)
+        problem = Problem(source, self._family(), centers=self._shared_centers)
+        family = problem.family
         if family.allow_nan and source.has_nan:
             validate.columns_with_values(X, source.sample_weight)
         warm = self.warm_start and hasattr(self, "converged_")
         n_init = 1 if warm else self.n_init
         watch = self._watch(X, n_init, lambda params: self._fitted_to(family, params))
         result = em.run(
-            source,
-            family,
-            self._last_params if warm else self._start(family, self._given(family, X.shape[1])),
+            problem,
+            self._last_params if warm else self._start(self._given(family, X.shape[1])),
             settings=self._settings(self.tol, watch),
             n_init=n_init,
             seed=validate.seed(self.random_state),
@@ -176,7 +174,7 @@ class BaseMixture(DensityMixin, EMEstimator):
     def _round_to(self, dtype: np.dtype) -> None:
         """Give the fitted attributes the rows' dtype, where scikit-learn's class does."""
 
-    def _last_params(self, source: Any, draws: Draws) -> Any:
+    def _last_params(self, problem: Problem, draws: Draws) -> Any:
         family, params = self._fitted()
         if family.n_components != self.n_components:
             raise ValueError(

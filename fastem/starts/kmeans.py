@@ -10,6 +10,7 @@ import numpy as np
 from fastem import grid
 from fastem.draws import Draws
 from fastem.engine.em import Start
+from fastem.engine.problem import Problem, variances
 from fastem.families.kmeans import KMeansParams
 from fastem.starts.kmeans_parallel import kmeans_parallel
 from fastem.starts.kmeans_plus_plus import kmeans_plus_plus, random_rows
@@ -27,29 +28,13 @@ CENTERS: dict[str, Callable[[Any, int, Draws], np.ndarray]] = {
 def kmeans_start(n_clusters: int, init: str | np.ndarray | CenterStart) -> Start:
     """Return the start of k-means: a key of `CENTERS`, given centres (k, d), or ``init(source, draws)``."""
 
-    def start(source: Any, draws: Draws) -> KMeansParams:
+    def start(problem: Problem, draws: Draws) -> KMeansParams:
+        source = problem.source
         if isinstance(init, np.ndarray):
             return KMeansParams(init)
         return KMeansParams(CENTERS[init](source, n_clusters, draws) if isinstance(init, str) else init(source, draws))
 
     return start
-
-
-def variances(source: Any) -> np.ndarray:
-    """Return the weighted variance of each feature (d,), centred on a few rows' mean."""
-    some = np.linspace(0, source.n_rows - 1, min(source.n_rows, 256)).astype(np.int64)
-    origin = source.take(some).mean(axis=0, dtype=np.float64)
-    d = source.n_features
-
-    def cell(X: np.ndarray, rows: slice) -> np.ndarray:
-        centred = X - origin
-        w = source.weights_of(rows)
-        w = w.astype(np.float64) if w.size else np.ones(len(X))
-        return np.concatenate([[w.sum()], w @ centred, w @ np.square(centred)])
-
-    total = source.fold(cell, 1 + 2 * d)
-    mean = total[1 : 1 + d] / total[0]
-    return np.maximum(total[1 + d :] / total[0] - mean**2, 0.0)
 
 
 def kmeans_tol(source: Any, tol: float) -> float:

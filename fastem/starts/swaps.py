@@ -30,6 +30,7 @@ from fastem._native import nearest
 from fastem.draws import Draws
 from fastem.engine import em
 from fastem.engine.monitor import Settings
+from fastem.engine.problem import Problem
 from fastem.engine.result import Run
 from fastem.families.kmeans import KMeansFamily, KMeansParams
 
@@ -94,7 +95,7 @@ def improve(
 
 
 def _from(source: Any, family: KMeansFamily, centers: np.ndarray, settings: Settings) -> Run:
-    return em.run(source, family, lambda source, draws: KMeansParams(centers), settings=settings).best
+    return em.run(Problem(source, family), lambda problem, draws: KMeansParams(centers), settings=settings).best
 
 
 def _swap(source: Any, centers: np.ndarray, known: Neighbours, draws: Draws) -> np.ndarray | None:

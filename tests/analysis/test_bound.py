@@ -8,6 +8,7 @@ from fastem import LowerBound, families
 from fastem.draws import Draws
 from fastem.engine import em
 from fastem.engine.monitor import Settings
+from fastem.engine.problem import Problem
 from fastem.sources.memory import MemorySource
 from fastem.starts.mixture import mixture_start
 
@@ -23,7 +24,7 @@ def problem(name, n=300, seed=0):
     draws = Draws(seed)
     X, _ = family.sample(family.example_params(D, draws), n, draws)
     X = np.ascontiguousarray(X, np.float64)
-    return family, mixture_start(family, "random")(MemorySource(X), draws), X
+    return family, mixture_start("random")(Problem(MemorySource(X), family), draws), X
 
 
 def some_q(n, seed=0, sharp=1.0):
@@ -83,7 +84,7 @@ def test_em_by_hand_is_the_engine(name):
         theta = at.m_step(q, theta)
     source = MemorySource(X)
     start = problem(name)[1]
-    run = em.run_once(source, family, start, family.constants(source), Settings(max_iter=4, tol=0.0))
+    run = em.run_once(Problem(source, family), start, Settings(max_iter=4, tol=0.0))
     np.testing.assert_allclose(run.objectives, values[: len(run.objectives)], rtol=1e-9)
 
 
@@ -217,7 +218,7 @@ def test_em_by_hand_is_the_engine_where_values_are_missing():
         theta = at.m_step(q, theta)
     source = MemorySource(X)
     missing = family.for_missing()
-    run = em.run_once(source, missing, start, missing.constants(source), Settings(max_iter=5, tol=0.0))
+    run = em.run_once(Problem(source, missing), start, Settings(max_iter=5, tol=0.0))
     np.testing.assert_allclose(run.objectives, values, rtol=1e-10)
 
 

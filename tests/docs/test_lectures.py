@@ -18,6 +18,7 @@ from fastem import LowerBound, families
 from fastem.draws import Draws
 from fastem.engine import em
 from fastem.engine.monitor import Settings
+from fastem.engine.problem import Problem
 from fastem.families.gaussian import GaussianFamily
 from fastem.sources.memory import MemorySource
 from fastem.starts.kmeans import kmeans_start
@@ -277,7 +278,7 @@ def family_problem(name, n=300, seed=0):
     if hasattr(family, "reg_covar"):
         family.reg_covar = 0.0
     X = np.ascontiguousarray(family.sample(family.example_params(4, draws), n, draws)[0], np.float64)
-    return family, X, mixture_start(family, "random")(MemorySource(X), draws)
+    return family, X, mixture_start("random")(Problem(MemorySource(X), family), draws)
 
 
 @pytest.mark.parametrize("name", MIXTURES)
@@ -318,7 +319,7 @@ def test_L8_the_m_step_is_at_the_top_of_the_bound(name):
 def test_L8_the_likelihood_never_falls(name, seed):
     family, X, start = family_problem(name, 600, seed)
     source = MemorySource(X)
-    run = em.run_once(source, family, start, family.constants(source), Settings(max_iter=60, tol=0.0, certify=True))
+    run = em.run_once(Problem(source, family), start, Settings(max_iter=60, tol=0.0, certify=True))
     assert len(run.objectives) > 5
     assert np.all(np.diff(run.objectives) >= -1e-12 * (1 + np.abs(run.objectives[1:])))
     assert run.objectives[-1] > run.objectives[0] + 1e-6
@@ -344,8 +345,10 @@ def test_L9_one_engine_fits_every_family(name):
     family, draws = families.make(name, 2), Draws(3)
     params = family.example_params(5, draws)
     X = np.ascontiguousarray(family.sample(params, 4000, draws)[0], np.float64)
-    start = kmeans_start(2, "k-means++") if name == "kmeans" else mixture_start(family, "kmeans")
-    result = em.run(MemorySource(X), family, start, settings=Settings(max_iter=1000, tol=1e-9, certify=True), n_init=5)
+    start = kmeans_start(2, "k-means++") if name == "kmeans" else mixture_start("kmeans")
+    result = em.run(
+        Problem(MemorySource(X), family), start, settings=Settings(max_iter=1000, tol=1e-9, certify=True), n_init=5
+    )
     assert result.best.converged
     if name != "kmeans":
         truth = LowerBound(family, X).log_likelihood(params) / len(X)
@@ -356,7 +359,7 @@ def test_L9_a_family_of_ones_own_needs_no_change_to_the_engine():
     family, draws = Exponential(2), Draws(0)
     X = family.sample(family.example_params(1, draws), 20_000, draws)[0]
     settings = Settings(max_iter=1000, tol=1e-10, certify=True)
-    result = em.run(MemorySource(X), family, mixture_start(family, "kmeans"), settings=settings, n_init=2)
+    result = em.run(Problem(MemorySource(X), family), mixture_start("kmeans"), settings=settings, n_init=2)
     order = np.argsort(result.best.params.rates)
     np.testing.assert_allclose(result.best.params.rates[order], [0.2, 5.0], rtol=0.1)
     np.testing.assert_allclose(result.best.params.weights[order], [0.4, 0.6], atol=0.03)

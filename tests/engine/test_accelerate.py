@@ -8,6 +8,7 @@ from fastem import GaussianMixture
 from fastem.draws import Draws
 from fastem.engine import accelerate, em
 from fastem.engine.monitor import Settings
+from fastem.engine.problem import Problem
 from fastem.families.gaussian import COVARIANCE_TYPES, GaussianFamily
 from fastem.sources.memory import MemorySource
 
@@ -99,7 +100,10 @@ def test_the_log_likelihood_never_falls_and_fewer_passes_are_needed(covariance_t
     for method in (None, "squarem"):
         passes[0] = 0
         settings = Settings(max_iter=3000, tol=tol, certify=True, accelerate=method)
-        runs[method], needed[method] = em.run_once(source, family, start, constants, settings), passes[0]
+        runs[method], needed[method] = (
+            em.run_once(Problem(source, family, constants=constants), start, settings),
+            passes[0],
+        )
     fast = runs["squarem"]
     slack = 64 * np.finfo(dtype).eps * (1 + np.abs(fast.objectives[1:]))
     assert np.all(np.diff(fast.objectives) >= -slack)
@@ -129,10 +133,12 @@ class Astray(accelerate.Plain):
 def test_a_refused_proposal_costs_one_pass_and_changes_nothing(monkeypatch):
     X, family, start = overlapping()
     source, passes = MemorySource(X), counted(family)
-    plain = em.run_once(source, family, start, None, Settings(max_iter=20, tol=0.0))
+    plain = em.run_once(Problem(source, family), start, Settings(max_iter=20, tol=0.0))
     assert passes == [20]
     monkeypatch.setitem(accelerate.METHODS, "squarem", Astray)
-    led = em.run_once(source, family, start, None, Settings(max_iter=20, tol=0.0, certify=True, accelerate="squarem"))
+    led = em.run_once(
+        Problem(source, family), start, Settings(max_iter=20, tol=0.0, certify=True, accelerate="squarem")
+    )
     assert passes == [20 + 20 + 19]
     np.testing.assert_array_equal(plain.objectives, led.objectives)
     for ours, theirs in zip(led.params, plain.params, strict=True):
@@ -152,7 +158,7 @@ class Sideways(accelerate.Squarem):
 def test_after_refusals_proposals_become_rare(monkeypatch):
     X, family, start = overlapping()
     monkeypatch.setitem(accelerate.METHODS, "squarem", Sideways)
-    em.run_once(MemorySource(X), family, start, None, Settings(max_iter=200, tol=0.0, accelerate="squarem"))
+    em.run_once(Problem(MemorySource(X), family), start, Settings(max_iter=200, tol=0.0, accelerate="squarem"))
     assert 3 <= Sideways.tried <= 10
 
 

@@ -8,6 +8,7 @@ from fastem import families
 from fastem.draws import Draws
 from fastem.engine import em
 from fastem.engine.monitor import Settings
+from fastem.engine.problem import Problem
 from fastem.sources.memory import MemorySource
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
@@ -59,7 +60,7 @@ def fit(family, X, start, method, tol=1e-8, n_threads=1, max_iter=5000):
     family.prepare = count
     source = MemorySource(X, n_threads=n_threads)
     settings = Settings(max_iter=max_iter, tol=tol, certify=True, accelerate=method)
-    run = em.run_once(source, family, start, family.constants(source), settings)
+    run = em.run_once(Problem(source, family), start, settings)
     family.prepare = prepare
     return run, passes[0]
 

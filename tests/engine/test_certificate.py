@@ -13,6 +13,7 @@ from fastem import families
 from fastem.draws import Draws
 from fastem.engine import em
 from fastem.engine.monitor import Settings
+from fastem.engine.problem import Problem
 from fastem.families.base import MStep
 from fastem.families.gaussian import GaussianFamily
 from fastem.families.gaussian.noise import NoisyGaussianFamily
@@ -36,9 +37,9 @@ def test_L8_a_fall_is_an_error_with_the_iteration_and_the_amount():
     source = MemorySource(family.sample(family.example_params(1, draws), 1000, draws)[0])
     start = Parameters(np.array([0.5, 0.5]), np.array([1.0, 2.0]))
     with pytest.raises(fastem.MonotonicityError, match=r"fell by 0\.[0-9]+ at iteration 5 of restart 0"):
-        em.run_once(source, family, start, None, Settings(max_iter=50, tol=0.0, certify=True))
+        em.run_once(Problem(source, family), start, Settings(max_iter=50, tol=0.0, certify=True))
     family.calls = 0
-    run = em.run_once(source, family, start, None, Settings(max_iter=10, tol=0.0))
+    run = em.run_once(Problem(source, family), start, Settings(max_iter=10, tol=0.0))
     assert any("the objective fell" in note for note in run.notes)
 
 
@@ -57,9 +58,9 @@ class WrongMeans(GaussianFamily):
 def test_L8_regularisation_does_not_excuse_a_wrong_m_step(reg_covar):
     X = np.random.default_rng(0).normal(size=(400, 2)) + np.repeat([[0.0], [5.0], [9.0], [9.0]], 100, axis=0)
     family, source = WrongMeans(3, reg_covar=reg_covar), MemorySource(X)
-    start = from_centers(source, GaussianFamily(3), X[:3])
+    start = from_centers(Problem(source, GaussianFamily(3)), X[:3])
     with pytest.raises(fastem.MonotonicityError, match=r"at iteration 5 of restart 0"):
-        em.run_once(source, family, start, None, Settings(max_iter=50, tol=0.0, certify=True))
+        em.run_once(Problem(source, family), start, Settings(max_iter=50, tol=0.0, certify=True))
 
 
 @pytest.mark.parametrize("reg_covar", [0.0, 1e-6])
@@ -93,11 +94,11 @@ def test_L8_a_floor_does_not_excuse_a_wrong_m_step(name, floor, monkeypatch):
         unlikely = np.where(step.params.weights > 0.5, 1e-6, 1 - 1e-6)
         return MStep(step.params._replace(weights=unlikely)) if len(calls) == 4 else step
 
-    start = mixture_start(family, "k-means++")(source, draws)
+    start = mixture_start("k-means++")(Problem(source, family), draws)
     calls.clear()
     monkeypatch.setattr(type(family), "m_step", wrong)
     with pytest.raises(fastem.MonotonicityError, match=r"at iteration 5 of restart 0"):
-        em.run_once(source, family, start, family.constants(source), Settings(max_iter=50, tol=0.0, certify=True))
+        em.run_once(Problem(source, family), start, Settings(max_iter=50, tol=0.0, certify=True))
 
 
 @pytest.mark.parametrize("dtype", [np.float64, np.float32])

@@ -8,6 +8,7 @@ from fastem import families
 from fastem.draws import Draws
 from fastem.engine import em, restarts
 from fastem.engine.monitor import Settings
+from fastem.engine.problem import Problem
 from fastem.sources.memory import MemorySource
 from fastem.starts.kmeans import kmeans_start
 from fastem.starts.mixture import mixture_start
@@ -71,14 +72,14 @@ def test_a_restart_that_wins_a_race_is_as_if_alone(accelerate):
 
 @pytest.mark.parametrize("iteration", [5, restarts.FIRST_STOP, 2 * restarts.FIRST_STOP])
 def test_a_race_certifies_the_steps_across_its_stops(iteration, monkeypatch):
-    right = em.Climb._advance
+    right = em.EMRun._advance
 
     def wrong(self, now):
         right(self, now)
         if (self.monitor.restart, self.monitor.iteration) == (0, iteration):
             self.params = self.params._replace(means=self.params.means + 1.0)
 
-    monkeypatch.setattr(em.Climb, "_advance", wrong)
+    monkeypatch.setattr(em.EMRun, "_advance", wrong)
     model = fastem.GaussianMixture(
         5, n_init=4, drop_restarts=True, certify=True, random_state=1, **{**OPTIONS, "tol": 0.0}
     )
@@ -119,7 +120,7 @@ def test_k_means_can_race_too():
     family, source = families.make("kmeans", 6), MemorySource(X)
     start = kmeans_start(6, "random")
     results = [
-        em.run(source, family, start, settings=Settings(max_iter=300, tol=0.0, drop_restarts=drop), n_init=20)
+        em.run(Problem(source, family), start, settings=Settings(max_iter=300, tol=0.0, drop_restarts=drop), n_init=20)
         for drop in (False, True)
     ]
     assert results[1].best.objective == pytest.approx(results[0].best.objective, rel=1e-12)
@@ -145,9 +146,9 @@ def test_split_and_merge_leaves_known_local_maxima():
 def test_split_and_merge_serves_every_family(name):
     family, draws = families.make(name, 4), Draws(7)
     X = np.ascontiguousarray(family.sample(family.example_params(5, draws), 800, draws)[0], np.float64)
-    source, start = MemorySource(X, 1.0 + draws.uniform(800)), mixture_start(family, "random")
+    source, start = MemorySource(X, 1.0 + draws.uniform(800)), mixture_start("random")
     plain, freed = (
-        em.run(source, family, start, settings=Settings(max_iter=300, tol=1e-7, escape=escape)).best
+        em.run(Problem(source, family), start, settings=Settings(max_iter=300, tol=1e-7, escape=escape)).best
         for escape in (None, "split-merge")
     )
     assert freed.objective >= plain.objective - 1e-9

@@ -14,6 +14,7 @@ from fastem import families
 from fastem.draws import Draws
 from fastem.engine import em
 from fastem.engine.monitor import Settings
+from fastem.engine.problem import Problem
 from fastem.estimators.factor import rotated
 from fastem.sources.memory import MemorySource
 
@@ -106,7 +107,9 @@ def test_iterations_on_complete_rows_read_none():
     source = MemorySource(X)
     constants = family.constants(source)
     source.accumulate = lambda *args: pytest.fail("the rows were read")
-    run = em.run_once(source, family, params, constants, Settings(max_iter=50, tol=0.0, certify=True))
+    run = em.run_once(
+        Problem(source, family, constants=constants), params, Settings(max_iter=50, tol=0.0, certify=True)
+    )
     assert run.n_iter == 50
 
 
@@ -202,8 +205,8 @@ def test_reading_rows_reaches_what_the_covariance_reaches():
     constants = family.constants(source)
     start = family.start(constants, np.ones(5))
     settings = Settings(max_iter=20_000, tol=1e-11, certify=True)
-    quick = em.run_once(source, family, start, constants, settings)
-    slow = em.run_once(source, family, start, constants._replace(scatter=np.empty((0, 0))), settings)
+    quick = em.run_once(Problem(source, family, constants=constants), start, settings)
+    slow = em.run_once(Problem(source, family, constants=constants._replace(scatter=np.empty((0, 0)))), start, settings)
     assert slow.objective == pytest.approx(quick.objective, abs=1e-6)
     assert slow.n_iter > quick.n_iter
 

@@ -21,6 +21,7 @@ from fastem import GaussianMixture, StudentTMixture, families
 from fastem.draws import Draws
 from fastem.engine import em
 from fastem.engine.monitor import Settings
+from fastem.engine.problem import Problem
 from fastem.families.base import MStep
 from fastem.families.student import COVARIANCE_TYPES, LEAST_DOF, MOST_DOF, StudentFamily, solve_dofs
 from fastem.sources.memory import MemorySource
@@ -207,9 +208,9 @@ def test_L8_a_wrong_m_step_is_found_out(forgets, reg_covar):
     right, params, X = example("full", seed=2)
     family, source = Wrong(3, reg_covar=reg_covar), MemorySource(X)
     family.forgets = forgets
-    start = from_centers(source, right, params.means)
+    start = from_centers(Problem(source, right), params.means)
     with pytest.raises(fastem.MonotonicityError, match="at iteration 5 of restart 0"):
-        em.run_once(source, family, start, None, Settings(max_iter=50, tol=0.0, certify=True))
+        em.run_once(Problem(source, family), start, Settings(max_iter=50, tol=0.0, certify=True))
 
 
 def test_infinitely_far_rows_are_no_nan():

@@ -15,9 +15,9 @@ from fastem import families
 from fastem.draws import Draws
 from fastem.engine import em
 from fastem.engine.monitor import Settings
+from fastem.engine.problem import Problem
 from fastem.grid import CELL
 from fastem.sources.memory import MemorySource
-from fastem.starts.mixture import landscape
 
 NAMES = sorted(families.FAMILIES)
 K, D = 3, 4
@@ -84,9 +84,7 @@ def expect(family, params, X, w=None, n_threads=1):
 def fit(family, start, X, w=None, max_iter=30, tol=1e-9, certify=True, n_threads=1):
     weights = None if w is None else np.ascontiguousarray(w, X.dtype)
     source = MemorySource(X, weights, n_threads=n_threads)
-    return em.run_once(
-        source, family, start, family.constants(source), Settings(max_iter=max_iter, tol=tol, certify=certify)
-    )
+    return em.run_once(Problem(source, family), start, Settings(max_iter=max_iter, tol=tol, certify=certify))
 
 
 def assert_close(a, b, rtol=1e-10):
@@ -351,14 +349,13 @@ def test_same_bits_for_1_2_and_7_threads(name):
 def test_restarts_give_the_same_result_side_by_side_or_in_turn(name):
     family, _, X, _ = problem(name, 5000)
 
-    def start(source, draws):
-        rows = landscape(source, family).sample_rows(family.n_components, draws)
+    def start(problem, draws):
+        rows = problem.space.sample_rows(family.n_components, draws)
         return family.blank_params(rows.astype(float), np.ones(D))
 
     results = [
         em.run(
-            MemorySource(X, n_threads=threads),
-            family,
+            Problem(MemorySource(X, n_threads=threads), family),
             start,
             settings=Settings(max_iter=20, tol=1e-6),
             n_init=5,
