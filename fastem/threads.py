@@ -281,7 +281,7 @@ def _run(sweep: Any, n_threads: int, n_items: int, part: Callable[[Any, int, int
     n_threads = min(n_threads, n_items)
     if n_threads <= 1:
         part(sweep.serial, 0, n_items)
-    elif _may_prange():
+    elif sweep.parallel is not None and _may_prange():
         with _numba_threads(n_threads):
             part(sweep.parallel, 0, n_items)
     else:

@@ -1,5 +1,28 @@
-"""How fastem compiles Numba kernels: flags and drivers, one module for a kernel and all that it calls, disk cache."""
+"""How fastem compiles Numba kernels: flags and drivers, one module for a kernel and all that it calls, disk cache.
 
-from fastem.jit.drivers import Sweep, each_cell, kernel, sweep
+Importing this imports Numba.  `drivers` needs much of Numba that its makers may change; with a Numba that
+`numba_internals` does not know, `plain` serves, by the public interface alone.
+"""
+
+import importlib
+import warnings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fastem.jit.drivers import each_cell, kernel, sweep
+else:
+    try:
+        _maker = importlib.import_module("fastem.jit.drivers")
+    except (ImportError, AttributeError, TypeError) as _reason:
+        warnings.warn(
+            f"fastem does not know this version of Numba ({_reason}): kernels are right, but take longer to compile, "
+            "and most are compiled by every process; pip install 'numba<0.69' helps.",
+            RuntimeWarning,
+            stacklevel=2,
+        )
+        _maker = importlib.import_module("fastem.jit.plain")
+    each_cell, kernel, sweep = _maker.each_cell, _maker.kernel, _maker.sweep
+
+from fastem.jit.sweeps import Sweep
 
 __all__ = ["Sweep", "each_cell", "kernel", "sweep"]

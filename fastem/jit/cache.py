@@ -21,10 +21,8 @@ import functools
 import hashlib
 import logging
 import os
-import pickle
 import re
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,10 +33,6 @@ import llvmlite
 import numba
 import numpy as np
 from numba import config, types
-from numba.core.caching import _Cache
-from numba.core.compiler import CompileResult
-from numba.core.dispatcher import Dispatcher
-from numba.core.serialize import dumps
 
 UNUSED_DAYS = 30  # after which a folder of another stamp is removed
 
@@ -77,7 +71,7 @@ def _stamp() -> str:
     return digest.hexdigest()[:16]
 
 
-def _tell(reason: str) -> None:
+def tell(reason: str) -> None:
     """Log, once a process, that kernels cannot be kept, and what helps."""
     if not _told:
         _told.append(reason)
@@ -92,13 +86,13 @@ _told: list[str] = []
 
 
 @functools.cache
-def _touch(folder: Path) -> None:
+def touch(folder: Path) -> None:
     """Note on the folder that it is in use; asked again, do nothing."""
     with contextlib.suppress(OSError):
         os.utime(folder)
 
 
-def _make(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
     """Make the folder, if need be, and then remove its siblings that are out of use."""
     if folder.is_dir():
         return
@@ -123,7 +117,7 @@ def _remove_unused(folder: os.DirEntry[str]) -> None:
             os.rmdir(folder)
 
 
-def fingerprint(dispatcher: Dispatcher) -> str:
+def fingerprint(dispatcher: Any) -> str:
     """Hash a function, every function it calls and every constant it reads."""
     digest = hashlib.sha256()
     for text in _of_value(dispatcher, set(), set()):
@@ -160,7 +154,7 @@ def _of_function(function: Any, seen: set[Any]) -> Iterator[str]:
 
 def _of_value(value: Any, names: set[str], seen: set[Any]) -> Iterator[str]:
     """Do the same for a global or a closure variable; for a module, through those members that the code names."""
-    if isinstance(value, Dispatcher):
+    if hasattr(value, "py_func"):  # compiled by Numba
         options = value.targetoptions.items()
         yield repr(sorted((name, sorted(option) if isinstance(option, set) else option) for name, option in options))
         yield from _of_function(value.py_func, seen)
@@ -184,87 +178,10 @@ def _of_value(value: Any, names: set[str], seen: set[Any]) -> Iterator[str]:
         yield f"{type(value)} {getattr(value, '_fields', '')} {'' if ' at 0x' in text else text}"
 
 
-def _describe(kind: Any) -> str:
+def describe(kind: Any) -> str:
     """Write a Numba type as text; its own name leaves out which NamedTuple class is meant."""
     if isinstance(kind, types.BaseTuple):
         owner = getattr(kind, "instance_class", tuple)
         fields = getattr(owner, "_fields", ())
-        return f"{owner.__module__}.{owner.__qualname__}{fields}[{', '.join(map(_describe, kind))}]"
+        return f"{owner.__module__}.{owner.__qualname__}{fields}[{', '.join(map(describe, kind))}]"
     return repr(kind)
-
-
-class DiskCache(_Cache):
-    """One file for each compiled signature: a checksum and Numba's own serialised result."""
-
-    def __init__(self, dispatcher: Dispatcher) -> None:
-        self._dispatcher = dispatcher
-        self._enabled = True
-
-    @property
-    def cache_path(self) -> str | None:
-        """The folder."""
-        folder = cache_directory()
-        return None if folder is None else str(folder)
-
-    def enable(self) -> None:
-        """Use the disk (the default)."""
-        self._enabled = True
-
-    def disable(self) -> None:
-        """Do not use the disk."""
-        self._enabled = False
-
-    def flush(self) -> None:
-        """Do nothing: a file is only ever read for the very code that it was made from."""
-
-    def _path(self, args: Any, codegen: Any) -> Path | None:
-        folder = cache_directory() if self._enabled else None
-        if folder is None:
-            return None
-        function = self._dispatcher.py_func
-        digest = hashlib.sha256(repr((codegen.magic_tuple(), [_describe(kind) for kind in args])).encode())
-        digest.update(self._dispatcher.fingerprint.encode())
-        name = f"{function.__module__}.{function.__qualname__}".replace("<", "").replace(">", "")[-80:]
-        return folder / f"{name}-{digest.hexdigest()[:32]}.nbc"
-
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        """Read the compiled code of a signature; None if there is none that is whole."""
-        target_context.refresh()
-        args = sig.args if isinstance(sig, numba.core.typing.Signature) else sig
-        try:
-            path = self._path(args, target_context.codegen())
-            if path is None:
-                return None
-            stored = path.read_bytes()
-            _touch(path.parent)
-            checksum, payload = stored[:32], stored[32:]
-            if hashlib.sha256(payload).digest() != checksum:
-                return None
-            result = CompileResult._rebuild(target_context, *pickle.loads(payload))
-            # A NamedTuple class that is not importable (one of `__main__`) comes back as another class.
-            return result if tuple(result.signature.args) == tuple(args) else None
-        except Exception:  # whatever is wrong with the file, compiling is right
-            return None
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        """Write the compiled code of a signature, whole or not at all."""
-        if data.lifted or data.library.has_dynamic_globals:
-            return
-        temporary = ""
-        try:
-            path = self._path(data.signature.args, data.codegen)
-            if path is None:
-                if cache_directory() is None:
-                    _tell("there is no home folder")
-                return
-            _make(path.parent)
-            payload = dumps(data._reduce())
-            handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-            with os.fdopen(handle, "wb") as file:
-                file.write(hashlib.sha256(payload).digest() + payload)
-            os.replace(temporary, path)
-        except Exception as error:  # disk full, a constant that cannot be pickled: the code in memory is right
-            if isinstance(error, OSError):
-                _tell(str(error))
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)

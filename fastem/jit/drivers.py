@@ -10,8 +10,7 @@ name makes LLVM optimise that kernel again for the driver, and again for the bod
 over the grid are compiled once for the whole package and call the cell kernel through its address.  What the two
 share is a *context*: the kernel's arguments stored in one buffer, and an *entry* of fixed C signature that reads them.
 
-A kernel and all that it calls are optimised as one module by `fastem.jit.dispatchers`, and kept on disk by
-`fastem.jit.cache`.
+A kernel and all that it calls are optimised as one module, and kept on disk, by `fastem.jit.numba_internals`.
 """
 
 # Numba's annotations do not know its extension interface.
@@ -20,7 +19,7 @@ A kernel and all that it calls are optimised as one module by `fastem.jit.dispat
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
 import numpy as np
@@ -29,10 +28,10 @@ from numba import prange, types
 from numba.extending import intrinsic
 
 from fastem.grid import CELL
-from fastem.jit.dispatchers import Kernel, Runnable
+from fastem.jit.numba_internals import Kernel, Runnable, address_of, borrowed, call_kernel, probe
+from fastem.jit.sweeps import FASTMATH, Sweep
 
-# `nnan` and `ninf` are left out: they delete the guards against NaN and -inf.
-FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
+probe()
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -68,19 +67,6 @@ def _call_entry(typing, entry, context, start, stop, stats):
     return types.void(types.intp, *_ENTRY.args), generate
 
 
-def _borrowed(target: Any, builder: Any, kind: Any, value: Any) -> Any:
-    """Drop the owners of a value's arrays: a context outlives the call that stores it, counted references do not."""
-    if isinstance(kind, types.Array):
-        array = target.make_array(kind)(target, builder, value)
-        array.meminfo = ir.Constant(array.meminfo.type, None)
-        array.parent = ir.Constant(array.parent.type, None)
-        return array._getvalue()
-    if isinstance(kind, types.BaseTuple):
-        parts = [_borrowed(target, builder, part, builder.extract_value(value, i)) for i, part in enumerate(kind)]
-        return target.make_tuple(builder, kind, parts)
-    return value
-
-
 def _bind(arguments: Any, n_tail: int, with_stats: bool) -> Any:
     """Code generation for `_bind_sweep` and `_bind_each`.
 
@@ -99,7 +85,7 @@ def _bind(arguments: Any, n_tail: int, with_stats: bool) -> Any:
             words = builder.inttoptr(context, word.as_pointer())
             return builder.bitcast(builder.gep(words, [ir.Constant(word, index)]), kind.as_pointer())
 
-        builder.store(_borrowed(target, builder, arguments, args[1]), slot(builder, args[0], _HEADER, stored))
+        builder.store(borrowed(target, builder, arguments, args[1]), slot(builder, args[0], _HEADER, stored))
 
         kind = ir.FunctionType(ir.VoidType(), [target.get_value_type(argument) for argument in _ENTRY.args])
         entry = ir.Function(builder.module, kind, name=f"{builder.function.name}.entry")
@@ -109,12 +95,8 @@ def _bind(arguments: Any, n_tail: int, with_stats: bool) -> Any:
         values = inner.load(slot(inner, context, _HEADER, stored))
         flat = [inner.extract_value(values, i) for i in range(len(parts))]
         flat = [*flat[: len(head)], start, stop, *flat[len(head) :], *((stats,) if with_stats else ())]
-        convention = target.call_conv
-        function = convention.get_function_type(types.none, kernel_types)
-        address = inner.load(slot(inner, context, 1, word))
-        pointer = inner.inttoptr(address, function.as_pointer())
-        status, _ = convention.call_function(inner, pointer, types.none, kernel_types, flat)
-        with inner.if_then(status.is_error, likely=False):
+        failed = call_kernel(target, inner, inner.load(slot(inner, context, 1, word)), kernel_types, flat)
+        with inner.if_then(failed, likely=False):
             inner.store(ir.Constant(word, 1), slot(inner, context, 0, word))
         inner.ret_void()
         return builder.ptrtoint(entry, word)
@@ -208,16 +190,6 @@ def _store_each(context, arguments):
 # --- what kernel authors and threads.py use -------------------------------------------------------------------------
 
 
-class Sweep(NamedTuple):
-    """The serial and the parallel driver of one cell kernel; `fastem.threads` picks one.
-
-    Both take the same arguments (see `sweep` and `each_cell`) and never hold the GIL while kernels run.
-    """
-
-    serial: Callable[..., None]
-    parallel: Callable[..., None]
-
-
 def _key(value: Any) -> Any:
     """Reduce a kernel argument to what decides its Numba type; `numba.typeof` costs ten times as much."""
     if isinstance(value, np.ndarray):
@@ -254,7 +226,7 @@ def _binder(cell: Any, store: Any, n_tail: int, with_stats: bool) -> Callable[[t
             raise TypeError(f"the kernel {cell.__qualname__} must return nothing, not {result.signature.return_type}")
         target = runnable.targetctx
         words = _HEADER + -(-target.get_abi_sizeof(target.get_value_type(types.Tuple(kinds))) // 8)
-        return result.library.get_pointer_to_function(result.fndesc.llvm_func_name), words
+        return address_of(runnable, signature), words
 
     def bind(arguments: tuple) -> tuple[int, np.ndarray]:
         key = _key(arguments)

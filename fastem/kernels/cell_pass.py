@@ -134,10 +134,11 @@ def expectation(log_joint_block: Any, room: Any) -> Sweep:
 def by_features(most: int, few: Sweep, many: Sweep) -> Sweep:
     """Make one driver of two: the first for rows of at most so many features."""
 
-    def chosen(rows: np.ndarray) -> Sweep:
-        return few if rows.shape[1] <= most else many
+    def either(few: Callable[..., None], many: Callable[..., None]) -> Callable[..., None]:
+        return lambda X, *args: (few if X.shape[1] <= most else many)(X, *args)
 
-    return Sweep(lambda X, *args: chosen(X).serial(X, *args), lambda X, *args: chosen(X).parallel(X, *args))
+    parallel = either(few.parallel, many.parallel) if few.parallel and many.parallel else None
+    return Sweep(either(few.serial, many.serial), parallel)
 
 
 def only_log_joint(expect: Sweep) -> Sweep:
@@ -150,4 +151,4 @@ def only_log_joint(expect: Sweep) -> Sweep:
 
         return run
 
-    return Sweep(into(expect.serial), into(expect.parallel))
+    return Sweep(into(expect.serial), into(expect.parallel) if expect.parallel else None)

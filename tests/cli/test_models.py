@@ -199,7 +199,7 @@ model = models.estimator(name, 2, n_init=1, random_state=0)
 models.warmup(name, [getattr(model, "covariance_type", "")], X)
 late = []
 if "numba" in sys.modules:
-    from fastem.jit.cache import DiskCache
+    from fastem.jit.numba_internals import DiskCache
     load = DiskCache.load_overload
     DiskCache.load_overload = lambda self, *rest: late.append(self._dispatcher.__name__) or load(self, *rest)
 model.fit(X)

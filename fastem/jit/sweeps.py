@@ -1,0 +1,27 @@
+"""What a compiled pass over rows is to those who run it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+
+from fastem import threads
+
+# `nnan` and `ninf` are left out: they delete the guards against NaN and -inf.
+FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
+
+
+class Sweep(NamedTuple):
+    """The serial and the parallel driver of one cell kernel; `fastem.threads` picks one.
+
+    Both take the same arguments (see `sweep` and `each_cell`) and never hold the GIL while kernels run.
+    """
+
+    serial: Callable[..., None]
+    parallel: Callable[..., None] | None  # None: threads of Python run the serial one over parts of the grid
+
+    def run(self, args: tuple, level: int, out: np.ndarray, n_threads: int) -> None:
+        """Run a `sweep` over all tasks; see `fastem.threads.run_sweep`."""
+        threads.run_sweep(self, args, level, out, n_threads)
