@@ -68,7 +68,6 @@ def run(
     side_by_side = n_init > 1 and _small_but_work(problem)
     threads_of_all = problem.source.n_threads
     problem = problem.with_threads(1) if side_by_side else problem
-    problem.constants  # noqa: B018  (once, before restarts ask for them side by side)
     runs: list[Run | None] = [None] * n_init
     best = _Best()
 

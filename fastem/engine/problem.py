@@ -78,16 +78,22 @@ class Problem:
     ) -> None:
         self.source = source
         self.family = family.for_missing() if family.allow_nan and source.has_nan else family
-        self.centers = SharedCenters() if centers is None else centers
+        self._centers = centers
         self._lock = threading.RLock()  # restarts may run in several threads
         self._known: dict[str, Any] = {} if constants is None else {"constants": constants}
 
     def once(self, name: str, make: Callable[[], Any]) -> Any:
         """Return what was made under this name; the first to ask makes it."""
+        if name in self._known:  # without the lock: a name that is there stays
+            return self._known[name]
         with self._lock:
             if name not in self._known:
                 self._known[name] = make()
             return self._known[name]
+
+    def first_centers(self, key: Any, find: Callable[[], np.ndarray]) -> np.ndarray:
+        """Return the first centres that another fit has found for this key, or find them."""
+        return find() if self._centers is None else self._centers.once(key, find)
 
     @property
     def constants(self) -> Any:
@@ -114,7 +120,7 @@ class Problem:
 
     def with_family(self, family: Family) -> Problem:
         """Return the problem of another model of the same rows."""
-        return Problem(self.source, family, centers=self.centers)
+        return Problem(self.source, family, centers=self._centers)
 
 
 def start_space(source: Any, family: Family) -> Any:

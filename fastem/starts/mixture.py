@@ -49,7 +49,7 @@ def mixture_start(init_params: str, given: dict[str, np.ndarray] | None = None) 
             params = from_random_responsibilities(problem, draws)
         else:
             k = family.n_components
-            centers = problem.centers.once(
+            centers = problem.first_centers(
                 (family.name, k, init_params, draws.key), lambda: _first_centers(problem, k, init_params, draws)
             )
             params = from_centers(problem, centers)

@@ -222,7 +222,7 @@ def layout(n_components: int, n_features: int) -> Layout:
 
 # Rounding of a Cholesky pivot, in units of d eps times the variance (Higham, "Accuracy and stability of numerical
 # algorithms", theorem 10.3), with a factor of safety.
-LOST_DIGITS = 8.0
+RESOLVED = 1.0 / (8.0 * np.finfo(np.float64).eps)
 
 
 def constants(source: Any) -> None:
@@ -247,14 +247,23 @@ def precisions_cholesky(covariances: np.ndarray) -> np.ndarray:
         if singular:
             raise np.linalg.LinAlgError("a covariance is not positive definite")
         factor[:] = lower.T
+    steepest, widest, d = float(factors.max()), float(covariances.max()), covariances.shape[1]
+    if not (math.isfinite(factors.sum()) and steepest * steepest * widest * d <= RESOLVED):
+        _refuse_lost_digits(covariances, factors)
+    return factors
+
+
+def _refuse_lost_digits(covariances: np.ndarray, factors: np.ndarray) -> None:
+    """Refuse factors that are not finite, or noise.
+
+    Where the variance of a feature given those before is the rounding of its own, it is up to the BLAS whether a factor
+    of a singular matrix is found, and the density that it gives means nothing.
+    """
     if not np.isfinite(factors).all():
         raise np.linalg.LinAlgError("a covariance is not positive definite")
-    # The variance of a feature given those before is the rounding of its own: whether a factor of a singular matrix is
-    # found is then up to the BLAS, and the density that it gives is noise.
-    pivots = np.square(np.diagonal(factors, axis1=1, axis2=2)) * np.diagonal(covariances, axis1=1, axis2=2)
-    if np.any(pivots * (LOST_DIGITS * covariances.shape[1] * np.finfo(np.float64).eps) > 1.0):
+    given, own = np.diagonal(factors, axis1=1, axis2=2), np.diagonal(covariances, axis1=1, axis2=2)
+    if np.any(np.square(given) * own * covariances.shape[1] > RESOLVED):
         raise np.linalg.LinAlgError("a covariance is singular to rounding")
-    return factors
 
 
 def precision_cholesky(covariance: np.ndarray) -> np.ndarray:
