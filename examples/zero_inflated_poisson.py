@@ -11,10 +11,8 @@ from collections import namedtuple
 import numpy as np
 from scipy.special import gammaln
 
-from fastem import Mixture, threads
-from fastem.families.base import Family, MStep
-from fastem.jit import kernel, sweep
-from fastem.records import Layout
+from fastem import Mixture
+from fastem.families import Family, Layout, MStep, kernel, sweep
 
 Params = namedtuple("Params", "weights rates closed")
 Prepared = namedtuple("Prepared", "log_weights log_zero log_rates level")
@@ -81,8 +79,8 @@ def add_rows(X, w, labels, p, start, stop, stats):
 class Compiled(ZeroInflatedPoisson):
     """The same, with the E-step and the sums in one kernel."""
 
-    def sweep(self, X, w, labels, p, level, out, n_threads, memo=None):
-        threads.run_sweep(add_rows, (X, w, labels, p), level, out, n_threads)
+    def accumulator(self, n_features):
+        return add_rows
 
 
 def simulate(n, seed=0):

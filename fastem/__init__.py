@@ -48,6 +48,7 @@ _HOME = {
     "select": "fastem.analysis.selection",
     "warmup": "fastem.warming",
     "backend": "fastem.backend",
+    "families": "fastem.families",
     "plot": "fastem.plot",
 }
 
@@ -55,6 +56,7 @@ __all__ = ["__version__", *sorted(_HOME)]
 
 if TYPE_CHECKING:
     from fastem import backend as backend
+    from fastem import families as families
     from fastem import plot as plot
     from fastem.analysis.anomaly import AnomalyDetector as AnomalyDetector
     from fastem.analysis.bound import GaussianQ as GaussianQ

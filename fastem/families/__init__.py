@@ -2,12 +2,23 @@
 
 A new family is one file here and one line in `FAMILIES`; the contract tests (tests/families/test_family_contract.py)
 then run over it.  Modules are imported when a family is first asked for, because those with Numba kernels import Numba.
+
+A family of one's own (docs/own_family.md) is made of `Family`, `MStep` and `Layout`, and of `kernel` and `sweep` where
+its pass over the rows is compiled.
 """
 
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from fastem.families.base import Family, MStep
+from fastem.records import Layout
+
+if TYPE_CHECKING:
+    from fastem.jit import kernel, sweep
+
+__all__ = ["FAMILIES", "Family", "Layout", "MStep", "kernel", "make", "mixes", "sweep"]
 
 # name -> (module, class, options)
 FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
@@ -67,3 +78,9 @@ def make(name: str, n_components: int, **options: Any) -> Any:
         raise ValueError(f"family must be one of {', '.join(FAMILIES)}, got {name!r}.")
     module, class_name, defaults = FAMILIES[name]
     return getattr(importlib.import_module(module), class_name)(n_components, **{**defaults, **options})
+
+
+def __getattr__(name: str) -> Any:
+    if name in ("kernel", "sweep"):  # Numba is imported when they are first needed
+        return getattr(importlib.import_module("fastem.jit"), name)
+    raise AttributeError(f"module 'fastem.families' has no attribute {name!r}")

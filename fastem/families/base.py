@@ -101,12 +101,30 @@ class Family(ABC):
         `previous` is what the last iteration of the same run was given, for families that compare the two.
         """
 
+    def accumulator(self, n_features: int) -> Any:
+        """Return the compiled pass (`jit.sweep`) that adds up the record of rows of so many features.
+
+        None: there is none, and `accumulate` is asked cell by cell.
+        """
+        return None
+
+    def arguments(self, prepared: Any) -> Any:
+        """Return what the compiled pass takes of the prepared parameters: a NamedTuple of arrays."""
+        return prepared
+
+    def assigned(self, X: np.ndarray, labels: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
+        """Return the components (n,) int32 that rows count for, -1 for all by their responsibilities; or empty.
+
+        `labels` are those that are known; a hard assignment fills the rest.
+        """
+        return labels
+
     def accumulate(self, X: np.ndarray, w: np.ndarray, labels: np.ndarray, prepared: Any, stats: np.ndarray) -> None:
-        """Add the E-step's statistics of one grid cell to the record `stats` (size,).
+        """Add the E-step's statistics of one grid cell to the record `stats` (size,), in NumPy.
 
         X (m, d) float32 or float64 with m <= CELL; w (m,) or empty for unit weights; labels (m,) int32 with -1 for
-        unknown, or empty.  Compiled families fuse the steps in a kernel; here `log_joint` and `accumulate_given` do the
-        work in turn, for records that have a field `loglik`.
+        unknown, or empty.  `log_joint` and `accumulate_given` do the work in turn, for records that have a field
+        `loglik`.
         """
         log_joint = self.log_joint(X, prepared, 1)
         known = np.flatnonzero(labels >= 0)
@@ -118,36 +136,19 @@ class Family(ABC):
         weighted = log_prob if not w.size else np.where(w > 0, log_prob, 0.0) * w
         self.layout(X.shape[1]).view(stats).loglik[...] += weighted.sum()
 
-    def sweep(self, X, w, labels, prepared, level: int, out: np.ndarray, n_threads: int, memo: Any = None) -> None:
-        """Write the records of all tasks of an in-memory array into `out` (n_tasks, size).
-
-        Compiled families override this with their drivers; here any `accumulate` serves, cell by cell.
-        """
-
-        def task(number: int) -> None:
-            cells = range(number << level, min((number + 1) << level, grid.n_cells(len(X))))
-            records = np.zeros((len(cells), out.shape[1]))
-            for record, cell in zip(records, cells, strict=True):
-                rows = slice(cell * grid.CELL, (cell + 1) * grid.CELL)
-                self.accumulate(X[rows], w[rows], labels[rows], prepared, record)
-            out[number] = grid.merge_tree(records)
-
-        threads.map_tasks(task, len(out), n_threads)
-
-    def total(self, X, w, labels, prepared: Any, n_threads: int, memo: Any = None) -> np.ndarray:
-        """Return the record (size,) of a whole array; with a memo, possibly by what changed since the last pass."""
-        layout = self.layout(X.shape[1])
-        level, n_tasks = grid.plan(len(X), layout.size)
-        records = np.empty((n_tasks, layout.size))
-        self.sweep(X, w, labels, prepared, level, records, n_threads, memo)
-        return grid.merge_tree(records)
-
     def new_memo(self, n_rows: int) -> Any:
         """Return per-row state that lives across the iterations of a run, or None.
 
-        It is filled by `sweep` and `total`, and offers ``rows(slice)``, the same state for a run of rows.
+        It is filled by `total_of_memo`, and offers ``rows(slice)``, the same state for a run of rows.
         """
         return None
+
+    def total_of_memo(self, X: np.ndarray, w: np.ndarray, prepared: Any, n_threads: int, memo: Any) -> np.ndarray:
+        """Return the record (size,) of rows that begin on the grid, possibly by what changed since the last pass.
+
+        Asked of families with `new_memo` in place of a pass over the rows.
+        """
+        raise NotImplementedError(f"{type(self).__name__} remembers nothing of rows.")
 
     def run_small(
         self, X: np.ndarray, w: np.ndarray, params: Any, max_iter: int, tol: float, slack: float

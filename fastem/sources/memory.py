@@ -10,6 +10,7 @@ import numpy as np
 
 from fastem import grid, threads
 from fastem.draws import Draws
+from fastem.sources import passes
 
 
 class Rows(NamedTuple):
@@ -106,7 +107,7 @@ class MemorySource:
         return family.layout(self.n_features).view(self._total(family, prepared, memo))
 
     def _total(self, family: Any, prepared: Any, memo: Any) -> np.ndarray:
-        return family.total(self.X, self.sample_weight, self.labels, prepared, self.n_threads, memo)
+        return passes.total(family, self.X, self.sample_weight, self.labels, prepared, self.n_threads, memo)
 
     def each_block(self, function: Callable[[np.ndarray, slice, int], None]) -> None:
         """Call ``function(X_block, rows, n_threads)`` so that the blocks cover all rows; blocks begin on the grid."""
@@ -205,10 +206,8 @@ class SparseSource(MemorySource):
         size = family.layout(self.n_features).size
 
         def cell(X: np.ndarray, rows: slice) -> np.ndarray:
-            record = np.empty((1, size))
             here = None if memo is None else memo.rows(rows)
-            family.sweep(X, self.sample_weight[rows], self.labels[rows], prepared, 0, record, 1, here)
-            return record[0]
+            return passes.total(family, X, self.sample_weight[rows], self.labels[rows], prepared, 1, here)
 
         return self.fold(cell, size)
 

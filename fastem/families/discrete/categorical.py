@@ -201,13 +201,8 @@ class CategoricalFamily(DiscreteFamily):
         log_pi = log_weights(params.weights)
         return CategoricalPrepared(np.zeros(d, dtype), log_pi, np.zeros(k), self.starts(d), log_probs)
 
-    def accumulate(self, X, w, labels, prepared: CategoricalPrepared, stats: np.ndarray) -> None:
-        record = np.empty((1, stats.size))
-        accumulate.serial(X, w, labels, prepared, 0, 0, record)
-        stats += record[0]
-
-    def sweep(self, X, w, labels, prepared: CategoricalPrepared, level, out, n_threads, memo: Any = None) -> None:
-        threads.run_sweep(accumulate, (X, w, labels, prepared), level, out, n_threads)
+    def accumulator(self, n_features: int) -> Any:
+        return accumulate
 
     def m_step(
         self, stats: CategoricalStats, constants: Any, prepared: CategoricalPrepared, params: CategoricalParams

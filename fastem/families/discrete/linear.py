@@ -307,14 +307,8 @@ class LinearFamily(DiscreteFamily):
         levels = np.add.reduceat(level, np.arange(0, d, PANEL), axis=1)
         return LinearPrepared(origin.astype(dtype), log_pi, np.zeros(len(slope)), levels, coefficients)
 
-    def accumulate(self, X, w, labels, prepared: LinearPrepared, stats: np.ndarray) -> None:
-        record = np.empty((1, stats.size))
-        self.sweep(X, w, labels, prepared, 0, record, 1)
-        stats += record[0]
-
-    def sweep(self, X, w, labels, prepared: LinearPrepared, level, out, n_threads, memo: Any = None) -> None:
-        accumulate = wide if self.complete and X.shape[1] >= LEAST_FEATURES else narrow
-        threads.run_sweep(accumulate, (X, w, labels, prepared), level, out, n_threads)
+    def accumulator(self, n_features: int) -> Any:
+        return wide if self.complete and n_features >= LEAST_FEATURES else narrow
 
     def means(self, stats: LinearStats, prepared: LinearPrepared, previous: np.ndarray) -> np.ndarray:
         """Return the means (k, d) over the observed values; without any, `previous`."""

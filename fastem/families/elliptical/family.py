@@ -55,13 +55,8 @@ class EllipticalFamily(Family):
         """Number of parts of the mixture that a row may belong to."""
         return self.n_components
 
-    def accumulate(self, X, w, labels, prepared, stats: np.ndarray) -> None:
-        record = np.empty((1, stats.size))
-        self.sweep(X, w, labels, prepared, 0, record, 1)
-        stats += record[0]
-
-    def sweep(self, X, w, labels, prepared, level, out, n_threads, memo: Any = None) -> None:
-        threads.run_sweep(self.kernels.accumulate, (X, w, labels, prepared), level, out, n_threads)
+    def accumulator(self, n_features: int) -> Any:
+        return self.kernels.accumulate
 
     def regular(self, weights: np.ndarray, covariances: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Return covariances, the precisions' Cholesky factors and notes; a singular covariance is made regular.

@@ -68,13 +68,8 @@ class AnalyserFamily(Family):
             np.ascontiguousarray(params.noise_variances),
         )
 
-    def accumulate(self, X, w, labels, prepared, stats: np.ndarray) -> None:
-        record = np.empty((1, stats.size))
-        self.sweep(X, w, labels, prepared, 0, record, 1)
-        stats += record[0]
-
-    def sweep(self, X, w, labels, prepared, level, out, n_threads, memo: Any = None) -> None:
-        threads.run_sweep(kernels.accumulate, (X, w, labels, prepared), level, out, n_threads)
+    def accumulator(self, n_features: int) -> Any:
+        return kernels.accumulate
 
     def log_joint(self, X: np.ndarray, prepared: AnalyserPrepared, n_threads: int) -> np.ndarray:
         return self._expect(X, prepared, n_threads, log_joint=np.empty((len(X), self.n_components))).log_joint

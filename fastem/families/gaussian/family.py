@@ -80,11 +80,11 @@ class GaussianFamily(EllipticalFamily):
     def prepare(self, params: GaussianParams, dtype: np.dtype, previous: Any = None) -> Any:
         return self.type.prepare(params, dtype)
 
-    def sweep(self, X, w, labels, prepared, level, out, n_threads, memo: Any = None) -> None:
-        if self.assignment == "hard":  # known labels make a row's responsibilities one-hot
-            chosen = self.most_probable(X, prepared, n_threads)
-            labels = np.where(labels >= 0, labels, chosen) if labels.size else chosen
-        super().sweep(X, w, labels, prepared, level, out, n_threads, memo)
+    def assigned(self, X: np.ndarray, labels: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
+        if self.assignment == "soft":
+            return labels
+        chosen = self.most_probable(X, self.arguments(prepared), n_threads)
+        return np.where(labels >= 0, labels, chosen) if labels.size else chosen
 
     def m_step(self, stats: Any, constants: Any, prepared: Any, params: GaussianParams) -> MStep:
         weights = params.weights if "weights" in self.fixed else stats.counts / stats.counts.sum()

@@ -141,8 +141,8 @@ class NoisyGaussianFamily(GaussianFamily):
         proper = stats._replace(counts=stats.counts[:k], sums=stats.sums[:k], scatter=stats.scatter[:k])
         return proper, prepared.inner._replace(means=prepared.means[:k])
 
-    def sweep(self, X, w, labels, prepared, level, out, n_threads, memo: Any = None) -> None:
-        super().sweep(X, w, labels, prepared.inner, level, out, n_threads, memo)  # no row with weight is outside
+    def arguments(self, prepared: Any) -> Any:
+        return prepared.inner  # no row with weight is outside the box
 
     def log_joint_into(self, X: np.ndarray, prepared: Any, out: np.ndarray, n_threads: int) -> None:
         super().log_joint_into(X, prepared.inner, out, n_threads)

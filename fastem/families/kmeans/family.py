@@ -42,6 +42,16 @@ VANISHING = 1e-8
 CANCELLED = 1e-9
 
 
+class NativePass:
+    """The compiled pass that adds up counts, sums and inertia, by the interface of a `jit.sweep`."""
+
+    def run(self, args: tuple, level: int, out: np.ndarray, n_threads: int) -> None:
+        """Fill row t of `out` (tasks, size) with the record of task t; known labels play no part in k-means."""
+        X, w, _, prepared = args
+        nothing = np.empty(0, np.int32)
+        nearest.accumulate(X, w, *prepared[:3], level, out, nothing, threads.native_threads(n_threads))
+
+
 class KMeansFamily(Family):
     """Hard assignment to the nearest of `n_components` centres.
 
@@ -82,10 +92,13 @@ class KMeansFamily(Family):
     def new_memo(self, n_rows: int) -> KMeansMemo:
         return KMeansMemo(np.empty(n_rows, np.int32))
 
-    def total(
-        self, X, w, labels, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo | None = None
+    def accumulator(self, n_features: int) -> NativePass:
+        return NativePass()
+
+    def total_of_memo(
+        self, X: np.ndarray, w: np.ndarray, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo
     ) -> np.ndarray:
-        if memo is None or self.algorithm == "lloyd":
+        if self.algorithm == "lloyd":
             return self._count(X, w, prepared, n_threads, memo)
         stale = memo.passes == RECOUNT and self.n_components < CHEAP
         if memo.bounds is None or not prepared.moved.size or stale:
@@ -121,14 +134,13 @@ class KMeansFamily(Family):
         bounds.active[:] = groups > 0
         return groups
 
-    def _count(self, X, w, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo | None, *bounds: np.ndarray):
+    def _count(self, X, w, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo, *bounds: np.ndarray):
         """Compare every row with every centre; write its bounds if asked."""
         size = _layout(self.n_components, X.shape[1]).size
         level, n_tasks = plan(len(X), size)
         records = np.empty((n_tasks, size))
-        labels = np.empty(0, np.int32) if memo is None else memo.labels
         n_threads = threads.native_threads(n_threads)
-        nearest.accumulate(X, w, *prepared[:3], level, records, labels, n_threads, *bounds)
+        nearest.accumulate(X, w, *prepared[:3], level, records, memo.labels, n_threads, *bounds)
         if n_tasks == 1:
             return records[0]
         nearest.merge_tree(records, n_threads)
@@ -187,19 +199,6 @@ class KMeansFamily(Family):
         gaps[moved] = 0.5 * np.sqrt(np.maximum(sqdist.min(axis=1, initial=np.inf), 0.0))
         memo.half_gaps = gaps
         return gaps
-
-    def accumulate(self, X, w, labels, prepared: KMeansPrepared, stats: np.ndarray) -> None:
-        record = np.zeros((1, stats.size))
-        self.sweep(X, w, labels, prepared, 0, record, 1)
-        stats += record[0]
-
-    def sweep(
-        self, X, w, labels, prepared: KMeansPrepared, level, out, n_threads, memo: KMeansMemo | None = None
-    ) -> None:
-        nearest.accumulate(
-            X, w, *prepared[:3], level, out, np.empty(0, np.int32) if memo is None else memo.labels,
-            threads.native_threads(n_threads),
-        )  # fmt: skip
 
     def objective(self, stats: KMeansStats, constants: None, params: KMeansParams) -> float:
         return -float(stats.inertia)

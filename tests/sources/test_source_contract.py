@@ -1,0 +1,150 @@
+"""What every source promises: the same rows, weights and labels, on the grid, and the same bits of every sum."""
+
+import numpy as np
+import pytest
+from scipy.sparse import csr_matrix
+
+from fastem import families, grid
+from fastem.draws import Draws
+from fastem.grid import CELL
+from fastem.sources.mapped import MappedSource
+from fastem.sources.memory import MemorySource, SparseSource
+
+SOURCES = {
+    "memory": MemorySource,
+    "sparse": lambda X, *facts: SparseSource(csr_matrix(X), *facts),
+    "mapped": lambda X, *facts: MappedSource(MemorySource(X, *facts), lambda rows: rows),
+}
+by_source = pytest.mark.parametrize("make", SOURCES.values(), ids=SOURCES)
+by_size = pytest.mark.parametrize("n", [1, 7, CELL, CELL + 1, 5 * CELL + 9])
+NOTHING = (None, None, 1)
+
+
+def rows(n, d=3, dtype=np.float64, seed=0):
+    """Rows with zeros, as CSR has them, that nobody may write to."""
+    rng = np.random.default_rng(seed)
+    X = (rng.normal(size=(n, d)) + 4 * rng.integers(0, 2, (n, 1))) * (rng.random((n, d)) < 0.7)
+    X = X.astype(dtype)
+    X.flags.writeable = False
+    return X
+
+
+@by_source
+@by_size
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_facts(make, n, dtype):
+    X, w = rows(n, dtype=dtype), np.linspace(0.5, 2.0, n).astype(dtype)
+    source = make(X, w, None, 2)
+    assert (source.n_rows, source.n_features, source.dtype, source.n_threads) == (n, 3, dtype, 2)
+    assert source.total_weight == pytest.approx(w.sum(dtype=np.float64), rel=1e-12)
+    assert make(X, *NOTHING).total_weight == n
+    assert not source.has_nan
+    holed = X.copy()
+    holed[-1, -1] = np.nan
+    assert make(holed, *NOTHING).has_nan
+
+
+@by_source
+@by_size
+def test_blocks_begin_on_the_grid_and_cover_all_rows_once(make, n):
+    X, seen = rows(n), []
+
+    def block(part, where, n_threads):
+        assert where.start % CELL == 0
+        assert n_threads >= 1
+        assert part.flags.c_contiguous
+        np.testing.assert_array_equal(part, X[where])
+        seen.append(where)
+
+    make(X, None, None, 3).each_block(block)
+    covered = np.concatenate([np.arange(where.start, where.stop) for where in seen])
+    np.testing.assert_array_equal(np.sort(covered), np.arange(n))
+
+
+@by_source
+@by_size
+def test_a_fold_is_the_tree_over_cells_for_any_number_of_threads(make, n):
+    X, w = rows(n), np.linspace(0.0, 2.0, n)
+
+    def cell(part, where):
+        return w[where] @ part
+
+    cells = [cell(X[first : first + CELL], slice(first, first + CELL)) for first in range(0, n, CELL)]
+    want = grid.merge_tree(np.array(cells))
+    for n_threads in (1, 2, 7):
+        source = make(X, w, None, n_threads)
+        np.testing.assert_array_equal(source.fold(cell, 3), want)
+        np.testing.assert_array_equal(source.weights_of(slice(0, 2)), w[:2])
+
+
+@by_source
+@by_size
+def test_rows_are_taken_by_number(make, n):
+    X = rows(n)
+    wanted = np.random.default_rng(1).integers(0, n, 20)
+    taken = make(X, *NOTHING).take(wanted)
+    assert taken.dtype == X.dtype
+    np.testing.assert_array_equal(taken, X[wanted])
+
+
+@by_source
+@pytest.mark.parametrize("weighted", [False, True])
+def test_rows_are_drawn_without_repetition_and_by_weight(make, weighted):
+    X = np.arange(1.0, 301.0)[:, None]
+    w = (np.arange(300) % 3 > 0).astype(float) if weighted else None
+    drawn = make(X, w, None, 1).sample_rows(100, Draws(3))[:, 0].astype(int) - 1
+    assert len(set(drawn)) == 100
+    if weighted:
+        assert (w[drawn] > 0).all()
+
+
+@by_source
+@pytest.mark.parametrize("name", families.FAMILIES)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_statistics_have_the_bits_of_rows_in_memory(make, name, dtype):
+    """Weights and known labels included, for any number of threads."""
+    n, k = 3 * CELL + 5, 2 if families.mixes(name) else 1
+    family = families.make(name, k)
+    params = family.example_params(3, Draws(0))
+    X = np.ascontiguousarray(family.sample(params, n, Draws(1))[0], dtype)
+    rng = np.random.default_rng(2)
+    w, labels = rng.uniform(0, 2, n).astype(dtype), rng.integers(-1, k, n).astype(np.int32)
+    prepared = family.prepare(params, X.dtype)
+    want = MemorySource(X, w, labels).accumulate(family, prepared)
+    for n_threads in (1, 2, 7):
+        found = make(X, w, labels, n_threads).accumulate(family, prepared)
+        for field, right in zip(found, want, strict=True):
+            np.testing.assert_array_equal(field, right)
+
+
+@by_source
+def test_what_a_family_remembers_of_each_row_is_filled(make):
+    X, family = rows(2 * CELL + 3), families.make("kmeans", 2)
+    prepared = family.prepare(family.blank_params(X[[0, 5]].astype(float), np.ones(3)), X.dtype)
+    memo = family.new_memo(len(X))
+    make(X, None, None, 2).accumulate(family, prepared, memo)
+    np.testing.assert_array_equal(memo.labels, family.assign(X, prepared, 1)[0])
+
+
+@by_source
+def test_the_worst_explained_rows_come_first(make):
+    X = rows(CELL + 50).copy()
+    X[[3, CELL + 20]] = [[50.0, 0.0, 0.0], [90.0, 0.0, 0.0]]
+    family = families.make("gaussian-full", 1)
+    prepared = family.prepare(family.blank_params(np.zeros((1, 3)), np.ones(3)), X.dtype)
+    w = np.ones(len(X))
+    worst = make(X, w, None, 2).extreme_rows(family, prepared, 2)
+    np.testing.assert_array_equal(worst.indices, [CELL + 20, 3])
+    np.testing.assert_array_equal(worst.X, X[worst.indices])
+    w[CELL + 20] = 0.0  # a row without weight says nothing
+    assert make(X, w, None, 1).extreme_rows(family, prepared, 1).indices == [3]
+
+
+@by_source
+def test_a_source_with_other_labels_or_threads_has_the_same_rows(make):
+    X, labels = rows(40), np.arange(40, dtype=np.int32) % 3 - 1
+    source = make(X, None, None, 1)
+    other = source.with_labels(labels).with_threads(5)
+    np.testing.assert_array_equal(other.take(np.arange(40)), X)
+    np.testing.assert_array_equal(other.labels, labels)
+    assert (other.n_threads, source.n_threads, source.labels.size) == (5, 1, 0)
