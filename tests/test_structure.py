@@ -1,6 +1,7 @@
 """Who may import whom: the rules of CONTRIBUTING.md, read off the sources and seen in fresh processes."""
 
 import ast
+import importlib
 import json
 import subprocess
 import sys
@@ -152,6 +153,20 @@ def test_optional_packages_are_imported_inside_functions(module):
         assert top not in OPTIONAL - allowed, f"{module} imports {imported}"
 
 
+# What Numba documents for those who extend it, and LLVM's helpers that its own documentation uses there.
+DOCUMENTED = {"numba.extending", "numba.core", "numba.core.types", "numba.core.cgutils"}
+
+
+@by_module
+def test_numba_s_insides_are_known_in_one_place(module):
+    if module == "fastem.jit.numba_internals":
+        pytest.skip("that place")
+    for imported in imports(SOURCES[module]):
+        if imported.startswith("numba.") and imported.count(".") > 1:
+            home = imported.rpartition(".")[0]
+            assert {imported, home} & DOCUMENTED - {"numba.core"}, f"{module} imports {imported}"
+
+
 @pytest.mark.parametrize("path", sorted((PACKAGE / "engine").glob("*.py")), ids=lambda path: path.stem)
 def test_the_engine_names_no_family(path):
     source = path.read_text().lower()
@@ -223,6 +238,48 @@ def test_every_method_of_the_protocol_has_a_caller():
     outside = [path for path in FILES if "families" not in path.parts]
     asked = {node.attr for path in outside for node in ast.walk(ast.parse(path.read_text())) if is_read(node)}
     assert methods - asked == set()
+
+
+# Called by Python, scikit-learn, Numba or rich, or demanded by them.
+HOOKS = {
+    *("__getattr__", "__dir__", "kwargs", "writeable"),
+    *("_n_features_out", "preserves_dtype", "sparse", "_n_threads", "_batch_size", "_random_state"),
+    *("cache_path", "enable", "disable", "load_overload", "save_overload", "_finalized", "_cache", "typingcontext"),
+    *("caption", "tree"),
+}
+FACTS = {"hides_more", "continuous"}  # of a family, for whoever checks it: the contract tests
+PUBLIC_RECORDS = {"Candidate", "Criterion"}  # what `fastem.select` and its command return and take
+
+
+def test_nothing_is_defined_and_never_used():
+    """Tests do not count: what only they use is dead, and they keep it green."""
+    vulture = importlib.import_module("vulture")
+    found = vulture.Vulture(ignore_decorators=["@app.command*", "@app.callback*", "@overload*"])
+    root = PACKAGE.parent
+    users = ("examples", "asv_bench/benchmarks", "asv_bench/gate", "asv_bench/peers")
+    found.scavenge([str(PACKAGE), *(str(root / name) for name in users if (root / name).is_dir())])
+    fields = {
+        name.id
+        for tree in SOURCES.values()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef) and node.name in PUBLIC_RECORDS
+        for statement in node.body
+        for name in ast.walk(statement)
+        if isinstance(name, ast.Name)
+    }
+    unused = [
+        f"{item.filename.relative_to(root)}:{item.first_lineno} {item.name}"
+        for item in found.get_unused_code()
+        if item.filename.is_relative_to(PACKAGE)
+        and item.name not in HOOKS | FACTS | fields
+        and not (is_public(item) and {"estimators", "analysis"} & set(item.filename.parts))
+    ]
+    assert unused == []
+
+
+def is_public(item):
+    """Methods and fitted attributes of the estimators are for their users."""
+    return item.name[0] != "_" and (item.typ in {"method", "property"} or item.name.endswith("_"))
 
 
 def is_read(node):
