@@ -247,7 +247,7 @@ def run_sweep(sweep: Any, args: tuple, level: int, out: Any, n_threads: int) -> 
     args : tuple
         ``(X, w, labels, prepared)``.
     level : int
-        A task is ``2**level`` grid cells (`stats.plan`).
+        A task is ``2**level`` grid cells (`grid.plan`).
     out : ndarray of shape (n_tasks, size)
         The records.  # OUT
     n_threads : int

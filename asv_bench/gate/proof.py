@@ -29,12 +29,8 @@ from asv_bench.gate.builds import Build
 
 SLOWDOWN = 15  # percent
 ROOMS = r"^(kernels|missing\.(?!MissingFit))"  # on one thread each
-NATIVE = (
-    "cell",
-    "bounded_cell",
-    "distances",
-    "seed_cell",
-)  # kernels of src/kmeans/, by their names in the table of tile.h
+# Kernels of src/kmeans/, by their names in the table of tile.h.
+NATIVE = ("cell", "bounded_cell", "distances", "seed_cell")
 
 # Appended to fastem/jit/drivers.py, where every compiled pass is made; what stands before it keeps its place.
 PLANT_COMPILED = '''

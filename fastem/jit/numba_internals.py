@@ -1,4 +1,6 @@
-"""All that fastem knows of Numba's insides, in one file: `probe` tells whether this Numba is the one that is known.
+"""What fastem knows of Numba's compiler and cache, in one file; `probe` tells whether this Numba is the known one.
+
+Three names of its threading layer are in `threads.py`, which works without them.
 
 A kernel and all that it calls become one module, which is optimised once.  Numba optimises each function by itself,
 again within each function that calls it, and wraps each for calls from Python, so that a helper three calls deep passes
