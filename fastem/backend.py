@@ -201,7 +201,7 @@ def gaussian_log_density(
     ones = np.ones(len(means))  # log-weights of 0 leave the densities alone
     params = _params(family, ones, means, precisions_cholesky)
     out = validate.output(out, (len(X), len(means)), np.float64, "out")
-    family.log_joint_into(X, family.prepare(params, X.dtype), out, threads.resolve(n_threads))
+    family.expect(X, family.prepare(params, X.dtype), threads.resolve(n_threads), log_joint=out)
     return out
 
 

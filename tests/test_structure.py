@@ -235,7 +235,8 @@ def test_every_method_of_the_protocol_has_a_caller():
     tree = ast.parse((PACKAGE / "families" / "base.py").read_text())
     protocol = next(node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Family")
     methods = {node.name for node in protocol.body if isinstance(node, ast.FunctionDef) and node.name[0] != "_"}
-    outside = [path for path in FILES if "families" not in path.parts]
+    base = PACKAGE / "families" / "base.py"  # whose own methods ask for a family's kernels
+    outside = [path for path in FILES if "families" not in path.parts or path == base]
     asked = {node.attr for path in outside for node in ast.walk(ast.parse(path.read_text())) if is_read(node)}
     assert methods - asked == set()
 

@@ -1,9 +1,10 @@
 """`python -m asv_bench.gate.proof`: does the gate catch what it is for, and is it quiet otherwise?
 
 In each kernel in turn a slowdown is planted: the kernel waits, at the end of every grid cell, for 15 % of the time that
-the cell has taken.  The planted commit is built as any other, and the gate compares it with its parent.  It passes if
-it names a benchmark that runs the kernel, and none that does not.  Then the gate compares the parent with commits in
-which nothing was changed, and must be silent.
+the cell has taken.  The gate compares it with a commit in which the kernel waits for 0 %: both are built as any other,
+and their machine code differs by a number, for code that moves is slower or faster by itself.  It passes if it names a
+benchmark that runs the kernel, and none that does not.  Then the gate compares the commit with others in which nothing
+was changed, and must be silent.
 """
 
 from __future__ import annotations
@@ -153,18 +154,18 @@ def commit_all(clone: Path, message: str) -> str:
     return builds.resolve("HEAD", clone)
 
 
-def plant(clone: Path, kernel: str) -> None:
-    """Slow one kernel of a checkout down."""
+def plant(clone: Path, kernel: str, percent: int) -> None:
+    """Let one kernel of a checkout wait for a share of its time."""
     room, _, name = kernel.partition(".")
     if room == "native":
-        _plant_native(clone / "src" / "kmeans", name)
+        _plant_native(clone / "src" / "kmeans", name, percent)
         return
     with (clone / "fastem" / "jit" / "drivers.py").open("a") as file:
-        file.write(PLANT_COMPILED.replace("{percent}", str(SLOWDOWN)).replace("{kernel}", kernel))
+        file.write(PLANT_COMPILED.replace("{percent}", str(percent)).replace("{kernel}", kernel))
     (clone / "fastem" / "planted_names.py").write_text(NAMES)
 
 
-def _plant_native(folder: Path, name: str) -> None:
+def _plant_native(folder: Path, name: str, percent: int) -> None:
     """Let an entry of the table of kernels be a function that calls the kernel and waits."""
     header, body = folder / "tile.h", folder / "cell_body.h"
     declared = re.search(rf"^    (\w+) \(\*{name}\)\(([^;]*)\);", header.read_text(), re.M)
@@ -182,10 +183,11 @@ def _plant_native(folder: Path, name: str) -> None:
     table = re.sub(rf"NAME\({name}\)", "NAME(planted)", text[start:], count=1)
     body.write_text(text[:start] + wrapper + table)
     clock = (
-        "#include <time.h>\nstatic double plant_now(void) {\n    struct timespec t;\n"
+        f"#include <time.h>\nstatic volatile double plant_share = {percent / 100};\n"
+        "static double plant_now(void) {\n    struct timespec t;\n"
         "    clock_gettime(CLOCK_MONOTONIC, &t);\n    return t.tv_sec * 1e9 + t.tv_nsec;\n}\n"
         "static void plant_wait(double start) {\n    double until = plant_now();\n"
-        f"    until += {SLOWDOWN / 100} * (until - start);\n    while (plant_now() < until) {{\n    }}\n}}\n\n"
+        "    until += plant_share * (until - start);\n    while (plant_now() < until) {\n    }\n}\n\n"
     )
     text = header.read_text()
     first = text.index("#define JOIN_(")
@@ -236,11 +238,14 @@ def main(
     found = []
     for number, name in enumerate([*names, *[""] * unchanged]):
         begun = time.monotonic()
-        planted = changed(base, commit, name, number - len(names))
+        if name:
+            pair = changed(base, commit, name, 0), changed(base, commit, name, SLOWDOWN)
+        else:
+            pair = base, unchanged_build(base, commit, number - len(names))
         if build_only:
             console.print(f"{name or 'nothing changed'}: built in {time.monotonic() - begun:.0f} s", highlight=False)
             continue
-        gate = pairs.Gate(base, planted, suite, lambda bench: bench in runs, size)
+        gate = pairs.Gate(*pair, suite, lambda bench: bench in runs, size)
         gate.run()
         found.append(outcome(gate, name, runs, time.monotonic() - begun))
         console.print(sentence(found[-1]), highlight=False, soft_wrap=True)
@@ -251,14 +256,21 @@ def main(
     sys.exit(0 if all(good) else 1)
 
 
-def changed(base: Build, commit: str, kernel: str, number: int) -> Build:
-    """Return a build of a commit on top of another in which a kernel is slower, or nothing is changed."""
+def changed(base: Build, commit: str, kernel: str, percent: int) -> Build:
+    """Return a build of a commit in which a kernel waits for a share of its time."""
     with clone_of(commit) as clone:
-        if kernel:
-            plant(clone, kernel)
-        planted = builds.build(commit_all(clone, kernel or f"nothing, {number}"), clone)
+        plant(clone, kernel, percent)
+        planted = builds.build(commit_all(clone, f"{kernel} {percent} %"), clone)
     seed_cache(base, planted)
     return planted
+
+
+def unchanged_build(base: Build, commit: str, number: int) -> Build:
+    """Return a build of a commit on top of another in which nothing is changed."""
+    with clone_of(commit) as clone:
+        same = builds.build(commit_all(clone, f"nothing, {number}"), clone)
+    seed_cache(base, same)
+    return same
 
 
 def outcome(gate: pairs.Gate, kernel: str, runs: Mapping[str, list[str]], seconds: float) -> dict[str, object]:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastem import grid, threads
+from fastem.kernels.expected import Expected
 from fastem.records import Layout
 
 # Cells of one chunk of rows in the passes of predict and score: what is kept of (rows, k) numbers at a time.
@@ -244,54 +245,68 @@ class Family(ABC):
         """Return unpacked parameters, or the nearest that obey the floors that the data set, to try an E-step with."""
         return params
 
-    @abstractmethod
+    @property
+    def n_parts(self) -> int:
+        """Number of parts of the mixture that a row may belong to."""
+        return self.n_components
+
+    def expectation(self, n_features: int) -> Any:
+        """Return the compiled E-step alone (`kernels.cell_pass.expectation`), for predict and score.
+
+        None: there is none, and `log_joint` is asked for runs of rows.
+        """
+        return None
+
+    def no_outputs(self) -> Any:
+        """Return what the compiled E-step fills (`Expected`), of no rows."""
+        return Expected.of_no_rows(self.n_parts)
+
+    def expect(self, X: np.ndarray, prepared: Any, n_threads: int, **outputs: np.ndarray) -> Any:
+        """Fill the outputs that are asked for, named as in `Expected`, by the E-step's own numbers."""
+        out = self.no_outputs()._replace(**outputs)
+        kernel = self.expectation(X.shape[1])
+        if kernel is None:
+            self._expect_by_numpy(X, prepared, out, n_threads)
+        else:
+            threads.run_each(kernel, X, prepared, out, n_threads)
+        return out
+
+    def _expect_by_numpy(self, X: np.ndarray, prepared: Any, out: Expected, n_threads: int) -> None:
+        def chunk(rows: slice) -> None:
+            resp = self.log_joint(X[rows], prepared, 1)
+            loglik = normalise(resp, prepared)
+            for wanted, found in ((out.loglik, loglik), (out.resp, resp)):
+                if len(wanted):
+                    wanted[rows] = found
+            if len(out.labels):
+                out.labels[rows] = resp.argmax(axis=1)
+
+        each_chunk(chunk, len(X), n_threads)
+
     def log_joint(self, X: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
-        """Return log p(x_i, z_i = k), float64 (n, k): the numbers of the E-step, for predict and score."""
+        """Return log p(x_i, z_i = k), float64 (n, k); by NumPy in families that have no compiled `expectation`."""
+        if self.expectation(X.shape[1]) is None:
+            raise NotImplementedError(f"{type(self).__name__} has neither log_joint nor a compiled expectation.")
+        out: np.ndarray = self.expect(X, prepared, n_threads, log_joint=np.empty((len(X), self.n_parts))).log_joint
+        return out
 
     def posterior(self, X: np.ndarray, prepared: Any, n_threads: int) -> tuple[np.ndarray, np.ndarray]:
         """Return log p(x_i) (n,) and the responsibilities (n, k) by Bayes' rule (lecture row L7).
 
         A row that is infinitely far from all components belongs to the first of the largest weight.
         """
-        log_prob, resp = np.empty(len(X)), np.empty((len(X), self.n_components))
-
-        def keep(rows: slice, log_joint: np.ndarray) -> None:
-            log_prob[rows] = normalise(log_joint, prepared)
-            resp[rows] = log_joint
-
-        self._each_chunk(X, prepared, n_threads, keep)
-        return log_prob, resp
+        out = self.expect(X, prepared, n_threads, loglik=np.empty(len(X)), resp=np.empty((len(X), self.n_parts)))
+        return out.loglik, out.resp
 
     def log_prob(self, X: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
         """Return log p(x_i) (n,), without keeping (n, k) numbers."""
-        log_prob = np.empty(len(X))
-
-        def keep(rows: slice, log_joint: np.ndarray) -> None:
-            log_prob[rows] = normalise(log_joint, prepared)
-
-        self._each_chunk(X, prepared, n_threads, keep)
+        log_prob: np.ndarray = self.expect(X, prepared, n_threads, loglik=np.empty(len(X))).loglik
         return log_prob
 
     def most_probable(self, X: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
-        """Return the component (n,) int64 of highest responsibility for each row."""
-        labels = np.empty(len(X), np.int64)
-
-        def keep(rows: slice, log_joint: np.ndarray) -> None:
-            normalise(log_joint, prepared)
-            labels[rows] = log_joint.argmax(axis=1)
-
-        self._each_chunk(X, prepared, n_threads, keep)
+        """Return the component (n,) int32 of highest responsibility for each row, the lowest of equals."""
+        labels: np.ndarray = self.expect(X, prepared, n_threads, labels=np.empty(len(X), np.int32)).labels
         return labels
-
-    def _each_chunk(self, X, prepared, n_threads: int, keep: Callable[[slice, np.ndarray], None]) -> None:
-        """Call ``keep(rows, log_joint)`` for runs of rows, several at a time."""
-        size = CHUNK_CELLS * grid.CELL
-
-        def chunk(number: int) -> None:
-            rows = slice(number * size, min((number + 1) * size, len(X)))
-            keep(rows, self.log_joint(X[rows], prepared, 1))
-
-        threads.map_tasks(chunk, -(-len(X) // size), n_threads)
 
     def badness(self, X: np.ndarray, w: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
         """How badly each row is explained (n,): the largest are `extreme_rows`."""
@@ -319,6 +334,16 @@ class Family(ABC):
     def n_free_params(self, n_features: int) -> int:
         """Number of free parameters, for AIC and BIC."""
         raise NotImplementedError(f"{type(self).__name__} does not count its parameters, so that it has no AIC or BIC.")
+
+
+def each_chunk(function: Callable[[slice], None], n_rows: int, n_threads: int) -> None:
+    """Call a function for runs of rows, several at a time."""
+    size = CHUNK_CELLS * grid.CELL
+
+    def chunk(number: int) -> None:
+        function(slice(number * size, min((number + 1) * size, n_rows)))
+
+    threads.map_tasks(chunk, -(-n_rows // size), n_threads)
 
 
 def normalise(log_joint: np.ndarray, prepared: Any) -> np.ndarray:

@@ -51,7 +51,7 @@ from fastem.families.elliptical import coordinates
 from fastem.families.elliptical.family import EllipticalFamily
 from fastem.families.elliptical.records import LOG_2PI, alive, updated_means
 from fastem.jit import Sweep, kernel
-from fastem.kernels.cell_pass import accumulator, expectation, log, log1p, only_log_joint
+from fastem.kernels.cell_pass import accumulator, expectation, log, log1p
 from fastem.records import Layout
 
 COVARIANCE_TYPES = ("full", "diag", "spherical")
@@ -241,7 +241,6 @@ class Kernels(NamedTuple):
 
     accumulate: Sweep
     expect: Sweep
-    log_joint: Sweep
 
 
 @functools.cache
@@ -268,7 +267,7 @@ def kernels(covariance_type: str) -> Kernels:
         return features, inner + prepared.means.shape[0]
 
     expect = expectation(log_joint_block, room)
-    return Kernels(accumulator(log_joint_block, moments_block, room), expect, only_log_joint(expect))
+    return Kernels(accumulator(log_joint_block, moments_block, room), expect)
 
 
 # --- algebra

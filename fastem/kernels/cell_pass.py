@@ -16,7 +16,7 @@ A row matters to a component if its share is not lost in rounding, next to what 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -26,16 +26,7 @@ from fastem.kernels.elementary import exp, log, log1p
 from fastem.kernels.responsibilities import finish_rows, fix_labels, settle, shares
 from fastem.kernels.transpose import transpose_block
 
-__all__ = ["Expected", "accumulator", "by_features", "exp", "expectation", "log", "log1p", "only_log_joint"]
-
-
-class Expected(NamedTuple):
-    """Outputs of an E-step for rows of data; an array of no rows is not asked for."""
-
-    log_joint: np.ndarray  # (n, k) log p(x_i, z_i = k)
-    loglik: np.ndarray  # (n,) log p(x_i)
-    labels: np.ndarray  # (n,) int32, the most responsible component, the lowest of equals
-    resp: np.ndarray  # (n, k) responsibilities
+__all__ = ["accumulator", "by_features", "exp", "expectation", "log", "log1p"]
 
 
 def accumulator(log_joint_block: Any, moments_block: Any, room: Any) -> Sweep:
@@ -139,16 +130,3 @@ def by_features(most: int, few: Sweep, many: Sweep) -> Sweep:
 
     parallel = either(few.parallel, many.parallel) if few.parallel and many.parallel else None
     return Sweep(either(few.serial, many.serial), parallel)
-
-
-def only_log_joint(expect: Sweep) -> Sweep:
-    """Make of an E-step the driver that writes log p(x_i, z_i = k) into a plain array (n, k)."""
-
-    def into(driver: Callable[..., None]) -> Callable[..., None]:
-        def run(X: np.ndarray, prepared: Any, first: int, last: int, out: np.ndarray) -> None:
-            k = out.shape[1]
-            driver(X, prepared, first, last, Expected(out, np.empty(0), np.empty(0, np.int32), np.empty((0, k))))
-
-        return run
-
-    return Sweep(into(expect.serial), into(expect.parallel) if expect.parallel else None)

@@ -288,12 +288,12 @@ def test_a_slowdown_is_planted_in_every_kind_of_kernel(tmp_path):
     body, header = source / "cell_body.h", source / "tile.h"
     for name in proof.NATIVE:
         before = (tmp_path / body).read_text()
-        proof.plant(tmp_path, f"native.{name}")
+        proof.plant(tmp_path, f"native.{name}", 15)
         after = (tmp_path / body).read_text()
         assert f"NAME({name})(a0" in after.replace(before, "")
         (tmp_path / body).write_text((ROOT / body).read_text())
         (tmp_path / header).write_text((ROOT / header).read_text())
-    proof.plant(tmp_path, "full.accumulate")
+    proof.plant(tmp_path, "full.accumulate", 15)
     program = (tmp_path / drivers).read_text()
     compile(program, "drivers.py", "exec")
     assert 'name_of(cell) == "full.accumulate"' in program

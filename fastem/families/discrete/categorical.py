@@ -23,13 +23,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastem import threads, values
+from fastem import values
 from fastem.draws import Draws
 from fastem.families.base import MStep
 from fastem.families.coordinates import log_ratio, measured, pack_weights, present, steps_of, unpack_weights
 from fastem.families.discrete.linear import DEAD, NEVER, POOLED, DiscreteFamily, log_weights, weigh
 from fastem.jit import kernel
-from fastem.kernels.cell_pass import accumulator, expectation, only_log_joint
+from fastem.kernels.cell_pass import accumulator, expectation
 from fastem.kernels.products import add_product, highest, sum_rows
 from fastem.records import Layout
 
@@ -149,7 +149,6 @@ def _room(prepared):
 
 accumulate = accumulator(_log_joint_block, _moments_block, _room)
 expect = expectation(_log_joint_block, _room)
-log_joint = only_log_joint(expect)
 
 # --- algebra
 
@@ -204,6 +203,9 @@ class CategoricalFamily(DiscreteFamily):
     def accumulator(self, n_features: int) -> Any:
         return accumulate
 
+    def expectation(self, n_features: int) -> Any:
+        return expect
+
     def m_step(
         self, stats: CategoricalStats, constants: Any, prepared: CategoricalPrepared, params: CategoricalParams
     ) -> MStep:
@@ -230,11 +232,6 @@ class CategoricalFamily(DiscreteFamily):
 
     def magnitude(self, stats: CategoricalStats, prepared: CategoricalPrepared, params: CategoricalParams) -> float:
         return -float(np.sum(stats.sums * np.log(np.maximum(params.probabilities, NEVER))))
-
-    def log_joint(self, X: np.ndarray, prepared: CategoricalPrepared, n_threads: int) -> np.ndarray:
-        out = np.empty((len(X), self.n_components))
-        threads.run_each(log_joint, X, prepared, out, n_threads)
-        return out
 
     def embedding(self) -> Callable[[np.ndarray], np.ndarray]:
         return self.embed

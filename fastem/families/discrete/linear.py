@@ -23,11 +23,10 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from fastem import threads
 from fastem.families.base import Family
 from fastem.jit import kernel, sweep
 from fastem.kernels.blocks import STRIDE, load_weights, padded
-from fastem.kernels.cell_pass import cell, expectation, only_log_joint
+from fastem.kernels.cell_pass import cell, expectation
 from fastem.kernels.products import add_product, highest, sum_rows
 from fastem.kernels.responsibilities import finish_rows, fix_labels, settle, shares
 from fastem.kernels.row_products import LEAST_FEATURES, add_rows, multiply_rows
@@ -217,7 +216,6 @@ def _wide(X, w, labels, prepared, start, stop, stats):
 
 narrow, wide = sweep(_narrow), sweep(_wide)
 expect = expectation(_log_joint_block, _room)
-log_joint = only_log_joint(expect)
 
 # --- algebra
 
@@ -310,6 +308,9 @@ class LinearFamily(DiscreteFamily):
     def accumulator(self, n_features: int) -> Any:
         return wide if self.complete and n_features >= LEAST_FEATURES else narrow
 
+    def expectation(self, n_features: int) -> Any:
+        return expect
+
     def means(self, stats: LinearStats, prepared: LinearPrepared, previous: np.ndarray) -> np.ndarray:
         """Return the means (k, d) over the observed values; without any, `previous`."""
         alive = stats.observed > DEAD
@@ -336,11 +337,6 @@ class LinearFamily(DiscreteFamily):
     def magnitude(self, stats: LinearStats, prepared: LinearPrepared, params: Any) -> float:
         slope, level = self.natural(params, prepared.origin.astype(np.float64))
         return float(np.sum(np.abs(stats.sums * slope) + np.abs(stats.observed * level)))
-
-    def log_joint(self, X: np.ndarray, prepared: LinearPrepared, n_threads: int) -> np.ndarray:
-        out = np.empty((len(X), self.n_components))
-        threads.run_each(log_joint, X, prepared, out, n_threads)
-        return out
 
     def accumulate_given(self, X, w, resp: np.ndarray, prepared: LinearPrepared, stats: np.ndarray) -> None:
         record = self.layout(X.shape[1]).view(stats)

@@ -31,7 +31,7 @@ from scipy.special import gammaln
 
 from fastem import values
 from fastem.draws import Draws
-from fastem.families.base import MStep
+from fastem.families.base import MStep, each_chunk
 from fastem.families.coordinates import log_ratio, measured, pack_weights, present, steps_of, unpack_weights
 from fastem.families.discrete.linear import NEVER, ROUNDING, LinearFamily, LinearPrepared, LinearStats
 
@@ -140,12 +140,19 @@ class PoissonFamily(LinearFamily):
         rates = np.maximum(self.means(stats, prepared, params.rates), self.floor)
         return MStep(PoissonParams(self.weights_of(stats), rates))
 
-    def log_joint(self, X: np.ndarray, prepared: LinearPrepared, n_threads: int) -> np.ndarray:
-        out = super().log_joint(X, prepared, n_threads)
-        origin = prepared.origin.astype(np.float64)
-        seen = ~np.isnan(X)
-        counts = np.where(seen, X, X.dtype.type(0))
-        out += (counts @ _log_origin(origin) - seen @ origin - log_factorials(counts).sum(axis=1))[:, None]
+    def expect(self, X: np.ndarray, prepared: LinearPrepared, n_threads: int, **outputs: np.ndarray) -> Any:
+        out = super().expect(X, prepared, n_threads, **outputs)
+        if len(out.log_joint) or len(out.loglik):
+            origin = prepared.origin.astype(np.float64)
+
+            def add(rows: slice) -> None:
+                base = _base(X[rows], origin)
+                if len(out.log_joint):
+                    out.log_joint[rows] += base[:, None]
+                if len(out.loglik):
+                    out.loglik[rows] += base
+
+            each_chunk(add, len(X), n_threads)
         return out
 
     def pack(self, params: PoissonParams, like: PoissonParams) -> np.ndarray:
@@ -179,6 +186,14 @@ class PoissonFamily(LinearFamily):
 
     def n_free_params(self, n_features: int) -> int:
         return self.n_components * n_features + self.n_components - 1
+
+
+def _base(X: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    """Return what of the log-density of each row (n,) is the same for all components."""
+    seen = ~np.isnan(X)
+    counts = np.where(seen, X, X.dtype.type(0))
+    base: np.ndarray = counts @ _log_origin(origin) - seen @ origin - log_factorials(counts).sum(axis=1)
+    return base
 
 
 def _information(like: PoissonParams) -> np.ndarray:

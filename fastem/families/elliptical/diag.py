@@ -27,7 +27,7 @@ from fastem.families.elliptical.records import (
     shifts,
 )
 from fastem.jit import kernel
-from fastem.kernels.cell_pass import accumulator, expectation, only_log_joint
+from fastem.kernels.cell_pass import accumulator, expectation
 from fastem.kernels.moments import add_moments
 from fastem.kernels.tiles import diagonal_density
 from fastem.records import Layout
@@ -58,7 +58,6 @@ def room(prepared):
 
 accumulate = accumulator(log_joint_block, moments_block, room)
 expect = expectation(log_joint_block, room)
-log_joint = only_log_joint(expect)
 
 # --- algebra
 

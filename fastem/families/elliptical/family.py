@@ -7,11 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from fastem import threads
 from fastem.draws import Draws
 from fastem.families.base import Family
 from fastem.families.degenerate import flat
-from fastem.kernels.cell_pass import Expected
 
 COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 # A component with a smaller share of the rows than this has lost them.
@@ -40,7 +38,7 @@ class EllipticalFamily(Family):
     type : module
         Algebra of the covariance type.
     kernels : object
-        Kernels of the E-step: a module, or another namespace with ``accumulate``, ``expect`` and ``log_joint``.
+        Kernels of the E-step: a module, or another namespace with ``accumulate`` and ``expect``.
     """
 
     def __init__(self, n_components: int, covariance_type: str = "full", reg_covar: float = 1e-6) -> None:
@@ -50,13 +48,11 @@ class EllipticalFamily(Family):
         self.type: Any = importlib.import_module(f"fastem.families.elliptical.{covariance_type}")
         self.kernels: Any = self.type
 
-    @property
-    def n_parts(self) -> int:
-        """Number of parts of the mixture that a row may belong to."""
-        return self.n_components
-
     def accumulator(self, n_features: int) -> Any:
         return self.kernels.accumulate
+
+    def expectation(self, n_features: int) -> Any:
+        return self.kernels.expect
 
     def regular(self, weights: np.ndarray, covariances: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Return covariances, the precisions' Cholesky factors and notes; a singular covariance is made regular.
@@ -115,32 +111,6 @@ class EllipticalFamily(Family):
         least = d + 1 if self.covariance_type == "full" else 2  # rows that a regular covariance takes
         lost = params.weights * n_rows < least
         return lost | flat(params.weights, params.means, matrices, self.reg_covar)
-
-    def log_joint(self, X: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
-        out = np.empty((len(X), self.n_parts))
-        self.log_joint_into(X, prepared, out, n_threads)
-        return out
-
-    def log_joint_into(self, X: np.ndarray, prepared: Any, out: np.ndarray, n_threads: int) -> None:
-        """Write log p(x_i, z_i = k) into `out` float64 (n, k)."""
-        threads.run_each(self.kernels.log_joint, X, prepared, out, n_threads)
-
-    def posterior(self, X: np.ndarray, prepared: Any, n_threads: int) -> tuple[np.ndarray, np.ndarray]:
-        out = self._expect(X, prepared, n_threads, loglik=np.empty(len(X)), resp=np.empty((len(X), self.n_parts)))
-        return out.loglik, out.resp
-
-    def log_prob(self, X: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
-        return self._expect(X, prepared, n_threads, loglik=np.empty(len(X))).loglik
-
-    def most_probable(self, X: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
-        return self._expect(X, prepared, n_threads, labels=np.empty(len(X), np.int32)).labels
-
-    def _expect(self, X: np.ndarray, prepared: Any, n_threads: int, **outputs: np.ndarray) -> Expected:
-        """Fill the outputs that are asked for by the E-step's own numbers."""
-        nothing, k = np.empty(0), self.n_parts
-        out = Expected(np.empty((0, k)), nothing, np.empty(0, np.int32), np.empty((0, k)))._replace(**outputs)
-        threads.run_each(self.kernels.expect, X, prepared, out, n_threads)
-        return out
 
     def common_covariances(self, k: int, variances: np.ndarray) -> np.ndarray:
         """Return covariances of k components that all have the features' variances (d,), none of them 0."""

@@ -33,7 +33,7 @@ from fastem.families.elliptical.records import (
 )
 from fastem.jit import kernel
 from fastem.kernels.blocks import STRIDE
-from fastem.kernels.cell_pass import accumulator, by_features, expectation, only_log_joint
+from fastem.kernels.cell_pass import accumulator, by_features, expectation
 from fastem.kernels.few_rows import TOGETHER, add_rows, find_rows
 from fastem.kernels.responsibilities import heavy_rows
 from fastem.kernels.scatter import add_scatter
@@ -204,7 +204,6 @@ accumulate = by_features(
     2, accumulator(plane_log_joint, plane_moments, room), accumulator(space_log_joint, space_moments, room)
 )
 expect = by_features(2, expectation(plane_log_joint, room), expectation(space_log_joint, room))
-log_joint = only_log_joint(expect)
 
 # --- algebra
 

@@ -8,12 +8,11 @@ from typing import Any, Self
 
 import numpy as np
 
-from fastem import threads
 from fastem.draws import Draws
 from fastem.families.base import Family
 from fastem.families.coordinates import FARTHEST, log_ratio, measured, pack_weights, present, unpack_weights
 from fastem.families.factor import kernels
-from fastem.families.factor.kernels import LOG_2PI, AnalyserPrepared, AnalyserStats, Expected
+from fastem.families.factor.kernels import LOG_2PI, AnalyserPrepared, AnalyserStats
 from fastem.records import Layout
 
 # Less weight than this is none, as for Gaussians.
@@ -71,34 +70,16 @@ class AnalyserFamily(Family):
     def accumulator(self, n_features: int) -> Any:
         return kernels.accumulate
 
-    def log_joint(self, X: np.ndarray, prepared: AnalyserPrepared, n_threads: int) -> np.ndarray:
-        return self._expect(X, prepared, n_threads, log_joint=np.empty((len(X), self.n_components))).log_joint
+    def expectation(self, n_features: int) -> Any:
+        return kernels.expect
 
-    def posterior(self, X: np.ndarray, prepared: AnalyserPrepared, n_threads: int) -> tuple[np.ndarray, np.ndarray]:
-        resp = np.empty((len(X), self.n_components))
-        out = self._expect(X, prepared, n_threads, loglik=np.empty(len(X)), resp=resp)
-        return out.loglik, out.resp
-
-    def log_prob(self, X: np.ndarray, prepared: AnalyserPrepared, n_threads: int) -> np.ndarray:
-        return self._expect(X, prepared, n_threads, loglik=np.empty(len(X))).loglik
-
-    def most_probable(self, X: np.ndarray, prepared: AnalyserPrepared, n_threads: int) -> np.ndarray:
-        return self._expect(X, prepared, n_threads, labels=np.empty(len(X), np.int32)).labels
+    def no_outputs(self) -> Any:
+        return kernels.Expected(*super().no_outputs(), np.empty((0, self.n_components * self.n_factors)))
 
     def factors(self, X: np.ndarray, prepared: AnalyserPrepared, n_threads: int) -> np.ndarray:
         """Return E[1(z = k) factors given x] (n, k q): posterior means times responsibilities."""
-        return self._expect(
-            X, prepared, n_threads, factors=np.empty((len(X), self.n_components * self.n_factors))
-        ).factors
-
-    def _expect(self, X: np.ndarray, prepared: AnalyserPrepared, n_threads: int, **outputs: np.ndarray) -> Expected:
-        """Fill the outputs that are asked for by the E-step's own numbers."""
-        nothing, k = np.empty(0), self.n_components
-        out = Expected(
-            np.empty((0, k)), nothing, np.empty(0, np.int32), np.empty((0, k)), np.empty((0, k * self.n_factors))
-        )
-        out = out._replace(**outputs)
-        threads.run_each(kernels.expect, X, prepared, out, n_threads)
+        out: np.ndarray = np.empty((len(X), self.n_components * self.n_factors))
+        self.expect(X, prepared, n_threads, factors=out)
         return out
 
     def accumulate_given(self, X, w, resp: np.ndarray, prepared: AnalyserPrepared, stats: np.ndarray) -> None:

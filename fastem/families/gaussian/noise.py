@@ -20,7 +20,7 @@ from fastem.draws import Draws
 from fastem.families.base import MStep
 from fastem.families.elliptical.records import GaussianParams, updated_means
 from fastem.families.gaussian.family import GaussianFamily
-from fastem.kernels.cell_pass import Expected
+from fastem.kernels.expected import Expected
 
 # Share of the noise at the start; EM cannot leave 0.
 FIRST_SHARE = 0.05
@@ -144,20 +144,16 @@ class NoisyGaussianFamily(GaussianFamily):
     def arguments(self, prepared: Any) -> Any:
         return prepared.inner  # no row with weight is outside the box
 
-    def log_joint_into(self, X: np.ndarray, prepared: Any, out: np.ndarray, n_threads: int) -> None:
-        super().log_joint_into(X, prepared.inner, out, n_threads)
-        out[_outside(X, prepared.box), -1] = -np.inf
-
-    def _expect(self, X: np.ndarray, prepared: Any, n_threads: int, **outputs: np.ndarray) -> Expected:
+    def expect(self, X: np.ndarray, prepared: Any, n_threads: int, **outputs: np.ndarray) -> Expected:
         if not isinstance(prepared, BoxedPrepared):
-            return super()._expect(X, prepared, n_threads, **outputs)
-        found = super()._expect(X, prepared.inner, n_threads, **outputs)
+            return super().expect(X, prepared, n_threads, **outputs)
+        found = super().expect(X, prepared.inner, n_threads, **outputs)
         outside = _outside(X, prepared.box)
         if outside.size:
             again = {
                 name: np.empty((len(outside), *values.shape[1:]), values.dtype) for name, values in outputs.items()
             }
-            super()._expect(X[outside], prepared.without_noise(), n_threads, **again)
+            super().expect(X[outside], prepared.without_noise(), n_threads, **again)
             for name, values in again.items():
                 outputs[name][outside] = values
         return found

@@ -19,7 +19,6 @@ import numpy as np
 from fastem.families.elliptical.missing.completion import DIAG, FULL, Block, Kind, describe, keep_rows, new_block
 from fastem.jit import Sweep, each_cell, kernel, sweep
 from fastem.kernels.blocks import STRIDE, block_rows, padded
-from fastem.kernels.cell_pass import only_log_joint
 from fastem.kernels.elementary import log
 from fastem.kernels.patterns import group_rows
 from fastem.kernels.responsibilities import finish_rows, fix_labels, settle, shares
@@ -347,7 +346,6 @@ class Kernels(NamedTuple):
 
     accumulate: Sweep
     expect: Sweep
-    log_joint: Sweep
     given: Callable[..., None]  # (X, w, resp, prepared, stats)
     conditional_mean: Sweep
 
@@ -359,7 +357,6 @@ def assemble(kind: Kind, density: Density, log_joint_of: Any, moments: Any) -> K
     return Kernels(
         _accumulator(kind, density, e_step, moments),
         expect,
-        only_log_joint(expect),
         _given(kind, density, log_joint_of, moments),
         _conditional_mean(kind, density, e_step),
     )

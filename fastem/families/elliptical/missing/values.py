@@ -40,7 +40,7 @@ class MissingValues:
         matrices = covariance_type in ("full", "tied")
         self.wide: Any = full if matrices else diag  # the type whose kernels and records are used
         self.kernels: Kernels = MATRICES if matrices else VARIANCES
-        self.accumulate, self.expect, self.log_joint, self._given, self._conditional_mean = self.kernels
+        self.accumulate, self.expect, self._given, self._conditional_mean = self.kernels
 
     def layout(self, n_components: int, n_features: int) -> Layout:
         """Shape of the additive record."""
@@ -120,7 +120,7 @@ class MissingTied(MissingValues):
 
         super().__init__("tied")
         self.module = tied
-        self.accumulate, self.expect, self.log_joint, self._given, _ = tied.KERNELS
+        self.accumulate, self.expect, self._given, _ = tied.KERNELS
 
     def layout(self, n_components: int, n_features: int) -> Layout:
         return self.module.layout(n_components, n_features)
