@@ -1,15 +1,25 @@
 """How fastem compiles Numba kernels: flags and drivers, one module for a kernel and all that it calls, disk cache.
 
 Importing this imports Numba.  `drivers` needs much of Numba that its makers may change; with a Numba that
-`numba_internals` does not know, `plain` serves, by the public interface alone.
+`numba_internals` does not know, `plain` serves, by the public interface alone, and with NUMBA_DISABLE_JIT=1 by Python.
 """
 
 import importlib
 import warnings
 from typing import TYPE_CHECKING
 
+from numba import config
+
 if TYPE_CHECKING:
     from fastem.jit.drivers import each_cell, kernel, sweep
+elif config.DISABLE_JIT:  # NUMBA_DISABLE_JIT=1, for a debugger
+    warnings.warn(
+        "NUMBA_DISABLE_JIT is set: fastem's kernels run in Python, some thousand times slower.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    _maker = importlib.import_module("fastem.jit.plain")
+    each_cell, kernel, sweep = _maker.each_cell, _maker.kernel, _maker.sweep
 else:
     try:
         _maker = importlib.import_module("fastem.jit.drivers")
@@ -23,6 +33,7 @@ else:
         _maker = importlib.import_module("fastem.jit.plain")
     each_cell, kernel, sweep = _maker.each_cell, _maker.kernel, _maker.sweep
 
+from fastem.jit.instructions import instruction
 from fastem.jit.sweeps import Sweep
 
-__all__ = ["Sweep", "each_cell", "kernel", "sweep"]
+__all__ = ["Sweep", "each_cell", "instruction", "kernel", "sweep"]

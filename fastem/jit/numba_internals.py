@@ -33,7 +33,6 @@ import llvmlite.binding as llvm
 import numba
 from llvmlite import ir
 from numba import types
-from numba.core import config
 from numba.core.caching import _Cache
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Compiler, CompileResult
@@ -215,19 +214,7 @@ class DiskCache(_Cache):
                 os.unlink(temporary)
 
 
-class _Compiled(CPUDispatcher):
-    """A function that is compiled whatever `NUMBA_DISABLE_JIT` says: kernels are instructions, not Python."""
-
-    def compile(self, sig: Any) -> Any:
-        """Compile for a signature; the functions of Numba's that it calls need a compiler that is on."""
-        disabled, config.DISABLE_JIT = config.DISABLE_JIT, 0
-        try:
-            return super().compile(sig)
-        finally:
-            config.DISABLE_JIT = disabled
-
-
-class Runnable(_Compiled):
+class Runnable(CPUDispatcher):
     """A compiled function as the drivers and Python call it, kept on disk."""
 
     def __init__(self, function: Any, options: dict[str, Any]) -> None:
@@ -251,7 +238,7 @@ class Runnable(_Compiled):
         return super().compile(sig)
 
 
-class Kernel(_Compiled):
+class Kernel(CPUDispatcher):
     """A compiled function as other kernels call it; `runnable` is what runs it, and what a call from Python goes to."""
 
     def __init__(self, function: Any, options: dict[str, Any]) -> None:

@@ -3,6 +3,8 @@
 They serve where `numba_internals.probe` finds a Numba that it does not know.  Kernels that are no closures are kept on
 disk by Numba's own cache, in the folder that is named after all kernel sources: what is there is never stale.  There
 are no drivers with prange: they would hold other copies of the kernels, whose last bits may differ.
+
+With NUMBA_DISABLE_JIT=1 nothing is compiled at all: kernels and drivers are the functions of Python that they are.
 """
 
 # Numba's annotations do not know njit's inference.
@@ -25,6 +27,8 @@ from fastem.jit.sweeps import FASTMATH, Sweep
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile a serial kernel: no GIL, fast-math without NaN assumptions."""
+    if config.DISABLE_JIT:
+        return function
     compiled = _compile(function, fastmath=FASTMATH)
     folder = cache_directory()
     if function.__closure__ is None and folder is not None:  # of a closure Numba would never find its files again

@@ -12,10 +12,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic
 
+from fastem.jit import instruction
 from fastem.kernels.vectors import WORD, Code, data_of, procedure
 
 # Rows that `add_rows` takes at a time.
@@ -39,7 +40,13 @@ def list_rows(code: Code, rows: Any, share: Any, threshold: Any, index: Any) -> 
     return builder.load(found)
 
 
-@intrinsic
+def _find_in_python(rows, share, threshold, index):
+    found = np.flatnonzero(share[:rows] > threshold)
+    index[: len(found)] = found
+    return len(found)
+
+
+@instruction(_find_in_python)
 def find_rows(typingcontext, rows, share, threshold, index):
     """Write the places where `share` exceeds the threshold to `index`, in order, and return how many there are.
 
@@ -75,7 +82,13 @@ def find_rows(typingcontext, rows, share, threshold, index):
     return types.intp(types.intp, share, number, index), generate
 
 
-@intrinsic
+def _add_in_python(count, d, Z, root, out, sums, scatter):
+    rows = Z[:count, :d]
+    out[sums : sums + d] += root[:count] @ rows
+    out[scatter : scatter + d * d] += (rows.T @ rows).ravel()
+
+
+@instruction(_add_in_python)
 def add_rows(typingcontext, count, d, Z, root, out, sums, scatter):
     """Add sum_t root_t Z[t, j] to ``out[sums + j]``, and sum_t Z[t, i] Z[t, j] to ``out[scatter + i * d + j]``.
 

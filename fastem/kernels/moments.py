@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 from numba.core import types
-from numba.extending import intrinsic
 
-from fastem.jit import kernel
+from fastem.jit import instruction, kernel
 from fastem.kernels.blocks import STRIDE
 from fastem.kernels.few_rows import list_rows
 from fastem.kernels.transpose import turned
@@ -84,7 +83,15 @@ def _build_columns(builder: ir.IRBuilder, arguments: Any, number: ir.Type, with_
         start = stop
 
 
-@intrinsic
+def _columns_in_python(rows, d, k, XT, means, resp, wanted, out, sums, squares, with_squares):
+    for c in np.flatnonzero(wanted[:k]):
+        centred, own = XT[:d, :rows] - means[c, :, None], slice(c * d, (c + 1) * d)
+        out[sums:][own] += centred @ resp[c, :rows]
+        if with_squares:
+            out[squares:][own] += centred**2 @ resp[c, :rows]
+
+
+@instruction(_columns_in_python)
 def _add_columns(typingcontext, rows, d, k, XT, means, resp, wanted, out, sums, squares, with_squares):
     """Add the moments of all rows, weighted by `resp` (k, STRIDE), to those of the components `wanted` (k,) intp."""
     number = XT.dtype
@@ -119,7 +126,7 @@ def _build_back(builder: ir.IRBuilder, arguments: Any, number: ir.Type) -> None:
             code.store(row, Y, builder.add(builder.mul(code.plus(r, i), width), j))
 
 
-@intrinsic
+@instruction(lambda rows, d, XT, Y: None)  # `_rows_in_python` reads the columns
 def _turn_back(typingcontext, rows, d, XT, Y):
     """Write a block to Y row by row, without the features that do not fill a vector."""
     number = XT.dtype
@@ -180,7 +187,16 @@ def _build_rows(builder: ir.IRBuilder, arguments: Any, number: ir.Type, with_squ
         features(j, one, 1, lambda r, place: one.load(XT, builder.add(builder.mul(place, one.word(STRIDE)), r)))
 
 
-@intrinsic
+def _rows_in_python(rows, d, XT, Y, mean, share, factor, threshold, index, out, count, sums, squares, with_squares):
+    chosen = share[:rows] > threshold
+    weight, centred = (share[:rows] * factor[:rows])[chosen], XT[:d, :rows][:, chosen] - mean[:, None]
+    out[count] += weight.sum()
+    out[sums : sums + d] += centred @ weight
+    if with_squares:
+        out[squares : squares + d] += centred**2 @ weight
+
+
+@instruction(_rows_in_python)
 def _add_rows(
     typingcontext, rows, d, XT, Y, mean, share, factor, threshold, index, out, count, sums, squares, with_squares
 ):

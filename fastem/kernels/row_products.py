@@ -17,8 +17,8 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic
 
+from fastem.jit import instruction
 from fastem.kernels.blocks import STRIDE
 from fastem.kernels.vectors import MACHINE, WORD, Code, data_of, procedure
 
@@ -150,7 +150,11 @@ def _shape(context: Any, builder: ir.IRBuilder, kind: Any, value: Any) -> list[A
     return cgutils.unpack_tuple(builder, context.make_array(kind)(context, builder, value).shape)
 
 
-@intrinsic
+def _multiply_in_python(X, start, m, origin, A, out):
+    out[:, :m] = A[:, : X.shape[1]] @ (X[start : start + m] - origin).T
+
+
+@instruction(_multiply_in_python)
 def multiply_rows(typingcontext, X, start, m, origin, A, out):
     """Write the inner products of rows start..start + m, relative to the origin, with the rows of A.
 
@@ -192,7 +196,12 @@ def multiply_rows(typingcontext, X, start, m, origin, A, out):
     return types.void(X, integer, integer, origin, A, out), generate
 
 
-@intrinsic
+def _add_in_python(X, start, m, origin, resp, out, at):
+    sums = resp[:, :m] @ (X[start : start + m] - origin)
+    out[at : at + sums.size] += sums.ravel()
+
+
+@instruction(_add_in_python)
 def add_rows(typingcontext, X, start, m, origin, resp, out, at):
     """Add resp times the rows start..start + m, relative to the origin, to ``out[at + c * d + j]``.
 

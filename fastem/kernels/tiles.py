@@ -14,10 +14,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic
 
+from fastem.jit import instruction
 from fastem.kernels.blocks import STRIDE
 from fastem.kernels.vectors import MACHINE, WORD, Code, data_of, passed, procedure
 
@@ -27,7 +28,18 @@ def vectors_of_rows() -> int:
     return 4 if MACHINE.many else 2
 
 
-@intrinsic
+def _write_density(rows, squares, offset, log_joint, best):
+    """Write offset - squares / 2 (rows,) to `log_joint`, and raise `best` to it."""
+    log_joint[:rows] = offset - 0.5 * squares
+    best[:rows] = np.where(log_joint[:rows] > best[:rows], log_joint[:rows], best[:rows])
+
+
+def _mahalanobis_in_python(rows, d, XT, mean, P, offset, panel, log_joint, best):
+    whitened = (XT[:d, :rows] - mean[:, None]).T @ P[:d, :d]
+    _write_density(rows, np.square(whitened).sum(axis=1), offset, log_joint, best)
+
+
+@instruction(_mahalanobis_in_python)
 def mahalanobis(typingcontext, rows, d, XT, mean, P, offset, panel, log_joint, best):
     """Write offset - |(x - mean) P|^2 / 2 of a block to `log_joint`, and raise `best` to it.
 
@@ -135,7 +147,15 @@ def mahalanobis(typingcontext, rows, d, XT, mean, P, offset, panel, log_joint, b
     return types.void(integer, integer, XT, mean, P, number, panel, log_joint, best), generate
 
 
-@intrinsic
+def _outer_in_python(rows, Z, i, j, out, width, at, mirrored):
+    tile = Z[i : i + 4, :rows] @ Z[j : j + 4, :rows].T
+    for a in range(4):
+        out[at + a * width :][:4] += tile[a]
+        if mirrored >= 0:
+            out[mirrored + a * width :][:4] += tile[:, a]
+
+
+@instruction(_outer_in_python)
 def add_outer_tile(typingcontext, rows, Z, i, j, out, width, at, mirrored):
     """Add the 4 x 4 sums over rows of Z[i + a] * Z[j + b] to ``out[at + a * width + b]``, and to its transpose.
 
@@ -273,7 +293,25 @@ def _density(scaled: bool, kept: bool) -> Any:
 _diagonal, _round, _plain = _density(True, False), _density(False, True), _density(False, False)
 
 
-@intrinsic
+def _diagonal_in_python(rows, d, k, XT, means, scales, offsets, log_joint, best):
+    best[:rows] = -np.inf
+    for c in range(k):
+        scaled = (XT[:d, :rows] - means[c, :, None]) * scales[c, :, None]
+        _write_density(rows, np.square(scaled).sum(axis=0), offsets[c], log_joint[c], best)
+
+
+def _round_in_python(rows, d, k, XT, means, scales, offsets, distances, log_joint, best):
+    best[:rows] = -np.inf
+    for c in range(k):
+        distances[c, :rows] = np.square(XT[:d, :rows] - means[c, :, None]).sum(axis=0)
+        _write_density(rows, scales[c] * (scales[c] * distances[c, :rows]), offsets[c], log_joint[c], best)
+
+
+def _plain_in_python(rows, d, k, XT, means, offsets, log_joint, best):
+    _diagonal_in_python(rows, d, k, XT, means, np.ones_like(means), offsets, log_joint, best)
+
+
+@instruction(_diagonal_in_python)
 def diagonal_density(typingcontext, rows, d, k, XT, means, scales, offsets, log_joint, best):
     """Write log-densities of all components of a block, and the largest of each row.
 
@@ -295,13 +333,13 @@ def diagonal_density(typingcontext, rows, d, k, XT, means, scales, offsets, log_
     return _diagonal(XT.dtype, (XT, means, scales, offsets, log_joint, best))
 
 
-@intrinsic
+@instruction(_round_in_python)
 def round_density(typingcontext, rows, d, k, XT, means, scales, offsets, distances, log_joint, best):
     """Do the same with scales (k,), one for all features, and write |x - mean|^2 to `distances` (k, STRIDE)."""
     return _round(XT.dtype, (XT, means, scales, offsets, distances, log_joint, best))
 
 
-@intrinsic
+@instruction(_plain_in_python)
 def plain_density(typingcontext, rows, d, k, XT, means, offsets, log_joint, best):
     """Do the same without scales: offset_c - |x - mean_c|^2 / 2."""
     return _plain(XT.dtype, (XT, means, offsets, log_joint, best))

@@ -14,8 +14,8 @@ from typing import Any
 
 from llvmlite import ir
 from numba.core import cgutils, types
-from numba.extending import intrinsic
 
+from fastem.jit import instruction
 from fastem.kernels.vectors import WORD, Code, data_of, procedure
 
 
@@ -91,7 +91,13 @@ def _build(builder: ir.IRBuilder, arguments: Any, number: ir.Type) -> None:
             builder.store(nothing, code.at(XT, builder.add(place, r)))
 
 
-@intrinsic
+def _transpose_in_python(X, start, m, rows, origin, XT):
+    d = X.shape[1]
+    XT[:d, :m] = (X[start : start + m] - origin).T
+    XT[:d, m:rows] = 0
+
+
+@instruction(_transpose_in_python)
 def transpose_block(typingcontext, X, start, m, rows, origin, XT):
     """Write rows start..start + m, relative to the origin, as columns; rows m..rows lie at the origin.
 

@@ -381,24 +381,6 @@ def test_the_process_that_compiles_and_the_next_get_the_same_bits(tmp_path):
     assert cold == warm
 
 
-def test_numba_s_switch_for_debugging_leaves_the_kernels_alone(tmp_path):
-    """NUMBA_DISABLE_JIT=1 is for functions of Python; kernels are made of instructions, and compile all the same."""
-    code = """if True:
-        import numba, numpy as np, fastem
-        plain = numba.njit(lambda x: x + 1)
-        assert not hasattr(plain, "overloads")
-        X = np.random.default_rng(0).normal(size=(300, 3))
-        print(fastem.GaussianMixture(2, covariance_type="diag", random_state=0).fit(X).score(X).hex())
-        assert not hasattr(numba.njit(lambda x: x + 1), "overloads")
-    """
-    answers = []
-    for disabled in ("1", "0"):
-        code = code if disabled == "1" else code.replace("assert", "assert True or")
-        env = {**os.environ, "NUMBA_DISABLE_JIT": disabled, "NUMBA_CACHE_DIR": str(tmp_path / disabled)}
-        answers.append(subprocess.run([sys.executable, "-c", code], env=env, check=True, capture_output=True).stdout)
-    assert answers[0] == answers[1] != b""
-
-
 def test_no_place_for_a_cache_is_no_error(user_family):
     blocked = user_family / "file"
     blocked.write_text("")
