@@ -21,21 +21,13 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from fastem.registry import ESTIMATORS
+
 __version__ = "0.1.0"
 
 _HOME = {
-    "KMeans": "fastem.estimators.kmeans",
-    "MiniBatchKMeans": "fastem.estimators.minibatch",
-    "BisectingKMeans": "fastem.estimators.bisecting",
-    "GaussianMixture": "fastem.estimators.gaussian",
+    **{name: entry.module for name, entry in ESTIMATORS.items()},
     "AnomalyDetector": "fastem.analysis.anomaly",
-    "BernoulliMixture": "fastem.estimators.bernoulli",
-    "CategoricalMixture": "fastem.estimators.categorical",
-    "FactorAnalyserMixture": "fastem.estimators.factor_mixture",
-    "FactorAnalysis": "fastem.estimators.factor",
-    "Mixture": "fastem.estimators.generic",
-    "PoissonMixture": "fastem.estimators.poisson",
-    "StudentTMixture": "fastem.estimators.student",
     "IterationInfo": "fastem.engine.monitor",
     "GaussianQ": "fastem.analysis.bound",
     "LowerBound": "fastem.analysis.bound",

@@ -281,10 +281,10 @@ def _in_range(X: np.ndarray, points: Any, name: str) -> tuple[np.ndarray, np.nda
 
 
 def _gaussian(n_components: int, covariance_type: str, reg_covar: float = 0.0) -> GaussianFamily:
-    from fastem.families.gaussian import COVARIANCE_TYPES, GaussianFamily
+    from fastem.families.gaussian import SHAPES, GaussianFamily
 
-    if covariance_type not in COVARIANCE_TYPES:
-        raise ValueError(f"covariance_type must be one of {', '.join(COVARIANCE_TYPES)}, got {covariance_type!r}.")
+    if covariance_type not in SHAPES:
+        raise ValueError(f"covariance_type must be one of {', '.join(SHAPES)}, got {covariance_type!r}.")
     return GaussianFamily(n_components, covariance_type, reg_covar)
 
 
@@ -292,4 +292,4 @@ def _params(family: GaussianFamily, weights: np.ndarray, means: np.ndarray, prec
     from fastem.families.elliptical.records import GaussianParams
 
     factors = validate.shaped(precisions_cholesky, family.covariance_shape(means.shape[1]), "precisions_cholesky")
-    return GaussianParams(weights, means, family.inverted(family.precisions(factors)), factors)
+    return GaussianParams(weights, means, family.shape.inverted(family.shape.precisions(factors)), factors)

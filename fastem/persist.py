@@ -12,25 +12,12 @@ from typing import Any
 
 import numpy as np
 
+from fastem.registry import ESTIMATORS  # `load` makes no other classes; a file names one, never a module
+
 FORMAT = 1
 _HEADER = "fastem.json"
 # What a fit tells beside the attributes that a class names.
 _OF_ANY_FIT = ("notes_",)
-
-# Only these classes are ever constructed by `load`; a file names one of them, never a module.
-_CLASSES = {
-    "KMeans": "fastem.estimators.kmeans",
-    "MiniBatchKMeans": "fastem.estimators.minibatch",
-    "BisectingKMeans": "fastem.estimators.bisecting",
-    "GaussianMixture": "fastem.estimators.gaussian",
-    "BernoulliMixture": "fastem.estimators.bernoulli",
-    "CategoricalMixture": "fastem.estimators.categorical",
-    "FactorAnalyserMixture": "fastem.estimators.factor_mixture",
-    "FactorAnalysis": "fastem.estimators.factor",
-    "Mixture": "fastem.estimators.generic",
-    "PoissonMixture": "fastem.estimators.poisson",
-    "StudentTMixture": "fastem.estimators.student",
-}
 
 
 def save(model: Any, path: str | os.PathLike[str], *, extra: dict[str, Any] | None = None) -> None:
@@ -67,8 +54,8 @@ def save(model: Any, path: str | os.PathLike[str], *, extra: dict[str, Any] | No
     from sklearn.utils.validation import check_is_fitted
 
     name = type(model).__name__
-    if name not in _CLASSES or type(model).__module__ != _CLASSES[name]:
-        raise TypeError(f"Cannot save a {name}; fastem.save writes {', '.join(_CLASSES)}.")
+    if name not in ESTIMATORS or type(model).__module__ != ESTIMATORS[name].module:
+        raise TypeError(f"Cannot save a {name}; fastem.save writes {', '.join(ESTIMATORS)}.")
     check_is_fitted(model)
     try:
         model._check_to_save()
@@ -162,7 +149,7 @@ def load(path: str | os.PathLike[str], *, with_extra: bool = False) -> Any:
         params = _join(header["params"], arrays)
         fitted = _join(header["fitted"], arrays)
         extra = _join(header["extra"], arrays)
-        model_class = getattr(importlib.import_module(_CLASSES[header["class"]]), header["class"])
+        model_class = getattr(importlib.import_module(ESTIMATORS[header["class"]].module), header["class"])
         known = model_class._get_param_names()
         model = model_class(**{key: value for key, value in params.items() if key in known})
         _restore(model, fitted)
@@ -201,8 +188,8 @@ def _header(arrays: dict[str, np.ndarray], path: Any) -> dict[str, Any]:
         raise ValueError(f"{path} is not a fastem model: it has no readable header.") from error
     if version != FORMAT:
         raise ValueError(f"{path} has format {version!r}, but this version of fastem reads format {FORMAT}.")
-    if name not in _CLASSES:
-        raise ValueError(f"{path} holds a {name!r}, which is none of {', '.join(_CLASSES)}.")
+    if name not in ESTIMATORS:
+        raise ValueError(f"{path} holds a {name!r}, which is none of {', '.join(ESTIMATORS)}.")
     return header
 
 

@@ -424,19 +424,28 @@ def probabilities(value: Any, shape: tuple[int, ...], name: str) -> np.ndarray:
     return np.clip(value, 0.0, 1.0)
 
 
-def positive_definite(precisions: np.ndarray, covariance_type: str) -> np.ndarray:
-    """Return precisions unchanged if they are positive (definite and symmetric).
+def positive(value: np.ndarray, name: str) -> np.ndarray:
+    """Return an array unchanged if all of it is positive.
 
     Raises
     ------
     ValueError
-        If they are not.
+        If a value is not.
     """
-    if covariance_type in ("diag", "spherical"):
-        if np.any(precisions <= 0):
-            raise ValueError(f"'{covariance_type} precision' should be positive")
-        return precisions
+    if np.any(value <= 0):
+        raise ValueError(f"'{name}' should be positive")
+    return value
+
+
+def positive_definite(precisions: np.ndarray, name: str) -> np.ndarray:
+    """Return matrices unchanged if they are symmetric and positive definite.
+
+    Raises
+    ------
+    ValueError
+        If one is not.
+    """
     symmetric = np.allclose(precisions, np.swapaxes(precisions, -1, -2))
     if not symmetric or np.any(np.linalg.eigvalsh(precisions) <= 0):
-        raise ValueError(f"'{covariance_type} precision' should be symmetric, positive-definite")
+        raise ValueError(f"'{name}' should be symmetric, positive-definite")
     return precisions

@@ -73,7 +73,10 @@ def families(n_threads):
     weights = np.random.default_rng(6).uniform(0.5, 2.0, N)
     models = {
         "kmeans": fastem.KMeans(K, n_init=1, **shared),
-        **{f"gaussian-{kind}": fastem.GaussianMixture(K, covariance_type=kind, **shared) for kind in KINDS},
+        **{
+            f"gaussian-{kind}": fastem.GaussianMixture(K, covariance_type=kind, **shared)
+            for kind in (*KINDS, *CONSTRAINED)
+        },
         **{
             f"student-{kind}": fastem.StudentTMixture(K, covariance_type=kind, **shared)
             for kind in KINDS
@@ -100,6 +103,7 @@ def families(n_threads):
 
 
 KINDS = ("full", "tied", "diag", "spherical")
+CONSTRAINED = ("EII", "EEI", "VEI", "EVI", "VEE", "EVE", "VVE", "EEV", "VEV", "EVV")
 
 
 def starts(n_threads):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
-
 import numpy as np
 
+from fastem.families.elliptical.covariance import COVARIANCES
 from fastem.families.elliptical.records import GaussianParams
 from fastem.grid import merge_tree, plan
 
@@ -15,8 +14,8 @@ DTYPES = (np.float64, np.float32)
 RTOL = {np.float64: 1e-11, np.float32: 2e-5}
 
 
-def module(covariance_type):
-    return importlib.import_module(f"fastem.families.elliptical.{covariance_type}")
+def shape_of(covariance_type):
+    return COVARIANCES[covariance_type].shape
 
 
 def problem(n, d, k, covariance_type, dtype=np.float64, seed=0, spread=4.0):
@@ -34,12 +33,12 @@ def problem(n, d, k, covariance_type, dtype=np.float64, seed=0, spread=4.0):
     }[covariance_type]
     weights = rng.dirichlet(np.full(k, 5.0))
     means = centres + rng.standard_normal((k, d))
-    return X, GaussianParams(weights, means, covariances, module(covariance_type).precisions_cholesky(covariances))
+    return X, GaussianParams(weights, means, covariances, shape_of(covariance_type).precisions_cholesky(covariances))
 
 
 def record(X, w, labels, params, covariance_type, driver="serial"):
     """The statistics of all rows, and the prepared parameters they are centred on."""
-    gaussian = module(covariance_type)
+    gaussian = shape_of(covariance_type)
     prepared = gaussian.prepare(params, X.dtype)
     layout = gaussian.layout(*params.means.shape)
     level, n_tasks = plan(len(X), layout.size)

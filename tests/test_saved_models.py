@@ -209,6 +209,6 @@ def test_a_hand_edited_header_is_refused_or_harmless(section, value, tmp_path):
 
 
 def test_the_list_of_classes_is_whole():
-    from fastem import persist
+    from fastem.registry import ESTIMATORS
 
-    assert {kind.__name__ for kind in OPTIONS} == set(persist._CLASSES)
+    assert {kind.__name__ for kind in OPTIONS} == set(ESTIMATORS)

@@ -18,7 +18,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "__pycache__" not in pa
 # The order of the rooms, from the bottom up: a module imports from its own room and from lower floors, inside functions
 # as well.  A module beside __init__.py is a room of its own.  What a floor's rooms share lies below it.
 FLOORS = (
-    {"_native", "threads", "grid", "draws", "files", "records", "values", "validate"},
+    {"_native", "threads", "grid", "draws", "files", "records", "registry", "values", "validate"},
     {"jit"},
     {"kernels"},
     {"families"},
@@ -247,6 +247,7 @@ HOOKS = {
     *("_n_features_out", "preserves_dtype", "sparse", "_n_threads", "_batch_size", "_random_state"),
     *("cache_path", "enable", "disable", "load_overload", "save_overload", "_finalized", "_cache", "typingcontext"),
     *("caption", "tree"),
+    "bernoulli",  # a member of `ModelName`, which typer reads
 }
 FACTS = {"hides_more", "continuous"}  # of a family, for whoever checks it: the contract tests
 PUBLIC_RECORDS = {"Candidate", "Criterion"}  # what `fastem.select` and its command return and take

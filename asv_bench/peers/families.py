@@ -400,4 +400,14 @@ def _studenttmixture(X: np.ndarray, start: tuple[np.ndarray, ...], max_iter: int
     return Outcome(seconds, max_iter, (weights, means, np.moveaxis(scales, -1, 0), dofs))
 
 
-CASES = (factor_cases, analyser_cases, discrete_cases, student_cases)
+# --- covariance models, beside mclust
+
+
+def covariance_cases() -> list[Case]:
+    """Return the fourteen models (`asv_bench.peers.mclust`)."""
+    from asv_bench.peers import mclust
+
+    return mclust.cases()
+
+
+CASES = (factor_cases, analyser_cases, discrete_cases, student_cases, covariance_cases)

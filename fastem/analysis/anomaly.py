@@ -21,6 +21,7 @@ from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from fastem import validate
+from fastem.families.elliptical.covariance import COVARIANCES
 
 TYPICAL_ROWS = 2048  # rows that the usual surprise of a feature is averaged over
 CHUNK_ROWS = 4096
@@ -369,12 +370,5 @@ def _gaussian_conditionals(model: Any, X: np.ndarray, log_joint: np.ndarray) -> 
 
 def _full_precisions(model: Any) -> np.ndarray:
     """Return the precisions of the components as matrices (k, d, d)."""
-    precisions = np.asarray(model.precisions_, np.float64)
-    k, d = model.means_.shape
-    if model.covariance_type == "full":
-        return precisions
-    if model.covariance_type == "tied":
-        return np.broadcast_to(precisions, (k, d, d))
-    if model.covariance_type == "spherical":
-        precisions = np.repeat(precisions[:, None], d, axis=1)
-    return precisions[:, :, None] * np.eye(d)
+    shape = COVARIANCES[model.covariance_type].shape
+    return shape.as_matrices(np.asarray(model.precisions_, np.float64), *model.means_.shape)

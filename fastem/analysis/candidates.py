@@ -17,19 +17,10 @@ from fastem.draws import Draws
 from fastem.engine import em
 from fastem.engine.monitor import LEFT, MOST_ITERATIONS
 from fastem.engine.problem import SharedCenters
-from fastem.families.gaussian import COVARIANCE_TYPES
+from fastem.families.gaussian import COVARIANCE_TYPES, LETTERS, SHAPES
+from fastem.registry import BY_SHORT_NAME
 
 CRITERIA = ("bic", "aic", "icl", "heldout", "silhouette", "elbow")
-MODELS = {
-    "gmm": "GaussianMixture",
-    "kmeans": "KMeans",
-    "bernoulli": "BernoulliMixture",
-    "poisson": "PoissonMixture",
-    "categorical": "CategoricalMixture",
-    "student": "StudentTMixture",
-    "factor": "FactorAnalysis",
-    "mfa": "FactorAnalyserMixture",
-}
 SILHOUETTE_ROWS = 4000
 CHUNK_ROWS = 1 << 16
 MOST_BY_DEFAULT = 9
@@ -150,7 +141,9 @@ class Search:
             return [None]
         known = getattr(self.estimator, "_covariance_types", COVARIANCE_TYPES)
         if asked is None:
-            return list(known) if self.by_name else [self.estimator.covariance_type]
+            return [kind for kind in known if kind in SHAPES] if self.by_name else [self.estimator.covariance_type]
+        if isinstance(asked, str) and asked == "all":
+            return [kind for kind in known if kind in LETTERS] or list(known)
         kinds = [asked] if isinstance(asked, str) else list(asked)
         unknown = [kind for kind in kinds if kind not in known]
         if unknown or not kinds:
@@ -347,9 +340,9 @@ def _estimator(model: Any) -> Any:
     import fastem
 
     if isinstance(model, str):
-        if model not in MODELS:
-            raise ValueError(f"model must be an estimator or one of {', '.join(MODELS)}, got {model!r}.")
-        made = getattr(fastem, MODELS[model])()
+        if model not in BY_SHORT_NAME:
+            raise ValueError(f"model must be an estimator or one of {', '.join(BY_SHORT_NAME)}, got {model!r}.")
+        made = getattr(fastem, BY_SHORT_NAME[model])()
         return made.set_params(accelerate="squarem") if hasattr(made, "accelerate") else made
     params = model.get_params(deep=False) if hasattr(model, "get_params") else {}
     if not ({"n_components", "n_clusters"} & params.keys() and {"random_state", "callback"} <= params.keys()):

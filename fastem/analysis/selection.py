@@ -27,9 +27,9 @@ from typing import Any
 import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
-from fastem.analysis.candidates import CRITERIA, MODELS, Candidate, Progress, Search
+from fastem.analysis.candidates import CRITERIA, Candidate, Progress, Search
 
-__all__ = ["CRITERIA", "MODELS", "Candidate", "Progress", "SelectResult", "elbow", "select"]
+__all__ = ["CRITERIA", "Candidate", "Progress", "SelectResult", "elbow", "select"]
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ def select(
         What to fit; an estimator of `fastem` brings its own parameters, but for when a mixture or factor analysis
         stops: `convergence`, `tol` and, where it is less than 10,000, `max_iter`.  By name, EM is accelerated.
     covariance_types : str, sequence of str or None
-        Covariance types to try, of a Gaussian mixture; None means all four for "gmm", and an estimator's own.
+        Covariance types to try, of a Gaussian mixture; None means "full", "tied", "diag" and "spherical" for "gmm", and
+        an estimator's own; "all" means mclust's fourteen models by their letters.
     criterion : {"auto", "bic", "aic", "icl", "heldout", "silhouette", "elbow"} or callable
         What to compare.  "auto" is "bic" for mixtures and "silhouette" for k-means; "elbow", for k-means, takes the
         point of the curve of inertia that is farthest below its chord.  A callable ``criterion(fitted_model, X)``

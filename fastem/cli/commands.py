@@ -18,7 +18,7 @@ import typer
 
 import fastem
 from fastem.cli import models, report
-from fastem.cli.models import KINDS, CommandError, Covariance, ModelName, Saved, Scaling
+from fastem.cli.models import KINDS, CommandError, ModelName, Saved, Scaling
 from fastem.cli.outputs import WRITABLE, check_outputs, write_table
 from fastem.cli.tables import Table, open_table, read_table, split_names
 from fastem.files import replacing
@@ -94,8 +94,12 @@ def fit(
     ],
     model: Model = ModelName.kmeans,
     covariance: Annotated[
-        Covariance | None,
-        typer.Option(metavar="TYPE", help="Of gmm full, tied, diag or spherical; of student all but tied."),
+        str | None,
+        typer.Option(
+            metavar="TYPE",
+            help="Of gmm full, tied, diag, spherical or the letters of a model such as VVE; of student full, diag or "
+            "spherical.",
+        ),
     ] = None,
     factors: Factors = None,
     columns: Annotated[
@@ -133,13 +137,13 @@ def fit(
     quiet: Quiet = False,
 ) -> None:
     """Fit a model to a table and print its clusters."""
-    models.check_options(model, None if covariance is None else [covariance.value], factors, scale)
+    models.check_options(model, None if covariance is None else [covariance], factors, scale)
     check_outputs([path], (output, WRITABLE), (save, (".npz",)), (plot, PLOT_SUFFIXES))
     if plot is not None:
         _check_plot(model)
     source = open_table(path, header=header)
     estimator = models.estimator(
-        model, k, covariance_type=covariance and covariance.value, n_factors=factors, n_init=n_init, max_iter=max_iter,
+        model, k, covariance_type=covariance, n_factors=factors, n_init=n_init, max_iter=max_iter,
         tol=tol, random_state=seed, n_threads=threads,
     )  # fmt: skip
     chosen = None if columns is None else split_names(columns)
@@ -274,7 +278,7 @@ def _below(log_density: np.ndarray, threshold: float) -> float:
 
 def _check_plot(name: ModelName) -> None:
     if not KINDS[name].drawn:
-        raise CommandError(f"--plot draws {' and '.join(n for n in KINDS if KINDS[n].drawn)}, not {name}.")
+        raise CommandError(f"--plot draws {' and '.join(n for n in ModelName if KINDS[n].drawn)}, not {name}.")
     if importlib.util.find_spec("matplotlib") is None:
         raise CommandError('--plot needs matplotlib: pip install "fastem[plot]".')
 

@@ -11,7 +11,10 @@ import numpy as np
 
 import fastem
 from fastem.cli.tables import Source, Table, open_table, quoted, read_table
+from fastem.families import FAMILIES
+from fastem.families.elliptical.covariance import LETTERS
 from fastem.files import first_line, replacing
+from fastem.registry import BY_SHORT_NAME, ESTIMATORS
 
 BLOCK_ROWS = 1 << 16  # rows whose (n, k) probabilities are alive at once
 
@@ -33,42 +36,15 @@ class ModelName(StrEnum):
     mfa = "mfa"
 
 
-class Covariance(StrEnum):
-    """Covariance types."""
-
-    full = "full"
-    tied = "tied"
-    diag = "diag"
-    spherical = "spherical"
+KINDS = {ModelName(entry.short): entry for entry in ESTIMATORS.values() if entry.short}
 
 
-class Kind(NamedTuple):
-    """What the command line has to know of a model."""
-
-    title: str
-    estimator: str  # its name in `fastem`
-    kernels: tuple[str, ...] = ()  # families to compile before the fit; a covariance type is added to "gaussian-"
-    kinds: tuple[str, ...] = ()  # covariance types
-    options: tuple[tuple[str, Any], ...] = ()
-    mixes: bool = True  # rows belong to components
-    measures: bool = True  # columns are measurements, which may be scaled
-    drawn: bool = False  # by `fastem.plot.summary`
-
-
-KINDS = {
-    ModelName.kmeans: Kind("k-means", "KMeans", drawn=True),
-    ModelName.gmm: Kind(
-        "Gaussian mixture", "GaussianMixture", ("gaussian-",), ("full", "tied", "diag", "spherical"), drawn=True
-    ),
-    ModelName.student: Kind("Student-t mixture", "StudentTMixture", ("student-",), ("full", "diag", "spherical")),
-    ModelName.bernoulli: Kind(
-        "Bernoulli mixture", "BernoulliMixture", ("bernoulli",), options=(("binarize", None),), measures=False
-    ),
-    ModelName.poisson: Kind("Poisson mixture", "PoissonMixture", ("poisson",), measures=False),
-    ModelName.categorical: Kind("categorical mixture", "CategoricalMixture", ("categorical",), measures=False),
-    ModelName.factor: Kind("factor analysis", "FactorAnalysis", ("factor",), mixes=False),
-    ModelName.mfa: Kind("mixture of factor analysers", "FactorAnalyserMixture", ("gaussian-full", "factor-mixture")),
-}
+def covariances(name: ModelName) -> tuple[str, ...]:
+    """Return the covariance types that a model may have, those that are known by a word first."""
+    prefixes = tuple(family for family in KINDS[name].families if family.endswith("-"))
+    types = [family.removeprefix(prefix) for family in FAMILIES for prefix in prefixes if family.startswith(prefix)]
+    letters = LETTERS if any(kind.isupper() for kind in types) else ()
+    return (*(kind for kind in types if kind.islower()), *letters)
 
 
 class Scaling(NamedTuple):
@@ -93,15 +69,15 @@ class Saved(NamedTuple):
     scaling: Scaling | None
 
 
-def check_options(name: ModelName, covariances: list[str] | None, factors: int | None, scale: bool) -> None:
+def check_options(name: ModelName, asked: list[str] | None, factors: int | None, scale: bool) -> None:
     """Refuse options that do not go with a model."""
-    kind = KINDS[name]
-    if covariances is not None and not kind.kinds:
-        with_types = " or ".join(other for other in KINDS if KINDS[other].kinds)
+    kind, known = KINDS[name], covariances(name)
+    if asked is not None and not known:
+        with_types = " or ".join(other for other in ModelName if covariances(other))
         raise CommandError(f"--covariance goes with --model {with_types}.")
-    unknown = [covariance for covariance in covariances or () if covariance not in kind.kinds]
+    unknown = [covariance for covariance in asked or () if covariance not in known]
     if unknown:
-        raise CommandError(f"--covariance of a {kind.title} must be among {', '.join(kind.kinds)}, got {unknown[0]}.")
+        raise CommandError(f"--covariance of a {kind.title} must be among {', '.join(known)}, got {unknown[0]}.")
     if factors is not None and name is not ModelName.mfa:
         hint = "; of factor analysis -k is the number of factors" if name is ModelName.factor else ""
         raise CommandError(f"--factors goes with --model mfa{hint}.")
@@ -112,7 +88,7 @@ def check_options(name: ModelName, covariances: list[str] | None, factors: int |
 def estimator(name: ModelName, k: int, **options: Any) -> Any:
     """Return an estimator of k components; options that are None keep their defaults, n_init where it has none."""
     kind = KINDS[name]
-    model = getattr(fastem, kind.estimator)(**dict(kind.options))
+    model = getattr(fastem, BY_SHORT_NAME[name])(**dict(kind.options))
     options |= {"n_clusters" if name is ModelName.kmeans else "n_components": k, "accelerate": "squarem"}
     known = model.get_params(deep=False)
     return model.set_params(**{key: value for key, value in options.items() if value is not None and key in known})
@@ -136,18 +112,18 @@ def takes_missing(model: Any) -> bool:
 
 def name_of(model: Any) -> ModelName:
     """Return what the command line calls a model."""
-    for name, kind in KINDS.items():
-        if type(model).__name__ == kind.estimator:
+    for name in ModelName:
+        if type(model).__name__ == BY_SHORT_NAME[name]:
             return name
     if hasattr(model, "cluster_centers_"):
         return ModelName.kmeans
     raise CommandError(f"the command line does not know models of class {type(model).__name__}.")
 
 
-def warmup(name: ModelName, covariances: list[str], X: np.ndarray) -> None:
+def warmup(name: ModelName, kinds: list[str], X: np.ndarray) -> None:
     """Compile the kernels of a model for such rows: seconds on the first use ever, which are not the fit's."""
-    for family in KINDS[name].kernels:
-        names = [family + kind for kind in covariances] if family.endswith("-") else [family]
+    for family in KINDS[name].families:
+        names = [family + kind for kind in kinds] if family.endswith("-") else [family]
         fastem.warmup(names, [X.dtype], [min(X.shape[1], 64)])
 
 
@@ -273,7 +249,7 @@ def summary_of(saved: Saved, X: np.ndarray) -> dict[str, Any]:
         return summary | {"inertia": float(model.inertia_), "converged": bool(model.converged_)}
     if name is ModelName.categorical:
         summary["probabilities"] = [part.tolist() for part in model.feature_probabilities_]
-    if KINDS[name].kinds:
+    if covariances(name):
         summary["covariance"] = model.covariance_type
     if name is ModelName.mfa:
         summary["factors"] = int(model.n_factors)

@@ -64,7 +64,10 @@ def select(
     covariance: Annotated[
         str | None,
         typer.Option(
-            metavar="TYPES", help="Covariances to try, such as full,diag; by default all.", show_default=False
+            metavar="TYPES",
+            help="Covariances to try, such as full,diag,VVE; by default full, tied, diag and spherical; all: the "
+            "fourteen models of mclust.",
+            show_default=False,
         ),
     ] = None,
     factors: Factors = None,
@@ -145,9 +148,12 @@ def _numbers(text: str) -> list[int]:
 
 
 def _kinds(text: str | None, model: ModelName) -> list[str]:
-    """Read the covariance types to try: all that the model has, unless some are named."""
-    if text is None or text.strip() == "all":
-        return list(KINDS[model].kinds)
+    """Read the covariance types to try: those that the model is known by, unless others are named."""
+    known = models.covariances(model)
+    if text is None:
+        return [kind for kind in known if kind.islower()]
+    if text.strip() == "all":
+        return [kind for kind in known if kind.isupper()] or list(known)
     return [part.strip() for part in text.split(",")]
 
 

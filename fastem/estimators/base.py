@@ -113,12 +113,6 @@ class EMEstimator(CallbackSupportMixin, BaseEstimator):
     def _check_to_save(self) -> None:
         """Refuse a fitted model whose parameters and attributes do not fit each other: no file shall hold it."""
 
-    def _deviance(self, X: Any, sample_weight: Any) -> tuple[float, float]:
-        """Return -2 times the log-likelihood of rows, and how many they are, weighted."""
-        n = X.shape[0] if hasattr(X, "shape") else len(X)
-        total = float(n) if sample_weight is None else float(validate.weights(sample_weight, n, np.float64).sum())
-        return -2 * self.score(X, sample_weight=sample_weight) * total, total
-
     def _n_collapsed(self, n_rows: float) -> int:
         """Return the number of components without variance of their own, fitted to so many rows."""
         return 0

@@ -16,9 +16,9 @@ from fastem.draws import Draws
 from fastem.engine import em
 from fastem.engine.monitor import IterationInfo, Settings
 from fastem.engine.problem import Problem
-from fastem.estimators.base import EMEstimator
 from fastem.estimators.callbacks import warn, with_callbacks
 from fastem.estimators.conversion import HasTwin
+from fastem.estimators.density import DensityEstimator
 from fastem.families.factor.single import FactorConstants, FactorFamily, FactorParams
 from fastem.sources.memory import MemorySource
 
@@ -28,7 +28,7 @@ FIRST_ITERATIONS = 20
 ROTATION_TOL, ROTATIONS = 1e-6, 100
 
 
-class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstimator, HasTwin):
+class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityEstimator, HasTwin):
     """Factor analysis, fitted by expectation-maximization.
 
     A replacement for `sklearn.decomposition.FactorAnalysis` with the same parameters, methods and attributes; what is
@@ -255,22 +255,11 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
     def _family(self) -> FactorFamily:
         return FactorFamily(1, len(self.components_), self.min_noise)
 
+    def _attributes(self) -> dict[str, str]:
+        return {"means": "mean_", "loadings": "components_", "noise_variances": "noise_variance_"}
+
     def _fitted_params(self, family: FactorFamily) -> FactorParams:
         return FactorParams(self.mean_[None], self.components_.T[None], self.noise_variance_[None])
-
-    def _prepared(self, X: Any) -> tuple[np.ndarray, FactorFamily, Any]:
-        family, params = self._fitted()
-        X = self._table(X, reset=False)
-        return X, family, family.prepare(params, X.dtype)
-
-    def _fitted(self) -> tuple[FactorFamily, FactorParams]:
-        """Return the family and its parameters as they were fitted, or set by hand, checked against each other."""
-        check_is_fitted(self)
-        family = self._family()
-        params = self._fitted_params(family)
-        called = {"means": "mean_", "loadings": "components_", "noise_variances": "noise_variance_"}
-        validate.fitting(params, family.shapes(self.n_features_in_), called)
-        return family, params
 
     def transform(self, X: Any) -> np.ndarray:
         """Return the posterior mean of the factors of each row.
@@ -304,17 +293,6 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
         inner = np.eye(len(scaled)) + scaled @ self.components_.T
         return np.diag(1.0 / self.noise_variance_) - scaled.T @ np.linalg.solve(inner, scaled)
 
-    def score_samples(self, X: Any) -> np.ndarray:
-        """Return log p(x) of each row (n_samples,), of what is observed of it."""
-        X, family, prepared = self._prepared(X)
-        return family.log_prob(X, prepared, self._threads())
-
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Return the (weighted) mean log-likelihood of a row."""
-        log_prob = self.score_samples(X)
-        weights = validate.weights(sample_weight, len(log_prob), np.float64)
-        return float(np.average(log_prob, weights=weights if weights.size else None))
-
     def sample(self, n_samples: int = 1, *, random_state: Any = None) -> np.ndarray:
         """Draw rows (n_samples, n_features) from the fitted model.
 
@@ -336,24 +314,6 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, EMEstima
         family, params = self._fitted()
         seed = validate.seed(self.random_state if random_state is None else random_state)
         return family.sample(params, n_samples, Draws(seed))[0]
-
-    def _n_parameters(self) -> int:
-        return self._family().n_free_params(self.n_features_in_)
-
-    def aic(self, X: Any, sample_weight: Any = None) -> float:
-        """Return Akaike's information criterion on X; lower is better (lecture row L3).
-
-        Weights count rows: their sum takes the place of the number of rows.
-        """
-        return self._deviance(X, sample_weight)[0] + 2 * self._n_parameters()
-
-    def bic(self, X: Any, sample_weight: Any = None) -> float:
-        """Return the Bayesian information criterion on X; lower is better (lecture row L3).
-
-        Weights count rows: their sum takes the place of the number of rows.
-        """
-        deviance, n = self._deviance(X, sample_weight)
-        return deviance + self._n_parameters() * np.log(n)
 
     @property
     def _n_features_out(self) -> int:

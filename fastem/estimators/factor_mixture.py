@@ -292,7 +292,7 @@ class FactorAnalyserMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         """
         X, family, prepared = self._prepared(X)
         X = validate.with_room_for_squares(X)  # there is no answer far beyond it
-        return family.factors(X, prepared, self._threads()).astype(X.dtype, copy=False)  # type: ignore[attr-defined]
+        return family.factors(X, prepared, self._threads()).astype(X.dtype, copy=False)
 
     def get_covariances(self) -> np.ndarray:
         """Return the covariances of the components (n_components, n_features, n_features)."""

@@ -39,8 +39,13 @@ class GaussianMixture(GaussianParts, HasTwin):
     ----------
     n_components : int, default=1
         Number of components k.
-    covariance_type : {"full", "tied", "diag", "spherical"}, default="full"
-        Each component its own matrix, one matrix for all, each its own variances, each one variance.
+    covariance_type : str, default="full"
+        "full", "tied", "diag" or "spherical": each component its own matrix, one matrix for all, each its own
+        variances, each one variance.  Or three letters for volume, shape and axes of the components' ellipsoids, each
+        E where all have it in common, V where each has its own, I for spheres or axes along the coordinates: "EII",
+        "VII", "EEI", "VEI", "EVI", "VVI", "EEE", "VEE", "EVE", "VVE", "EEV", "VEV", "EVV", "VVV" (mclust's names;
+        Celeux and Govaert, "Gaussian parsimonious clustering models", Pattern Recognition 28, 1995).  "VVV", "EEE",
+        "VVI" and "VII" are "full", "tied", "diag" and "spherical".
     tol : float, default=1e-3
         Stop when the mean log-likelihood of a row changes by at most this.
     convergence : {"change", "remaining"}, default="change"
@@ -102,8 +107,9 @@ class GaussianMixture(GaussianParts, HasTwin):
     means_ : ndarray (n_components, n_features)
         Means.
     covariances_, precisions_, precisions_cholesky_ : ndarray
-        Covariances, their inverses and the upper triangular factors U of precision = U U'; (k, d, d) for "full",
-        (d, d) for "tied", (k, d) for "diag", (k,) for "spherical".  After a fit to float32 rows all of these are
+        Covariances, their inverses and the upper triangular factors U of precision = U U'; (k, d, d) for "full" and
+        models whose letters end with E or V, (d, d) for "tied" and "EEE", (k, d) for "diag" and letters that end with
+        I, (k,) for "spherical", "VII" and "EII".  After a fit to float32 rows all of these are
         rounded to float32, as scikit-learn's; the methods go on with what was rounded.
     noise_weight_, noise_box_ : float, ndarray (2, n_features)
         Proportion of the noise, and the lowest and highest corner of its box; only with `noise`.
@@ -247,13 +253,15 @@ class GaussianMixture(GaussianParts, HasTwin):
         if self.precisions_init is not None:
             kind = self.covariance_type
             precisions = validate.shaped(self.precisions_init, family.covariance_shape(d), f"{kind} precision")
-            given["covariances"] = family.inverted(validate.positive_definite(precisions, kind))
-            given["precisions_cholesky"] = family.type.precisions_cholesky(given["covariances"])
+            covariances = family.shape.inverted(_positive(precisions, family, f"{kind} precision"))
+            rule = family.covariance.constraint
+            given["covariances"] = rule(np.ones(k), covariances, covariances) if rule else covariances
+            given["precisions_cholesky"] = family.shape.precisions_cholesky(given["covariances"])
         return given
 
     def _keep_params(self, family: Any, params: GaussianParams) -> None:
         super()._keep_params(family, params)
-        self.precisions_ = family.precisions(params.precisions_cholesky)
+        self.precisions_ = family.shape.precisions(params.precisions_cholesky)
         if self.noise:
             self.noise_weight_, self.noise_box_ = params.noise, params.box  # type: ignore[attr-defined]
 
@@ -278,11 +286,11 @@ class GaussianMixture(GaussianParts, HasTwin):
         box = {"box": self.noise_box_} if self.noise else {}
         factors, covariances = self._exact("precisions_cholesky"), self._exact("covariances")
         if factors is None:  # set by hand, as scikit-learn's users do: only what the method at hand needs
-            factors = family.type.precisions_cholesky(np.asarray(covariances, np.float64))
-        elif self.covariance_type in ("full", "tied"):
+            factors = family.shape.precisions_cholesky(np.asarray(covariances, np.float64))
+        elif family.shape.matrices:
             factors = conditionals.upper_triangular(np.asarray(factors, np.float64))
         if covariances is None:
-            covariances = family.inverted(family.precisions(factors))
+            covariances = family.shape.inverted(family.shape.precisions(factors))
         return family.params(self._exact("weights"), self._exact("means"), covariances, factors, **box)
 
     def score_samples(self, X: Any) -> np.ndarray:
@@ -300,7 +308,7 @@ class GaussianMixture(GaussianParts, HasTwin):
 
     def _params_to_draw(self) -> tuple[Any, Any]:
         family, params = self._fitted()  # the covariances say what is drawn, as in scikit-learn, also if set by hand
-        factors = family.type.precisions_cholesky(np.asarray(params.covariances, np.float64))
+        factors = family.shape.precisions_cholesky(np.asarray(params.covariances, np.float64))
         return family, params._replace(precisions_cholesky=factors)
 
     def predict(self, X: Any) -> np.ndarray:
@@ -319,7 +327,8 @@ class GaussianMixture(GaussianParts, HasTwin):
         for field, attribute in self._fields.items():
             known = self._exact(field)
             setattr(twin, attribute, np.array(getattr(params, field) if known is None else known))
-        twin.precisions_ = self._family().precisions(twin.precisions_cholesky_)
+        twin.set_params(covariance_type=self._family().shape.name)  # what components have in common it does not know
+        twin.precisions_ = self._family().shape.precisions(twin.precisions_cholesky_)
         twin.lower_bounds_ = list(getattr(self, "lower_bounds_", []))
 
     def _complete_from(self, model: Any) -> None:
@@ -341,8 +350,8 @@ class GaussianMixture(GaussianParts, HasTwin):
             Means.
         covariances : array-like
             Of the shape of `covariances_`: full (k, d, d), tied (d, d), diag (k, d), spherical (k,).
-        covariance_type : {"full", "tied", "diag", "spherical"}, default="full"
-            Shape of the covariances.
+        covariance_type : str, default="full"
+            As in the constructor; of a model by letters, that the covariances obey it is not checked.
         **params
             Further parameters of the constructor, such as `random_state`.
 
@@ -368,7 +377,7 @@ class GaussianMixture(GaussianParts, HasTwin):
         model._check_parameters()
         family = model._family()
         covariances = validate.shaped(covariances, family.covariance_shape(d), "covariances")
-        factors = family.type.precisions_cholesky(validate.positive_definite(covariances, covariance_type))
+        factors = family.shape.precisions_cholesky(_positive(covariances, family, f"{covariance_type} precision"))
         weights = validate.proportions(weights, (k,), "weights")
         model.n_features_in_ = d
         return model._as_if_fitted(family, GaussianParams(weights, means, covariances, factors))
@@ -393,3 +402,8 @@ class GaussianMixture(GaussianParts, HasTwin):
             setattr(self, name, validate.shaped(getattr(self, name), shape, name))
         for name, dtype in dtypes.items():  # a fit to float32 rows has rounded them
             setattr(self, name, getattr(self, name).astype(dtype, copy=False))
+
+
+def _positive(matrices: np.ndarray, family: GaussianFamily, name: str) -> np.ndarray:
+    """Return covariances or precisions unchanged if they are positive."""
+    return (validate.positive_definite if family.shape.matrices else validate.positive)(matrices, name)

@@ -151,9 +151,10 @@ class GaussianParts(BaseMixture):
     def _part(self, params: GaussianParams, columns: np.ndarray) -> GaussianMixture:
         """Return a fitted mixture of some features; it has no trace of its own."""
         kind: Any = type(self)
+        family: Any = self._family()
         part = kind(
             len(params.weights),
-            covariance_type=self.covariance_type,
+            covariance_type=conditionals.of_some_features(family).covariance_type,
             reg_covar=self.reg_covar,
             random_state=self.random_state,
             n_threads=self.n_threads,

@@ -15,8 +15,8 @@ from fastem.draws import Draws
 from fastem.engine import em
 from fastem.engine.monitor import IterationInfo
 from fastem.engine.problem import Problem, SharedCenters
-from fastem.estimators.base import EMEstimator
 from fastem.estimators.callbacks import warn, with_callbacks
+from fastem.estimators.density import DensityEstimator
 from fastem.families.base import Family
 from fastem.sources.memory import MemorySource
 from fastem.starts.mixture import MIXTURE_INITS, mixture_start
@@ -25,7 +25,7 @@ from fastem.starts.mixture import MIXTURE_INITS, mixture_start
 GRAVE = ("was singular", "objective fell")
 
 
-class BaseMixture(DensityMixin, EMEstimator):
+class BaseMixture(DensityMixin, DensityEstimator):
     """A mixture model of any family: fit, predict, score, sample and information criteria.
 
     A subclass has the parameters of `EMEstimator` and n_components, init_params, warm_start and verbose_interval; it
@@ -39,16 +39,11 @@ class BaseMixture(DensityMixin, EMEstimator):
     random_state: Any
     lower_bound_: float
 
+    score = DensityEstimator.score  # that of scikit-learn's mixin takes no weights
+
     _least_max_iter: ClassVar[int] = 0  # the start itself, as in scikit-learn
 
     _shared_centers: SharedCenters | None = None  # those of other fits to the same rows, while `select` fits
-
-    # Fitted attribute of each field of the family's parameters.
-    _fields: ClassVar[dict[str, str]] = {}
-
-    def _family(self) -> Family:
-        """Return the family to fit."""
-        raise NotImplementedError
 
     def _given(self, family: Family, n_features: int) -> dict[str, np.ndarray]:
         """Return the parameters that the user starts with, checked, by field."""
@@ -183,22 +178,10 @@ class BaseMixture(DensityMixin, EMEstimator):
             )
         return params
 
-    def _fitted(self) -> tuple[Any, Any]:
-        """Return the family and its parameters as they were fitted, or set by hand, checked against each other.
-
-        The arrays count, not `n_components`, which may have changed since.  Nothing else may hand fitted attributes to
-        a kernel, which trusts their shapes.
-        """
-        check_is_fitted(self)
-        family = self._family()
+    def _fitted_family(self) -> Any:
+        family = self._family()  # the arrays count, not `n_components`, which may have changed since
         family.n_components = len(getattr(self, next(iter(self._attributes().values()))))
-        params = self._fitted_params(family)
-        validate.fitting(params, family.shapes(self._n_features(params)), self._attributes())
-        return family, params
-
-    def _n_features(self, params: Any) -> int:
-        """Return the number of features; of parameters that were set by hand, that of their means."""
-        return self.n_features_in_ if hasattr(self, "n_features_in_") else int(np.shape(params.means)[1])
+        return family
 
     def _check_to_save(self) -> None:
         """Refuse fitted attributes that do not fit each other or `n_components`."""
@@ -209,13 +192,6 @@ class BaseMixture(DensityMixin, EMEstimator):
     def _params_to_draw(self) -> tuple[Any, Any]:
         """Return the family and the parameters that rows are drawn from."""
         return self._fitted()
-
-    def _attributes(self) -> dict[str, str]:
-        """Return the fitted attribute of each field of the family's parameters."""
-        return self._fields
-
-    def _fitted_params(self, family: Family) -> Any:
-        return family.params(**{field: getattr(self, attribute) for field, attribute in self._fields.items()})
 
     def _warn(self, notes: tuple[str, ...]) -> None:
         # What a fit had to do is in notes_; where scikit-learn would give up, or where something is wrong, it is said.
@@ -232,38 +208,6 @@ class BaseMixture(DensityMixin, EMEstimator):
     def _print_iteration(self, info: IterationInfo) -> None:
         if info.iteration % self.verbose_interval == 0:
             super()._print_iteration(info)
-
-    def _prepared(self, X: Any) -> tuple[np.ndarray, Family, Any]:
-        """Return checked rows, the family, and its prepared parameters, for a pass over new rows."""
-        family, params = self._fitted()
-        X = self._table(X, reset=False)
-        if family.allow_nan and MemorySource(X, n_threads=self._threads()).has_nan:
-            family = family.for_missing()
-        return X, family, family.prepare(params, X.dtype)
-
-    def score_samples(self, X: Any) -> np.ndarray:
-        """Return log p(x) of each row.
-
-        Parameters
-        ----------
-        X : array-like (n_samples, n_features)
-
-        Returns
-        -------
-        ndarray (n_samples,) float64
-        """
-        return self._log_prob(X)[0]
-
-    def _log_prob(self, X: Any) -> tuple[np.ndarray, np.dtype]:
-        """Return log p(x) of each row, float64, and the dtype that the rows are read as."""
-        X, family, prepared = self._prepared(X)
-        return family.log_prob(X, prepared, self._threads()), X.dtype
-
-    def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
-        """Return the (weighted) mean log-likelihood of a row."""
-        log_prob = self._log_prob(X)[0]
-        weights = validate.weights(sample_weight, len(log_prob), np.float64)
-        return float(np.average(log_prob, weights=weights if weights.size else None))
 
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable component of each row (n_samples,)."""
@@ -327,25 +271,6 @@ class BaseMixture(DensityMixin, EMEstimator):
             raise ValueError(f"component must be an int in [0, {n_components}), got {component!r}.")
         return np.eye(n_components)[component]
 
-    def aic(self, X: Any, sample_weight: Any = None) -> float:
-        """Return Akaike's information criterion on X; lower is better (lecture row L3).
-
-        Weights count rows: their sum takes the place of the number of rows.
-        """
-        return self._deviance(X, sample_weight)[0] + 2 * self._n_parameters()
-
-    def bic(self, X: Any, sample_weight: Any = None) -> float:
-        """Return the Bayesian information criterion on X; lower is better (lecture row L3).
-
-        Weights count rows: their sum takes the place of the number of rows.
-        """
-        deviance, n = self._deviance(X, sample_weight)
-        return deviance + self._n_parameters() * np.log(n)
-
     def _n_collapsed(self, n_rows: float) -> int:
         family, params = self._fitted()
         return int(family.degenerate(params, n_rows).sum())
-
-    def _n_parameters(self) -> int:
-        family, params = self._fitted()
-        return family.n_free_params(self._n_features(params))

@@ -197,8 +197,9 @@ class StudentTMixture(BaseMixture):
             given["means"] = validate.shaped(self.means_init, (k, n_features), "means")
         if self.scales_init is not None:
             kind, shape = self.covariance_type, family.covariance_shape(n_features)
-            scales = validate.positive_definite(validate.shaped(self.scales_init, shape, f"{kind} scale"), kind)
-            given["scales"], given["precisions_cholesky"] = scales, family.type.precisions_cholesky(scales)
+            positive = validate.positive_definite if family.shape.matrices else validate.positive
+            scales = positive(validate.shaped(self.scales_init, shape, f"{kind} scale"), f"{kind} precision")
+            given["scales"], given["precisions_cholesky"] = scales, family.shape.precisions_cholesky(scales)
         given["dofs"] = family.first_dofs(k) if self.dofs_init is None else _dofs(self.dofs_init, k, "dofs_init")
         return given
 

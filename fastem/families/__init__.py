@@ -27,6 +27,10 @@ FAMILIES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "gaussian-tied": ("fastem.families.gaussian", "GaussianFamily", {"covariance_type": "tied"}),
     "gaussian-diag": ("fastem.families.gaussian", "GaussianFamily", {"covariance_type": "diag"}),
     "gaussian-spherical": ("fastem.families.gaussian", "GaussianFamily", {"covariance_type": "spherical"}),
+    **{
+        f"gaussian-{letters}": ("fastem.families.gaussian", "GaussianFamily", {"covariance_type": letters})
+        for letters in ("EII", "EEI", "VEI", "EVI", "VEE", "EVE", "VVE", "EEV", "VEV", "EVV")
+    },
     "student-full": ("fastem.families.student", "StudentFamily", {"covariance_type": "full"}),
     "student-diag": ("fastem.families.student", "StudentFamily", {"covariance_type": "diag"}),
     "student-spherical": ("fastem.families.student", "StudentFamily", {"covariance_type": "spherical"}),

@@ -37,7 +37,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import importlib
 import math
 from typing import Any, NamedTuple
 
@@ -50,6 +49,7 @@ from fastem.families.coordinates import measured, present, steps_of
 from fastem.families.elliptical import coordinates
 from fastem.families.elliptical.family import EllipticalFamily
 from fastem.families.elliptical.records import LOG_2PI, alive, updated_means
+from fastem.families.elliptical.shape import Shape
 from fastem.jit import Sweep, kernel
 from fastem.kernels.cell_pass import accumulator, expectation, log, log1p
 from fastem.records import Layout
@@ -244,10 +244,9 @@ class Kernels(NamedTuple):
 
 
 @functools.cache
-def kernels(covariance_type: str) -> Kernels:
+def kernels(shape: Shape) -> Kernels:
     """Return the drivers: the Gaussian's kernels between two passes over the components of a block."""
-    gaussian = importlib.import_module(f"fastem.families.elliptical.{covariance_type}")
-    exponents, moments, gaussian_room = gaussian.log_joint_block, gaussian.moments_block, gaussian.room
+    exponents, moments, gaussian_room = shape.blocks
 
     @kernel
     def log_joint_block(rows, XT, prepared, work, log_joint, best):
@@ -313,31 +312,28 @@ class StudentFamily(EllipticalFamily):
         self, n_components: int, covariance_type: str = "full", reg_covar: float = 1e-6, dof: Any = None
     ) -> None:
         super().__init__(n_components, covariance_type, reg_covar)
-        self.kernels = kernels(covariance_type)
+        self.kernels = kernels(self.shape)
         self.dof = dof
 
     def for_missing(self) -> StudentFamily:
         from fastem.families.elliptical.missing.values import MissingValues
 
         other = copy.copy(self)
-        other.type, other.kernels = (
-            MissingValues(self.covariance_type),
-            _missing_kernels(self.covariance_type == "full"),
-        )
+        other.shape, other.kernels = MissingValues(self.shape), _missing_kernels(self.shape.matrices)
         return other
 
     def constants(self, source: Any) -> Any:
-        return self.type.constants(source)
+        return self.shape.constants(source)
 
     def layout(self, n_features: int) -> Layout[StudentStats]:
         k, d = self.n_components, n_features
-        scatter = self.type.layout(k, d).shapes[-1]
+        scatter = self.shape.layout(k, d).shapes[-1]
         return Layout(StudentStats, loglik=(), masses=(k,), sums=(k, d), scatter=scatter, counts=(k,), logs=(k,))
 
     def prepare(self, params: StudentParams, dtype: np.dtype, previous: Any = None) -> Any:
-        fields = self.type.prepare(params, dtype)._asdict()
+        fields = self.shape.prepare(params, dtype)._asdict()
         d, nu = params.means.shape[1], np.asarray(params.dofs, np.float64)
-        base = fields["log_weights"] + self.type.log_det(params.precisions_cholesky, d)
+        base = fields["log_weights"] + self.shape.log_det(params.precisions_cholesky, d)
         fields |= {"least": fields["negligible"], "negligible": np.zeros(len(nu)), "offsets": np.zeros(len(nu))}
         if "precisions" not in fields:
             levels, log_means = _constants(nu, d)
@@ -349,8 +345,8 @@ class StudentFamily(EllipticalFamily):
         moments = _Moments(stats.masses, stats.sums, stats.scatter)
         weights = stats.counts / stats.counts.sum()
         means = updated_means(moments, prepared, params.means)
-        scales = self.type.covariances_from_stats(moments, None, prepared, params.scales)
-        scales, factors, notes = self.regular(weights, self.type.add_to_diagonal(scales, self.reg_covar))
+        scales = self.shape.covariances_from_stats(moments, None, prepared, params.scales)
+        scales, factors, notes = self.regular(weights, self.shape.add_to_diagonal(scales, self.reg_covar))
         return MStep(StudentParams(weights, means, scales, factors, self._dofs(stats, params.dofs)), tuple(notes))
 
     def _dofs(self, stats: StudentStats, previous: np.ndarray) -> np.ndarray:
@@ -388,19 +384,19 @@ class StudentFamily(EllipticalFamily):
         n, nu, log_a = stats.counts, params.dofs, np.log(scale)
         shaped = scale.reshape(-1, *[1] * (stats.scatter.ndim - 1))
         moments = _Moments(n, stats.sums / scale[:, None], stats.scatter / shaped)
-        normal = self.type.expected_log_likelihood(moments, None, prepared, params)
+        normal = self.shape.expected_log_likelihood(moments, None, prepared, params)
         d = params.means.shape[1]
         gamma = n * (0.5 * nu * np.log(0.5 * nu) - gammaln(0.5 * nu) - 0.5 * d * log_a)
         return float(normal + np.sum(gamma + 0.5 * nu * (stats.logs - n * log_a - stats.masses / scale)))
 
     def pack(self, params: StudentParams, like: StudentParams) -> np.ndarray:
         dofs = np.zeros(len(like.dofs)) if self.dof is not None else np.log(params.dofs / like.dofs)
-        shapes = coordinates.pack(params, like, self.covariance_type)
+        shapes = coordinates.pack(params, like, self.covariance.shape)
         return np.concatenate([shapes, measured(dofs, _information_of_dofs(like))])
 
     def unpack(self, vector: np.ndarray, like: StudentParams) -> StudentParams | None:
         k = self.n_components
-        found = coordinates.unpack(vector[:-k], like, self.covariance_type)
+        found = coordinates.unpack(vector[:-k], like, self.covariance.shape)
         if found is None:
             return None
         dofs = like.dofs
@@ -417,8 +413,8 @@ class StudentFamily(EllipticalFamily):
         u = (prepared.dofs + X.shape[1]) / (prepared.dofs + self._distances(X, prepared))
         record.counts[:] += weighted.sum(axis=0)
         record.logs[:] += np.sum(weighted * (np.log(u) + prepared.log_means), axis=0)
-        inner = self.type.layout(self.n_components, X.shape[1]).size
-        self.type.add_q_stats(X, w, resp * u, prepared, stats[:inner])
+        inner = self.shape.layout(self.n_components, X.shape[1]).size
+        self.shape.add_q_stats(X, w, resp * u, prepared, stats[:inner])
 
     def _distances(self, X: np.ndarray, prepared: StudentPrepared) -> np.ndarray:
         """Return q (n, k) of rows (n, d)."""
@@ -444,7 +440,7 @@ class StudentFamily(EllipticalFamily):
     def example_params(self, n_features: int, draws: Draws) -> StudentParams:
         weights, means, scales = self.example_shapes(n_features, draws)
         dofs = 3.0 + 3.0 * draws.uniform(self.n_components) if self.dof is None else self.first_dofs(len(weights))
-        return StudentParams(weights, means, scales, self.type.precisions_cholesky(scales), dofs)
+        return StudentParams(weights, means, scales, self.shape.precisions_cholesky(scales), dofs)
 
     def sample(self, params: StudentParams, n: int, draws: Draws) -> tuple[np.ndarray, np.ndarray]:
         """Draw n rows (n, d), ordered by component, and their components (n,)."""
@@ -454,7 +450,7 @@ class StudentFamily(EllipticalFamily):
         dofs = params.dofs[y]
         X /= np.sqrt(np.random.default_rng(draws.bits(4)).chisquare(dofs) / dofs)[:, None]
         for c in np.unique(y):
-            X[y == c] = self.type.sample(params, c, X[y == c])
+            X[y == c] = self.shape.sample(params, c, X[y == c])
         return X, y
 
     def shapes(self, n_features: int) -> dict[str, tuple[int, ...]]:
@@ -462,7 +458,7 @@ class StudentFamily(EllipticalFamily):
 
     def n_free_params(self, n_features: int) -> int:
         k, d = self.n_components, n_features
-        return k - 1 + k * d + int(self.type.n_covariance_params(k, d)) + (k if self.dof is None else 0)
+        return k - 1 + k * d + self.covariance.n_parameters(k, d) + (k if self.dof is None else 0)
 
 
 def _constants(nu: np.ndarray, d: Any) -> tuple[np.ndarray, np.ndarray]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from fastem.families.elliptical.covariance import COVARIANCES
 from fastem.plot.style import COLOURS, DARK_GREY, INK, new_axes, new_figure
 from fastem.plot.style import colours as palette
 
@@ -233,16 +234,8 @@ def _principal(rows: np.ndarray) -> _View:
 
 def _plane_covariances(model: Any, basis: np.ndarray) -> np.ndarray:
     """Covariances (k, 2, 2) of the components, projected onto a plane."""
-    covariances = np.asarray(model.covariances_, np.float64)
-    k, d = model.means_.shape
-    if model.covariance_type == "full":
-        full = covariances
-    elif model.covariance_type == "tied":
-        full = np.broadcast_to(covariances, (k, d, d))
-    elif model.covariance_type == "diag":
-        return np.einsum("ja,cj,jb->cab", basis, covariances, basis)
-    else:
-        return covariances[:, np.newaxis, np.newaxis] * (basis.T @ basis)
+    shape = COVARIANCES[model.covariance_type].shape
+    full = shape.as_matrices(np.asarray(model.covariances_, np.float64), *model.means_.shape)
     return np.einsum("ja,cji,ib->cab", basis, full, basis)
 
 

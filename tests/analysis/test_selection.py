@@ -10,8 +10,8 @@ from sklearn.exceptions import ConvergenceWarning
 
 import fastem
 from fastem import select
-from fastem.analysis import selection
 from fastem.analysis.selection import elbow
+from fastem.registry import BY_SHORT_NAME
 from fastem.starts import mixture
 
 
@@ -240,7 +240,7 @@ def test_hardly_anything_is_left_to_gain(model, accelerate):
     rng = np.random.default_rng(2)
     X = rng.normal(size=(4000, 4)) + rng.integers(0, 2, (4000, 1)) * 1.2
     X = {"poisson": rng.poisson(np.exp(0.5 * X)), "bernoulli": X > 0.5}.get(model, X).astype(float)
-    estimator = getattr(fastem, selection.MODELS[model])(accelerate=accelerate)
+    estimator = getattr(fastem, BY_SHORT_NAME[model])(accelerate=accelerate)
     found = select(X, [2], model=estimator, random_state=0)
     assert found.best.converged
     longer = found.model.set_params(tol=1e-13 * len(X) if model == "factor" else 1e-13, max_iter=60_000)

@@ -14,6 +14,7 @@ from fastem import cli
 from fastem.analysis import selection
 from fastem.cli import models, select
 from fastem.families.gaussian import COVARIANCE_TYPES
+from fastem.registry import BY_SHORT_NAME
 
 FAITHFUL = str(Path(__file__).parents[2] / "examples" / "faithful.csv")
 
@@ -40,9 +41,8 @@ def test_old_faithful_has_two_kinds_of_eruptions(tmp_path, capsys):
 
 def test_the_command_line_knows_every_criterion():
     assert {str(name) for name in select.Criterion} == {"auto", *selection.CRITERIA}
-    assert {name.value for name in models.KINDS} == set(selection.MODELS)
-    assert {name: kind.estimator for name, kind in models.KINDS.items()} == selection.MODELS
-    assert models.KINDS["gmm"].kinds == COVARIANCE_TYPES
+    assert {name.value for name in models.ModelName} == set(BY_SHORT_NAME)
+    assert models.covariances("gmm") == COVARIANCE_TYPES
 
 
 def test_json_holds_every_candidate(capsys):

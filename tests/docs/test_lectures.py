@@ -180,7 +180,7 @@ def test_L5_the_mixture_is_the_lectures_density_and_is_recovered(kind):
         covariance_type=kind,
         weights_init=params.weights,
         means_init=params.means,
-        precisions_init=family.precisions(params.precisions_cholesky),
+        precisions_init=family.shape.precisions(params.precisions_cholesky),
         random_state=0,
     )
     rng = np.random.default_rng(0)

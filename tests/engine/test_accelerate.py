@@ -9,12 +9,12 @@ from fastem.draws import Draws
 from fastem.engine import accelerate, em
 from fastem.engine.monitor import Settings
 from fastem.engine.problem import Problem
-from fastem.families.gaussian import COVARIANCE_TYPES, GaussianFamily
+from fastem.families.gaussian import SHAPES, GaussianFamily
 from fastem.sources.memory import MemorySource
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 D = 3
-types = pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+types = pytest.mark.parametrize("covariance_type", SHAPES)
 
 
 def overlapping(n=1500, k=4, covariance_type="full", seed=0):

@@ -62,7 +62,7 @@ def scatter_of(stats, family, source, prepared):
     """The record's scatter about the means; that of tied is pooled, and complete rows are a constant."""
     if family.covariance_type != "tied":
         return stats.scatter
-    total = family.type.total(stats, family.constants(source), prepared)
+    total = family.shape.total(stats, family.constants(source), prepared)
     return tied.scatter_about(stats, total, prepared, prepared_means(prepared))
 
 

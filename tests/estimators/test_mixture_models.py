@@ -7,10 +7,10 @@ from sklearn.datasets import load_iris
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from fastem import GaussianMixture, KMeans, load, save
-from fastem.families.gaussian import COVARIANCE_TYPES
+from fastem.families.gaussian import SHAPES
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-types = pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+types = pytest.mark.parametrize("covariance_type", SHAPES)
 dtypes = pytest.mark.parametrize("dtype", [np.float64, np.float32])
 
 

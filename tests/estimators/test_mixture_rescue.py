@@ -9,10 +9,10 @@ from scipy.stats import multivariate_normal
 from sklearn.datasets import make_blobs
 
 from fastem import GaussianMixture, load, save
-from fastem.families.gaussian import COVARIANCE_TYPES
+from fastem.families.gaussian import SHAPES
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-types = pytest.mark.parametrize("covariance_type", COVARIANCE_TYPES)
+types = pytest.mark.parametrize("covariance_type", SHAPES)
 dtypes = pytest.mark.parametrize("dtype", [np.float64, np.float32])
 
 
@@ -120,7 +120,7 @@ def test_rescue_revives_a_component_that_lost_its_rows(covariance_type):
 
 def test_healthy_fits_have_no_notes():
     X, _ = data()
-    for covariance_type in COVARIANCE_TYPES:
+    for covariance_type in SHAPES:
         for scale in (1e-3, 1.0, 1e6):
             model = GaussianMixture(3, covariance_type=covariance_type, reg_covar=1e-6 * scale**2).fit(X * scale)
             assert not model.notes_

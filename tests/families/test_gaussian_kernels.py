@@ -5,7 +5,7 @@ from __future__ import annotations
 import naive
 import numpy as np
 import pytest
-from gaussian_problems import DTYPES, RTOL, close, module, problem, record
+from gaussian_problems import DTYPES, RTOL, close, problem, record, shape_of
 
 from fastem.families.elliptical.records import GaussianParams, prepared_means, updated_means
 from fastem.grid import CELL, merge_tree, plan
@@ -26,7 +26,7 @@ SHAPES = (
 
 
 def expected(X, params, covariance_type):
-    gaussian = module(covariance_type)
+    gaussian = shape_of(covariance_type)
     n, k = len(X), len(params.weights)
     out = Expected(np.empty((n, k)), np.empty(n), np.empty(n, np.int32), np.empty((n, k)))
     gaussian.expect.serial(X, gaussian.prepare(params, X.dtype), 0, -(-n // CELL), out)
@@ -34,7 +34,7 @@ def expected(X, params, covariance_type):
 
 
 def m_step(stats, constants, prepared, params, covariance_type, reg=0.0):
-    gaussian = module(covariance_type)
+    gaussian = shape_of(covariance_type)
     covariances = gaussian.covariances_from_stats(stats, constants, prepared, params.covariances)
     covariances = gaussian.add_to_diagonal(covariances, reg)
     means = updated_means(stats, prepared, params.means)
@@ -45,7 +45,7 @@ def m_step(stats, constants, prepared, params, covariance_type, reg=0.0):
 def fit(X, params, covariance_type, n_iter=5, w=None, labels=None, reg=0.0):
     """A few iterations of EM; returns parameters and the mean log-likelihood of each."""
     source = MemorySource(X, None if w is None else w.astype(X.dtype), labels)
-    constants = module(covariance_type).constants(source)
+    constants = shape_of(covariance_type).constants(source)
     trace = []
     for _ in range(n_iter):
         stats, prepared = record(X, w, labels, params, covariance_type)
@@ -96,8 +96,8 @@ def test_expect_is_the_oracle_and_agrees_with_accumulate(d, covariance_type, dty
     np.testing.assert_allclose(out.loglik.sum(), stats.loglik, rtol=1e-12)
     np.testing.assert_allclose(out.resp.sum(axis=0), stats.counts, rtol=1e-12 if dtype == np.float64 else 1e-5)
     plain = Expected.of_no_rows(4)._replace(log_joint=np.empty_like(out.log_joint))
-    prepared = module(covariance_type).prepare(params, X.dtype)
-    module(covariance_type).expect.parallel(X, prepared, 0, 2, plain)
+    prepared = shape_of(covariance_type).prepare(params, X.dtype)
+    shape_of(covariance_type).expect.parallel(X, prepared, 0, 2, plain)
     assert np.array_equal(plain.log_joint, out.log_joint)
 
 
@@ -135,7 +135,7 @@ def test_dead_component_keeps_its_parameters(covariance_type):
     params = params._replace(weights=weights)
     stats, prepared = record(X, None, None, params, covariance_type)
     assert stats.counts[1] == 0
-    constants = module(covariance_type).constants(MemorySource(X))
+    constants = shape_of(covariance_type).constants(MemorySource(X))
     new = m_step(stats, constants, prepared, params, covariance_type)
     assert np.array_equal(new.means[1], params.means[1])
     if covariance_type != "tied":
@@ -193,7 +193,7 @@ def test_weights_are_repetitions(covariance_type, dtype):
     for one, other in zip(weighted, repeated, strict=True):
         close(one, other, 1e-12 if dtype == np.float64 else 1e-6)
     a, b = (
-        module(covariance_type).constants(MemorySource(rows, weights))
+        shape_of(covariance_type).constants(MemorySource(rows, weights))
         for rows, weights in ((X, times.astype(dtype)), (np.repeat(X, times, axis=0), None))
     )
     if covariance_type == "tied":
@@ -207,7 +207,7 @@ def test_same_bits_for_any_threads(covariance_type):
     from fastem import threads
 
     X, params = problem(40 * CELL + 11, 3, 5, covariance_type)
-    gaussian = module(covariance_type)
+    gaussian = shape_of(covariance_type)
     prepared = gaussian.prepare(params, X.dtype)
     layout = gaussian.layout(5, 3)
     level, n_tasks = plan(len(X), layout.size)
@@ -241,9 +241,9 @@ def test_statistics_of_given_responsibilities(covariance_type):
     X, params = problem(800, 3, 4, covariance_type)
     w = np.random.default_rng(4).uniform(0, 2, len(X))
     stats, prepared = record(X, w, None, params, covariance_type)
-    vector = np.zeros(module(covariance_type).layout(4, 3).size)
-    module(covariance_type).add_q_stats(X, w, expected(X, params, covariance_type).resp, prepared, vector)
-    given = module(covariance_type).layout(4, 3).view(vector)
+    vector = np.zeros(shape_of(covariance_type).layout(4, 3).size)
+    shape_of(covariance_type).add_q_stats(X, w, expected(X, params, covariance_type).resp, prepared, vector)
+    given = shape_of(covariance_type).layout(4, 3).view(vector)
     for name in stats._fields[1:]:
         close(getattr(given, name), getattr(stats, name), 1e-12)
     assert given.loglik == 0
@@ -252,7 +252,7 @@ def test_statistics_of_given_responsibilities(covariance_type):
 @pytest.mark.parametrize("covariance_type", TYPES)
 def test_expected_log_likelihood_is_maximal_at_the_m_step(covariance_type):
     X, params = problem(800, 3, 2, covariance_type)
-    gaussian = module(covariance_type)
+    gaussian = shape_of(covariance_type)
     stats, prepared = record(X, None, None, params, covariance_type)
     constants = gaussian.constants(MemorySource(X))
     best = m_step(stats, constants, prepared, params, covariance_type)
@@ -277,7 +277,7 @@ def test_expected_log_likelihood_is_maximal_at_the_m_step(covariance_type):
 @pytest.mark.parametrize("covariance_type", TYPES)
 def test_samples_have_the_moments(covariance_type):
     _, params = problem(10, 3, 2, covariance_type)
-    draws = module(covariance_type).sample(params, 1, np.random.default_rng(6).standard_normal((200_000, 3)))
+    draws = shape_of(covariance_type).sample(params, 1, np.random.default_rng(6).standard_normal((200_000, 3)))
     sigma = naive.full_covariances(params.covariances, covariance_type, 2, 3)[1]
     np.testing.assert_allclose(draws.mean(axis=0), params.means[1], atol=0.02)
     np.testing.assert_allclose(np.cov(draws.T), sigma, atol=0.05)
@@ -289,7 +289,7 @@ def test_singular_covariances_are_refused(covariance_type):
     singular = params.covariances.copy()
     singular[0] = 0
     with pytest.raises(np.linalg.LinAlgError):
-        module(covariance_type).precisions_cholesky(singular)
+        shape_of(covariance_type).precisions_cholesky(singular)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -341,6 +341,6 @@ def test_a_covariance_that_is_singular_to_rounding_has_no_factor(d):
     for _ in range(50):
         thin = rng.standard_normal((d, d // 2)) * scales[:, None]
         with pytest.raises(np.linalg.LinAlgError):
-            module("full").precisions_cholesky((thin @ thin.T)[None])
+            shape_of("full").precisions_cholesky((thin @ thin.T)[None])
         wide = rng.standard_normal((d, 4 * d)) * scales[:, None]
-        assert np.isfinite(module("full").precisions_cholesky((wide @ wide.T)[None])).all()
+        assert np.isfinite(shape_of("full").precisions_cholesky((wide @ wide.T)[None])).all()

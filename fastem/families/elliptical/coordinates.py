@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastem.families.coordinates import FARTHEST, pack_weights, present, unpack_weights
+from fastem.families.elliptical.shape import Shape
 
 
 class Ellipsoids(NamedTuple):
@@ -28,24 +29,24 @@ class Ellipsoids(NamedTuple):
     precisions_cholesky: np.ndarray
 
 
-def pack(params: Any, like: Any, covariance_type: str) -> np.ndarray:
+def pack(params: Any, like: Any, shape: Shape) -> np.ndarray:
     """Return the coordinates (m,) of `params` relative to `like`: 0 for `like` itself.
 
     Not finite if a component has weight in one and none in the other.
     """
     weights = present(like.weights)
-    factors = _matrices(like, covariance_type)
+    factors = shape.stacked(like.precisions_cholesky)
     means = params.means - like.means
     means = (means[:, None] @ factors)[:, 0] if factors.ndim == 3 else means * factors
-    size = np.sqrt(_information(weights, like, covariance_type))
+    size = np.sqrt(_information(weights, like, shape))
     if factors.ndim == 3:
-        ratio = np.linalg.solve(factors, _matrices(params, covariance_type))
+        ratio = np.linalg.solve(factors, shape.stacked(params.precisions_cholesky))
         row, column = np.triu_indices(ratio.shape[1])
         spread = ratio[:, row, column]
         diagonal = row == column
         spread[:, diagonal] = np.sqrt(2) * np.log(spread[:, diagonal])
     else:
-        spread = np.sqrt(2) * np.log(_matrices(params, covariance_type) / factors)
+        spread = np.sqrt(2) * np.log(shape.stacked(params.precisions_cholesky) / factors)
     return np.concatenate(
         [
             pack_weights(params.weights, like.weights),
@@ -55,11 +56,11 @@ def pack(params: Any, like: Any, covariance_type: str) -> np.ndarray:
     )
 
 
-def unpack(vector: np.ndarray, like: Any, covariance_type: str) -> Ellipsoids | None:
+def unpack(vector: np.ndarray, like: Any, shape: Shape) -> Ellipsoids | None:
     """Return the parameters that have these coordinates (m,) relative to `like`, or None if they lie too far off."""
     k, d = like.means.shape
-    factors = _matrices(like, covariance_type)
-    size = np.sqrt(_information(present(like.weights), like, covariance_type))
+    factors = shape.stacked(like.precisions_cholesky)
+    size = np.sqrt(_information(present(like.weights), like, shape))
     weights = unpack_weights(vector[:k], like.weights)
     means = vector[k : k + k * d].reshape(k, d) / np.sqrt(present(like.weights))[:, None]
     spread = vector[k + k * d :].reshape(len(factors), -1) / size[:, None]
@@ -78,18 +79,10 @@ def unpack(vector: np.ndarray, like: Any, covariance_type: str) -> Ellipsoids | 
         means /= factors
         factors = factors * np.exp(spread)
         matrices = factors**-2.0
-    shape = like.precisions_cholesky.shape
-    return Ellipsoids(weights, like.means + means, matrices.reshape(shape), factors.reshape(shape))
+    stored = like.precisions_cholesky.shape
+    return Ellipsoids(weights, like.means + means, matrices.reshape(stored), factors.reshape(stored))
 
 
-def _matrices(params: Any, covariance_type: str) -> np.ndarray:
-    """Show the precisions' factors as matrices (k, d, d) or (1, d, d), or as rows (k, d) or (k, 1)."""
-    factors: np.ndarray = params.precisions_cholesky
-    return factors[None] if covariance_type == "tied" else factors[:, None] if factors.ndim == 1 else factors
-
-
-def _information(weights: np.ndarray, like: Any, covariance_type: str) -> np.ndarray:
+def _information(weights: np.ndarray, like: Any, shape: Shape) -> np.ndarray:
     """Return how many rows' worth of information each covariance has, (k,) or (1,)."""
-    if covariance_type == "tied":
-        return weights[like.weights > 0].sum(keepdims=True)
-    return weights * like.means.shape[1] if covariance_type == "spherical" else weights
+    return shape.information(like.weights, weights, like.means.shape[1])

@@ -12,25 +12,14 @@ scaling by one multiply-add instead of subtracting first; blocks of 128 rows.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from fastem.families.elliptical.records import (
-    DiagPrepared,
-    DiagStats,
-    GaussianParams,
-    alive,
-    common,
-    complete_data,
-    prepared_means,
-    shifts,
-)
+from fastem.families.elliptical.records import Stats
+from fastem.families.elliptical.shape import Blocks, Shape, Variances
 from fastem.jit import kernel
 from fastem.kernels.cell_pass import accumulator, expectation
 from fastem.kernels.moments import add_moments
 from fastem.kernels.tiles import diagonal_density
-from fastem.records import Layout
 
 # --- kernels
 
@@ -62,89 +51,54 @@ expect = expectation(log_joint_block, room)
 # --- algebra
 
 
-def layout(n_components: int, n_features: int) -> Layout:
-    """Shape of the additive record."""
-    k, d = n_components, n_features
-    return Layout(DiagStats, loglik=(), counts=(k,), sums=(k, d), scatter=(k, d))
+class Diag(Variances):
+    """Each component its own variances (k, d)."""
+
+    name = "diag"
+    blocks = Blocks(log_joint_block, moments_block, room)
+    accumulate = accumulate
+    expect = expect
+
+    @property
+    def wide(self) -> Shape:
+        return self
+
+    def array_shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
+        return n_components, n_features
+
+    def _add_given(self, record: Stats, c: int, weights: np.ndarray, centred: np.ndarray) -> None:
+        record.sums[c] += weights @ centred
+        record.scatter[c] += weights @ centred**2
+
+    def _variances(self, scatter: np.ndarray, counts: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        return scatter / counts[:, None] - shift**2
+
+    def _scatter_about(self, stats: Stats, deviation: np.ndarray) -> np.ndarray:
+        return stats.scatter + 2 * stats.sums * deviation + stats.counts[:, None] * deviation**2
+
+    def spread(self, counts: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        return np.square(shift)
+
+    def outer(self, shift: np.ndarray) -> np.ndarray:
+        return np.square(shift)
+
+    def log_det(self, precisions_cholesky: np.ndarray, n_features: int) -> np.ndarray:
+        return np.log(precisions_cholesky).sum(axis=1)
+
+    def block(self, covariances: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        return covariances[:, rows]
+
+    def as_matrices(self, stored: np.ndarray, n_components: int, n_features: int) -> np.ndarray:
+        return stored[:, :, None] * np.eye(n_features)
+
+    def of_matrices(self, matrices: np.ndarray) -> np.ndarray:
+        return np.einsum("kjj->kj", matrices)
+
+    def of_variances(self, n_components: int, variances: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(variances, self.array_shape(n_components, len(variances))).copy()
+
+    def stacked(self, factors: np.ndarray) -> np.ndarray:
+        return factors
 
 
-def constants(source: Any) -> None:
-    """Nothing about the data is constant for this covariance type."""
-
-
-def precisions_cholesky(covariances: np.ndarray) -> np.ndarray:
-    """Return 1 / sigma of variances of any shape.
-
-    Raises
-    ------
-    numpy.linalg.LinAlgError
-        When a variance is not positive.
-    """
-    with np.errstate(divide="ignore", invalid="ignore"):
-        inverse = 1.0 / np.sqrt(covariances)
-    if not np.all(np.isfinite(inverse) & (inverse > 0)):
-        raise np.linalg.LinAlgError("a variance is not positive")
-    return np.asarray(inverse)
-
-
-def log_det(precisions_cholesky: np.ndarray, n_features: int) -> np.ndarray:
-    """Return the log-determinants (k,) of the precisions' Cholesky factors."""
-    return np.log(precisions_cholesky).sum(axis=1)
-
-
-def prepare(params: GaussianParams, dtype: np.dtype) -> DiagPrepared:
-    """Round the parameters to the rows' dtype, relative to the mean of the means."""
-    factors = params.precisions_cholesky
-    return DiagPrepared(
-        precisions_cholesky=np.ascontiguousarray(factors, dtype),
-        **common(params, log_det(factors, params.means.shape[1]), dtype),
-    )
-
-
-def covariances_from_stats(
-    stats: DiagStats, constants: None, prepared: DiagPrepared, previous: np.ndarray
-) -> np.ndarray:
-    """Return the M-step's variances (k, d) without regularisation; a dead component keeps its previous ones."""
-    counts = np.where(alive(stats), stats.counts, np.inf)
-    variances = stats.scatter / counts[:, None] - shifts(stats) ** 2
-    return np.where(alive(stats)[:, None], np.maximum(variances, 0.0), previous)
-
-
-def add_to_diagonal(covariances: np.ndarray, value: float) -> np.ndarray:
-    """Return the covariances with `value` added to every variance."""
-    return covariances + value
-
-
-def mean_variance(covariances: np.ndarray) -> float:
-    """Return the mean of all variances."""
-    return float(covariances.mean())
-
-
-def add_q_stats(X: np.ndarray, w: np.ndarray, resp: np.ndarray, prepared: DiagPrepared, stats: np.ndarray) -> None:
-    """Add the statistics of one cell for given responsibilities (n, k) to the record; its log-likelihood stays."""
-    record = layout(*prepared.means.shape).view(stats)
-    weighted = resp * w[:, None] if w.size else resp
-    rows = X.astype(np.float64) - prepared.origin
-    record.counts[:] += weighted.sum(axis=0)
-    for c, mean in enumerate(prepared.means):
-        centred = rows - mean
-        record.sums[c] += weighted[:, c] @ centred
-        record.scatter[c] += weighted[:, c] @ centred**2
-
-
-def expected_log_likelihood(stats: DiagStats, constants: None, prepared: DiagPrepared, params: GaussianParams) -> float:
-    """Return Q, the expected complete-data log-likelihood of `params` under the responsibilities of the record."""
-    deviation = prepared_means(prepared) - params.means  # the record is centred on prepared's means
-    scatter = stats.scatter + 2 * stats.sums * deviation + stats.counts[:, None] * deviation**2
-    quadratic = float(np.sum(scatter * params.precisions_cholesky**2))
-    return complete_data(stats.counts, params, log_det(params.precisions_cholesky, params.means.shape[1]), quadratic)
-
-
-def n_covariance_params(n_components: int, n_features: int) -> int:
-    """Return the number of free parameters in the covariances."""
-    return n_components * n_features
-
-
-def sample(params: GaussianParams, component: int, normals: np.ndarray) -> np.ndarray:
-    """Turn standard normals (m, d) into draws from a component."""
-    return params.means[component] + normals / params.precisions_cholesky[component]
+SHAPE = Diag()

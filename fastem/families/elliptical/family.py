@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,12 @@ import numpy as np
 from fastem.draws import Draws
 from fastem.families.base import Family
 from fastem.families.degenerate import flat
+from fastem.families.elliptical.covariance import COVARIANCES
 
-COVARIANCE_TYPES = ("full", "tied", "diag", "spherical")
 # A component with a smaller share of the rows than this has lost them.
 LOST = 1e-12
 
-
+Constrained = Callable[[np.ndarray], np.ndarray]
 # Factor of a precision from which a covariance counts as singular: float32, which kernels may need it in, holds no
 # larger one.
 STEEPEST = 1e37
@@ -28,25 +28,28 @@ class EllipticalFamily(Family):
     ----------
     n_components : int
         Number of components k.
-    covariance_type : {"full", "tied", "diag", "spherical"}
-        Each its own matrix, one shared matrix, each its own variances, each one variance.
+    covariance_type : str
+        A key of `covariance.COVARIANCES`.
     reg_covar : float
         Added to the variances in the M-step.
 
     Attributes
     ----------
-    type : module
-        Algebra of the covariance type.
+    covariance : Covariance
+        How matrices are stored, and what components have in common.
+    shape : Shape
+        Algebra of the matrices; for rows with missing values `missing.values.MissingValues`, which stands for one.
     kernels : object
-        Kernels of the E-step: a module, or another namespace with ``accumulate`` and ``expect``.
+        Kernels of the E-step: a shape, or another namespace with ``accumulate`` and ``expect``.
     """
 
     def __init__(self, n_components: int, covariance_type: str = "full", reg_covar: float = 1e-6) -> None:
         self.n_components = n_components
         self.covariance_type = covariance_type
         self.reg_covar = reg_covar
-        self.type: Any = importlib.import_module(f"fastem.families.elliptical.{covariance_type}")
-        self.kernels: Any = self.type
+        self.covariance = COVARIANCES[covariance_type]
+        self.shape: Any = self.covariance.shape
+        self.kernels: Any = self.shape
 
     def accumulator(self, n_features: int) -> Any:
         return self.kernels.accumulate
@@ -54,13 +57,15 @@ class EllipticalFamily(Family):
     def expectation(self, n_features: int) -> Any:
         return self.kernels.expect
 
-    def regular(self, weights: np.ndarray, covariances: np.ndarray) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    def regular(
+        self, weights: np.ndarray, covariances: np.ndarray, constrained: Constrained | None = None
+    ) -> tuple[np.ndarray, np.ndarray, list[str]]:
         """Return covariances, the precisions' Cholesky factors and notes; a singular covariance is made regular.
 
         A ridge of 1e-10, 1e-9, ... of the mean variance (or of 1, if that is 0) is added to all components until the
-        factors exist, and noted.
+        factors exist, and noted.  `constrained` is applied to what results.
         """
-        ridge, scale = 0.0, float(self.type.mean_variance(covariances))
+        ridge, scale = 0.0, float(self.shape.mean_variance(covariances))
         scale = scale if scale * STEEPEST**2 > 1 else 1.0
         if not np.isfinite(covariances).all():
             raise ValueError(
@@ -69,8 +74,9 @@ class EllipticalFamily(Family):
             )
         while True:
             try:
-                regular = self.type.add_to_diagonal(covariances, ridge) if ridge else covariances
-                factors = self.type.precisions_cholesky(regular)
+                regular = self.shape.add_to_diagonal(covariances, ridge) if ridge else covariances
+                regular = constrained(regular) if constrained else regular
+                factors = self.shape.precisions_cholesky(regular)
                 if not np.abs(factors).max() < STEEPEST:
                     raise np.linalg.LinAlgError
                 break
@@ -89,7 +95,7 @@ class EllipticalFamily(Family):
         """
         k = len(weights)
         lost, flat = weights < LOST, np.zeros(k, bool)
-        if self.covariance_type == "tied" or not floor:
+        if not self.covariance.own_volumes or not floor:
             return lost, flat
         scales = np.diagonal(factors, axis1=1, axis2=2) if factors.ndim == 3 else factors.reshape(k, -1)
         if 2 * floor * float(scales.max()) ** 2 < 1:  # nearly always
@@ -101,29 +107,20 @@ class EllipticalFamily(Family):
         return lost, np.any(low & (usual > 100 * floor), axis=1) & ~lost
 
     def degenerate(self, params: Any, n_rows: float) -> np.ndarray:
-        if self.covariance_type == "tied":
+        if not self.covariance.own_volumes:
             return np.zeros(self.n_components, bool)
         d = params.means.shape[1]
         matrices = getattr(params, "covariances", None)
         matrices = params.scales if matrices is None else matrices
-        if self.covariance_type == "spherical":
-            matrices = np.repeat(matrices[:, None], d, axis=1)
-        least = d + 1 if self.covariance_type == "full" else 2  # rows that a regular covariance takes
-        lost = params.weights * n_rows < least
-        return lost | flat(params.weights, params.means, matrices, self.reg_covar)
+        lost = params.weights * n_rows < self.covariance.least_rows(d)
+        wide = self.covariance.shape.widened(matrices, *params.means.shape)
+        return lost | flat(params.weights, params.means, wide, self.reg_covar)
 
     def common_covariances(self, k: int, variances: np.ndarray) -> np.ndarray:
         """Return covariances of k components that all have the features' variances (d,), none of them 0."""
         variances = np.maximum(variances, self.reg_covar or np.finfo(np.float64).tiny)
         variances[variances < 1e-12 * variances.max()] = variances.max()  # a constant feature must not be singular
-        shape = self.covariance_shape(len(variances))
-        covariances = {
-            "full": lambda: np.broadcast_to(np.diag(variances), shape).copy(),
-            "tied": lambda: np.diag(variances),
-            "diag": lambda: np.broadcast_to(variances, shape).copy(),
-            "spherical": lambda: np.full(shape, variances.mean()),
-        }
-        return covariances[self.covariance_type]()
+        return self.covariance.shape.of_variances(k, variances)
 
     def shapes(self, n_features: int) -> dict[str, tuple[int, ...]]:
         k, shape = self.n_components, self.covariance_shape(n_features)
@@ -132,21 +129,7 @@ class EllipticalFamily(Family):
 
     def covariance_shape(self, n_features: int) -> tuple[int, ...]:
         """Shape of `covariances`."""
-        k, d = self.n_components, n_features
-        return {"full": (k, d, d), "tied": (d, d), "diag": (k, d), "spherical": (k,)}[self.covariance_type]
-
-    def inverted(self, matrices: np.ndarray) -> np.ndarray:
-        """Return precisions of covariances, or covariances of precisions."""
-        if self.covariance_type in ("diag", "spherical"):
-            return 1.0 / matrices
-        inverse = np.linalg.inv(matrices)
-        return 0.5 * (inverse + np.swapaxes(inverse, -1, -2))
-
-    def precisions(self, precisions_cholesky: np.ndarray) -> np.ndarray:
-        """Return the precisions of their Cholesky factors."""
-        if self.covariance_type in ("diag", "spherical"):
-            return np.square(precisions_cholesky)
-        return precisions_cholesky @ np.swapaxes(precisions_cholesky, -1, -2)
+        return self.covariance.shape.array_shape(self.n_components, n_features)
 
     def example_shapes(self, n_features: int, draws: Draws) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return plausible random weights (k,), means (k, d) and covariances."""
@@ -154,7 +137,5 @@ class EllipticalFamily(Family):
         means = 6.0 * draws.normal(k * d).reshape(k, d)
         mixing = np.eye(d) + 0.5 * draws.normal(k * d * d).reshape(k, d, d) / np.sqrt(d)
         full = mixing @ np.swapaxes(mixing, 1, 2)
-        diagonal = np.einsum("kjj->kj", full)
-        covariances = {"full": full, "tied": full[0], "diag": diagonal, "spherical": diagonal.mean(axis=1)}
         weights = 1.0 + draws.uniform(k)
-        return weights / weights.sum(), means, covariances[self.covariance_type]
+        return weights / weights.sum(), means, self.covariance.shape.of_matrices(full)

@@ -17,20 +17,20 @@ and next to nothing where only a few do (`kernels/few_rows.py`):
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
 from fastem.families.elliptical.records import (
-    FullPrepared,
-    FullStats,
     GaussianParams,
+    Prepared,
+    Stats,
     alive,
     common,
     complete_data,
     prepared_means,
     shifts,
 )
+from fastem.families.elliptical.shape import Blocks, Matrices, Shape
 from fastem.jit import kernel
 from fastem.kernels.blocks import STRIDE
 from fastem.kernels.cell_pass import accumulator, by_features, expectation
@@ -38,8 +38,10 @@ from fastem.kernels.few_rows import TOGETHER, add_rows, find_rows
 from fastem.kernels.responsibilities import heavy_rows
 from fastem.kernels.scatter import add_scatter
 from fastem.kernels.tiles import mahalanobis
-from fastem.records import Layout
 
+# Rounding of a Cholesky pivot, in units of d eps times the variance (Higham, "Accuracy and stability of numerical
+# algorithms", theorem 10.3), with a factor of safety.
+RESOLVED = 1.0 / (8.0 * np.finfo(np.float64).eps)
 # Up to so many rows of a block are added one by one: from 32 on tiles over rows are quicker (d = 4 ... 64).
 FEW = 16
 
@@ -213,29 +215,8 @@ def padded_features(d: int) -> int:
     return 2 if d <= 2 else -(-d // 4) * 4
 
 
-def layout(n_components: int, n_features: int) -> Layout:
-    """Shape of the additive record."""
-    k, d = n_components, n_features
-    return Layout(FullStats, loglik=(), counts=(k,), sums=(k, d), scatter=(k, d, d))
-
-
-# Rounding of a Cholesky pivot, in units of d eps times the variance (Higham, "Accuracy and stability of numerical
-# algorithms", theorem 10.3), with a factor of safety.
-RESOLVED = 1.0 / (8.0 * np.finfo(np.float64).eps)
-
-
-def constants(source: Any) -> None:
-    """Nothing about the data is constant for this covariance type."""
-
-
 def precisions_cholesky(covariances: np.ndarray) -> np.ndarray:
-    """Return upper triangular P with inverse covariance P P', of each matrix (k, d, d).
-
-    Raises
-    ------
-    numpy.linalg.LinAlgError
-        When a matrix is not positive definite, or not to rounding.
-    """
+    """Return upper triangular P with inverse covariance P P', of each matrix (k, d, d)."""
     from scipy.linalg import lapack
 
     factors = np.empty(covariances.shape)
@@ -265,77 +246,84 @@ def _refuse_lost_digits(covariances: np.ndarray, factors: np.ndarray) -> None:
         raise np.linalg.LinAlgError("a covariance is singular to rounding")
 
 
-def precision_cholesky(covariance: np.ndarray) -> np.ndarray:
-    """Return upper triangular P (d, d) with inverse covariance P P'."""
-    factor: np.ndarray = precisions_cholesky(covariance[None])[0]
-    return factor
+class Full(Matrices):
+    """Each component its own matrix (k, d, d)."""
 
+    name = "full"
+    blocks = Blocks(log_joint_block, moments_block, room)
+    accumulate = accumulate
+    expect = expect
 
-def log_det(precisions_cholesky: np.ndarray, n_features: int) -> np.ndarray:
-    """Return the log-determinants (k,) of the precisions' Cholesky factors."""
-    return np.log(np.diagonal(precisions_cholesky, axis1=1, axis2=2)).sum(axis=1)
+    @property
+    def wide(self) -> Shape:
+        return self
 
+    def array_shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
+        return n_components, n_features, n_features
 
-def prepare(params: GaussianParams, dtype: np.dtype) -> FullPrepared:
-    """Round the parameters to the rows' dtype, relative to the mean of the means."""
-    k, d = params.means.shape
-    dp = padded_features(d)
-    factors = np.zeros((k, dp, dp), dtype)
-    factors[:, :d, :d] = params.precisions_cholesky
-    return FullPrepared(precisions_cholesky=factors, **common(params, log_det(params.precisions_cholesky, d), dtype))
+    def prepare(self, params: GaussianParams, dtype: np.dtype) -> Prepared:
+        k, d = params.means.shape
+        dp = padded_features(d)
+        factors = np.zeros((k, dp, dp), dtype)
+        factors[:, :d, :d] = params.precisions_cholesky
+        return Prepared(
+            precisions_cholesky=factors, **common(params, self.log_det(params.precisions_cholesky, d), dtype)
+        )
 
+    def add_q_stats(
+        self, X: np.ndarray, w: np.ndarray, resp: np.ndarray, prepared: Prepared, stats: np.ndarray
+    ) -> None:
+        record = self.layout(*prepared.means.shape).view(stats)
+        weighted = resp * w[:, None] if w.size else resp
+        record.counts[:] += weighted.sum(axis=0)
+        for c in range(len(record.counts)):
+            self._add_given(record, c, weighted[:, c], np.float64(1) * (X - prepared.origin) - prepared.means[c])
 
-def covariances_from_stats(
-    stats: FullStats, constants: None, prepared: FullPrepared, previous: np.ndarray
-) -> np.ndarray:
-    """Return the M-step's covariances (k, d, d) without regularisation; a dead component keeps its previous one."""
-    shift = shifts(stats)
-    counts = np.where(alive(stats), stats.counts, np.inf)
-    covariances = stats.scatter / counts[:, None, None] - shift[:, :, None] * shift[:, None, :]
-    return np.where(alive(stats)[:, None, None], covariances, previous)
-
-
-def add_to_diagonal(covariances: np.ndarray, value: float) -> np.ndarray:
-    """Return the covariances with `value` added to every variance."""
-    return covariances + value * np.eye(covariances.shape[-1])
-
-
-def mean_variance(covariances: np.ndarray) -> float:
-    """Return the mean of all variances."""
-    return float(np.diagonal(covariances, axis1=1, axis2=2).mean())
-
-
-def add_q_stats(X: np.ndarray, w: np.ndarray, resp: np.ndarray, prepared: FullPrepared, stats: np.ndarray) -> None:
-    """Add the statistics of one cell for given responsibilities (n, k) to the record; its log-likelihood stays."""
-    record = layout(*prepared.means.shape).view(stats)
-    weighted = resp * w[:, None] if w.size else resp
-    record.counts[:] += weighted.sum(axis=0)
-    for c in range(len(record.counts)):
-        centred = np.float64(1) * (X - prepared.origin) - prepared.means[c]
-        products = centred * weighted[:, c, None]
+    def _add_given(self, record: Stats, c: int, weights: np.ndarray, centred: np.ndarray) -> None:
+        products = centred * weights[:, None]
         record.sums[c] += products.sum(axis=0)
         record.scatter[c] += products.T @ centred
 
+    def covariances_from_stats(
+        self, stats: Stats, constants: None, prepared: Prepared, previous: np.ndarray
+    ) -> np.ndarray:
+        shift = shifts(stats)
+        counts = np.where(alive(stats), stats.counts, np.inf)
+        covariances = stats.scatter / counts[:, None, None] - shift[:, :, None] * shift[:, None, :]
+        return np.where(alive(stats)[:, None, None], covariances, previous)
 
-def expected_log_likelihood(stats: FullStats, constants: None, prepared: FullPrepared, params: GaussianParams) -> float:
-    """Return Q, the expected complete-data log-likelihood of `params` under the responsibilities of the record."""
-    deviation = prepared_means(prepared) - params.means  # the record is centred on prepared's means
-    quadratic = 0.0
-    for c, factor in enumerate(params.precisions_cholesky):
-        cross = np.outer(stats.sums[c], deviation[c])
-        scatter = stats.scatter[c] + cross + cross.T + stats.counts[c] * np.outer(deviation[c], deviation[c])
-        quadratic += float(np.sum((scatter @ factor) * factor))
-    return complete_data(stats.counts, params, log_det(params.precisions_cholesky, params.means.shape[1]), quadratic)
+    def expected_log_likelihood(
+        self, stats: Stats, constants: None, prepared: Prepared, params: GaussianParams
+    ) -> float:
+        deviation = prepared_means(prepared) - params.means  # the record is centred on prepared's means
+        quadratic = 0.0
+        for c, factor in enumerate(params.precisions_cholesky):
+            cross = np.outer(stats.sums[c], deviation[c])
+            scatter = stats.scatter[c] + cross + cross.T + stats.counts[c] * np.outer(deviation[c], deviation[c])
+            quadratic += float(np.sum((scatter @ factor) * factor))
+        log_det = self.log_det(params.precisions_cholesky, params.means.shape[1])
+        return complete_data(stats.counts, params, log_det, quadratic)
+
+    def spread(self, counts: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        return shift[:, :, None] * shift[:, None, :]
+
+    def precisions_cholesky(self, covariances: np.ndarray) -> np.ndarray:
+        return precisions_cholesky(covariances)
+
+    def log_det(self, precisions_cholesky: np.ndarray, n_features: int) -> np.ndarray:
+        return np.log(np.diagonal(precisions_cholesky, axis1=1, axis2=2)).sum(axis=1)
+
+    def as_matrices(self, stored: np.ndarray, n_components: int, n_features: int) -> np.ndarray:
+        return stored
+
+    def of_matrices(self, matrices: np.ndarray) -> np.ndarray:
+        return matrices
+
+    def of_variances(self, n_components: int, variances: np.ndarray) -> np.ndarray:
+        return np.broadcast_to(np.diag(variances), self.array_shape(n_components, len(variances))).copy()
+
+    def stacked(self, factors: np.ndarray) -> np.ndarray:
+        return factors
 
 
-def n_covariance_params(n_components: int, n_features: int) -> int:
-    """Return the number of free parameters in the covariances."""
-    return n_components * n_features * (n_features + 1) // 2
-
-
-def sample(params: GaussianParams, component: int, normals: np.ndarray) -> np.ndarray:
-    """Turn standard normals (m, d) into draws from a component: the precision's factor is solved for."""
-    from scipy.linalg import solve_triangular
-
-    factor = params.precisions_cholesky[component]
-    return params.means[component] + solve_triangular(factor, normals.T, trans="T").T
+SHAPE = Full()

@@ -25,24 +25,24 @@ class GaussianParams(NamedTuple):
     precisions_cholesky: np.ndarray  # as covariances; upper triangular P with precision P P', or 1 / sigma
 
 
-class FullPrepared(NamedTuple):
-    """Parameters of an E-step; matrices padded with zeros to whole tiles, dp = `full.padded_features(d)`."""
+class Prepared(NamedTuple):
+    """Parameters of an E-step."""
 
     origin: np.ndarray  # (d,)
     means: np.ndarray  # (k, d)
     log_weights: np.ndarray  # (k,) float64
-    precisions_cholesky: np.ndarray  # (k, dp, dp)
+    precisions_cholesky: np.ndarray  # (k, dp, dp), padded with zeros to dp = `full.padded_features(d)`; (k, d); (k,)
     offsets: np.ndarray  # (k,) float64: log weight + log det P - d/2 log 2 pi
     negligible: np.ndarray  # (k,) float64: a smaller share of a row does not matter to the component
 
 
-class FullStats(NamedTuple):
+class Stats(NamedTuple):
     """Weighted moments about the means of the E-step, float64."""
 
     loglik: np.ndarray  # ()
     counts: np.ndarray  # (k,)
     sums: np.ndarray  # (k, d)
-    scatter: np.ndarray  # (k, d, d)
+    scatter: np.ndarray  # (k, d, d); (k, d) of each feature; (k,) summed over the features
 
 
 class TiedPrepared(NamedTuple):
@@ -63,46 +63,6 @@ class TiedStats(NamedTuple):
     loglik: np.ndarray  # ()
     counts: np.ndarray  # (k,)
     sums: np.ndarray  # (k, d)
-
-
-class DiagPrepared(NamedTuple):
-    """Parameters of an E-step with variances of each component."""
-
-    origin: np.ndarray  # (d,)
-    means: np.ndarray  # (k, d)
-    log_weights: np.ndarray  # (k,) float64
-    precisions_cholesky: np.ndarray  # (k, d)
-    offsets: np.ndarray  # (k,) float64
-    negligible: np.ndarray  # (k,) float64
-
-
-class DiagStats(NamedTuple):
-    """Weighted moments about the means of the E-step, float64."""
-
-    loglik: np.ndarray  # ()
-    counts: np.ndarray  # (k,)
-    sums: np.ndarray  # (k, d)
-    scatter: np.ndarray  # (k, d)
-
-
-class SphericalPrepared(NamedTuple):
-    """Parameters of an E-step with one variance of each component."""
-
-    origin: np.ndarray  # (d,)
-    means: np.ndarray  # (k, d)
-    log_weights: np.ndarray  # (k,) float64
-    precisions_cholesky: np.ndarray  # (k,)
-    offsets: np.ndarray  # (k,) float64
-    negligible: np.ndarray  # (k,) float64
-
-
-class SphericalStats(NamedTuple):
-    """Weighted moments about the means of the E-step, float64."""
-
-    loglik: np.ndarray  # ()
-    counts: np.ndarray  # (k,)
-    sums: np.ndarray  # (k, d)
-    scatter: np.ndarray  # (k,): summed over the features
 
 
 def common(params: GaussianParams, log_det: np.ndarray, dtype: np.dtype) -> dict[str, np.ndarray]:

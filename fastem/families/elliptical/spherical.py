@@ -9,28 +9,15 @@ Nanoseconds a row, component and iteration on a core (float64 / float32), d = 16
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
-from fastem.families.elliptical.diag import add_to_diagonal, mean_variance, precisions_cholesky
-from fastem.families.elliptical.records import (
-    GaussianParams,
-    SphericalPrepared,
-    SphericalStats,
-    alive,
-    common,
-    complete_data,
-    prepared_means,
-    shifts,
-)
+from fastem.families.elliptical.diag import SHAPE as DIAG
+from fastem.families.elliptical.records import Stats
+from fastem.families.elliptical.shape import Blocks, Shape, Variances
 from fastem.jit import kernel
 from fastem.kernels.cell_pass import accumulator, expectation
 from fastem.kernels.moments import add_sums
 from fastem.kernels.tiles import round_density
-from fastem.records import Layout
-
-__all__ = ["add_to_diagonal", "mean_variance", "precisions_cholesky"]
 
 # --- kernels
 
@@ -70,67 +57,64 @@ expect = expectation(log_joint_block, room)
 # --- algebra
 
 
-def layout(n_components: int, n_features: int) -> Layout:
-    """Shape of the additive record."""
-    k, d = n_components, n_features
-    return Layout(SphericalStats, loglik=(), counts=(k,), sums=(k, d), scatter=(k,))
+class Spherical(Variances):
+    """Each component one variance (k,)."""
+
+    name = "spherical"
+    blocks = Blocks(log_joint_block, moments_block, room)
+    accumulate = accumulate
+    expect = expect
+
+    @property
+    def wide(self) -> Shape:
+        return DIAG
+
+    def array_shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
+        return (n_components,)
+
+    def _add_given(self, record: Stats, c: int, weights: np.ndarray, centred: np.ndarray) -> None:
+        record.sums[c] += weights @ centred
+        record.scatter[c] += weights @ np.sum(centred**2, axis=1)
+
+    def _variances(self, scatter: np.ndarray, counts: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        return np.asarray((scatter / counts - np.sum(shift**2, axis=1)) / shift.shape[1])
+
+    def _scatter_about(self, stats: Stats, deviation: np.ndarray) -> np.ndarray:
+        moved = 2 * np.sum(stats.sums * deviation, axis=1) + stats.counts * np.sum(deviation**2, axis=1)
+        return np.asarray(stats.scatter + moved)
+
+    def spread(self, counts: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        return np.asarray(np.square(shift).mean(axis=1))
+
+    def outer(self, shift: np.ndarray) -> np.ndarray:
+        return np.asarray(np.square(shift).sum())
+
+    def log_det(self, precisions_cholesky: np.ndarray, n_features: int) -> np.ndarray:
+        return n_features * np.log(precisions_cholesky)
+
+    def block(self, covariances: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+        return covariances
+
+    def widened(self, matrices: np.ndarray, n_components: int, n_features: int) -> np.ndarray:
+        return np.repeat(matrices[:, None], n_features, axis=1)
+
+    def narrowed(self, counts: np.ndarray, matrices: np.ndarray, previous: np.ndarray) -> np.ndarray:
+        return np.asarray(matrices.mean(axis=1))
+
+    def as_matrices(self, stored: np.ndarray, n_components: int, n_features: int) -> np.ndarray:
+        return stored[:, None, None] * np.eye(n_features)
+
+    def of_matrices(self, matrices: np.ndarray) -> np.ndarray:
+        return np.asarray(np.einsum("kjj->kj", matrices).mean(axis=1))
+
+    def of_variances(self, n_components: int, variances: np.ndarray) -> np.ndarray:
+        return np.full(n_components, variances.mean())
+
+    def stacked(self, factors: np.ndarray) -> np.ndarray:
+        return factors[:, None]
+
+    def information(self, weights: np.ndarray, present: np.ndarray, n_features: int) -> np.ndarray:
+        return present * n_features
 
 
-def constants(source: Any) -> None:
-    """Nothing about the data is constant for this covariance type."""
-
-
-def log_det(precisions_cholesky: np.ndarray, n_features: int) -> np.ndarray:
-    """Return the log-determinants (k,) of the precisions' Cholesky factors."""
-    return n_features * np.log(precisions_cholesky)
-
-
-def prepare(params: GaussianParams, dtype: np.dtype) -> SphericalPrepared:
-    """Round the parameters to the rows' dtype, relative to the mean of the means."""
-    factors = params.precisions_cholesky
-    return SphericalPrepared(
-        precisions_cholesky=np.ascontiguousarray(factors, dtype),
-        **common(params, log_det(factors, params.means.shape[1]), dtype),
-    )
-
-
-def covariances_from_stats(
-    stats: SphericalStats, constants: None, prepared: SphericalPrepared, previous: np.ndarray
-) -> np.ndarray:
-    """Return the M-step's variances (k,) without regularisation; a dead component keeps its previous one."""
-    shift = shifts(stats)
-    counts = np.where(alive(stats), stats.counts, np.inf)
-    variances = (stats.scatter / counts - np.sum(shift**2, axis=1)) / shift.shape[1]
-    return np.where(alive(stats), np.maximum(variances, 0.0), previous)
-
-
-def add_q_stats(X: np.ndarray, w: np.ndarray, resp: np.ndarray, prepared: SphericalPrepared, stats: np.ndarray) -> None:
-    """Add the statistics of one cell for given responsibilities (n, k) to the record; its log-likelihood stays."""
-    record = layout(*prepared.means.shape).view(stats)
-    weighted = resp * w[:, None] if w.size else resp
-    rows = X.astype(np.float64) - prepared.origin
-    record.counts[:] += weighted.sum(axis=0)
-    for c, mean in enumerate(prepared.means):
-        centred = rows - mean
-        record.sums[c] += weighted[:, c] @ centred
-        record.scatter[c] += weighted[:, c] @ np.sum(centred**2, axis=1)
-
-
-def expected_log_likelihood(
-    stats: SphericalStats, constants: None, prepared: SphericalPrepared, params: GaussianParams
-) -> float:
-    """Return Q, the expected complete-data log-likelihood of `params` under the responsibilities of the record."""
-    deviation = prepared_means(prepared) - params.means  # the record is centred on prepared's means
-    moved = 2 * np.sum(stats.sums * deviation, axis=1) + stats.counts * np.sum(deviation**2, axis=1)
-    quadratic = float(np.sum((stats.scatter + moved) * params.precisions_cholesky**2))
-    return complete_data(stats.counts, params, log_det(params.precisions_cholesky, params.means.shape[1]), quadratic)
-
-
-def n_covariance_params(n_components: int, n_features: int) -> int:
-    """Return the number of free parameters in the covariances."""
-    return n_components
-
-
-def sample(params: GaussianParams, component: int, normals: np.ndarray) -> np.ndarray:
-    """Turn standard normals (m, d) into draws from a component."""
-    return params.means[component] + normals / params.precisions_cholesky[component]
+SHAPE = Spherical()

@@ -15,7 +15,8 @@ from typing import Any
 import numpy as np
 
 from fastem.families.data_moments import TotalScatter, total_scatter
-from fastem.families.elliptical.full import padded_features, precision_cholesky
+from fastem.families.elliptical.full import SHAPE as FULL
+from fastem.families.elliptical.full import padded_features, precisions_cholesky
 from fastem.families.elliptical.records import (
     GaussianParams,
     TiedPrepared,
@@ -26,6 +27,7 @@ from fastem.families.elliptical.records import (
     prepared_means,
     updated_means,
 )
+from fastem.families.elliptical.shape import Blocks, Matrices, Shape
 from fastem.jit import kernel
 from fastem.kernels.cell_pass import accumulator, expectation
 from fastem.kernels.moments import add_sums
@@ -76,44 +78,6 @@ expect = expectation(log_joint_block, room)
 # --- algebra
 
 
-def layout(n_components: int, n_features: int) -> Layout:
-    """Shape of the additive record."""
-    k, d = n_components, n_features
-    return Layout(TiedStats, loglik=(), counts=(k,), sums=(k, d))
-
-
-def constants(source: Any) -> TotalScatter:
-    """Return weight, mean and scatter of all rows of a source."""
-    return total_scatter(source)
-
-
-def precisions_cholesky(covariances: np.ndarray) -> np.ndarray:
-    """Return upper triangular P (d, d) with inverse covariance P P'.
-
-    Raises
-    ------
-    numpy.linalg.LinAlgError
-        When the matrix is not positive definite.
-    """
-    return precision_cholesky(covariances)
-
-
-def log_det(precisions_cholesky: np.ndarray, n_features: int) -> np.ndarray:
-    """Return the log-determinant of the precision's Cholesky factor, ()."""
-    return np.asarray(np.log(np.diagonal(precisions_cholesky)).sum())
-
-
-def prepare(params: GaussianParams, dtype: np.dtype) -> TiedPrepared:
-    """Round the parameters to the rows' dtype, relative to the mean of the means; whiten the means."""
-    d = params.means.shape[1]
-    dp = padded_features(d)
-    factor = np.zeros((dp, dp), dtype)
-    factor[:d, :d] = params.precisions_cholesky
-    fields = common(params, log_det(params.precisions_cholesky, d), dtype)
-    rounded = fields["means"].astype(np.float64) @ factor[:d, :d].astype(np.float64)
-    return TiedPrepared(precisions_cholesky=factor, whitened=np.ascontiguousarray(rounded, dtype), **fields)
-
-
 def scatter_about(stats: TiedStats, constants: TotalScatter, prepared: TiedPrepared, means: np.ndarray) -> np.ndarray:
     """Scatter (d, d) of the rows about any means, each weighted by its responsibility.
 
@@ -126,53 +90,89 @@ def scatter_about(stats: TiedStats, constants: TotalScatter, prepared: TiedPrepa
     return constants.scatter - cross - cross.T + (means.T * stats.counts) @ means
 
 
-def covariances_from_stats(
-    stats: TiedStats, constants: TotalScatter, prepared: TiedPrepared, previous: np.ndarray
-) -> np.ndarray:
-    """Return the M-step's covariance (d, d) without regularisation."""
-    if not alive(stats).any():
-        return previous
-    means = updated_means(stats, prepared, prepared_means(prepared))
-    return scatter_about(stats, constants, prepared, means) / stats.counts.sum()
+class Tied(Matrices):
+    """One matrix (d, d) for all components."""
+
+    name = "tied"
+    shared = True
+    blocks = Blocks(log_joint_block, moments_block, room)
+    accumulate = accumulate
+    expect = expect
+
+    @property
+    def wide(self) -> Shape:
+        return FULL
+
+    def array_shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
+        return n_features, n_features
+
+    def layout(self, n_components: int, n_features: int) -> Layout:
+        k, d = n_components, n_features
+        return Layout(TiedStats, loglik=(), counts=(k,), sums=(k, d))
+
+    def constants(self, source: Any) -> TotalScatter:
+        """Return weight, mean and scatter of all rows of a source."""
+        return total_scatter(source)
+
+    def prepare(self, params: GaussianParams, dtype: np.dtype) -> TiedPrepared:
+        """Round the parameters to the rows' dtype, relative to the mean of the means; whiten the means."""
+        d = params.means.shape[1]
+        dp = padded_features(d)
+        factor = np.zeros((dp, dp), dtype)
+        factor[:d, :d] = params.precisions_cholesky
+        fields = common(params, self.log_det(params.precisions_cholesky, d), dtype)
+        rounded = fields["means"].astype(np.float64) @ factor[:d, :d].astype(np.float64)
+        return TiedPrepared(precisions_cholesky=factor, whitened=np.ascontiguousarray(rounded, dtype), **fields)
+
+    def _add_given(self, record: TiedStats, c: int, weights: np.ndarray, centred: np.ndarray) -> None:
+        record.sums[c] += weights @ centred
+
+    def covariances_from_stats(
+        self, stats: TiedStats, constants: TotalScatter, prepared: TiedPrepared, previous: np.ndarray
+    ) -> np.ndarray:
+        if not alive(stats).any():
+            return previous
+        means = updated_means(stats, prepared, prepared_means(prepared))
+        return scatter_about(stats, constants, prepared, means) / stats.counts.sum()
+
+    def expected_log_likelihood(
+        self, stats: TiedStats, constants: TotalScatter, prepared: TiedPrepared, params: GaussianParams
+    ) -> float:
+        factor = params.precisions_cholesky
+        scatter = scatter_about(stats, constants, prepared, params.means)
+        quadratic = float(np.sum((scatter @ factor) * factor))
+        return complete_data(stats.counts, params, self.log_det(factor, params.means.shape[1]), quadratic)
+
+    def spread(self, counts: np.ndarray, shift: np.ndarray) -> np.ndarray:
+        return np.asarray((shift.T * (counts / counts.sum())) @ shift)
+
+    def precisions_cholesky(self, covariances: np.ndarray) -> np.ndarray:
+        factor: np.ndarray = precisions_cholesky(covariances[None])[0]
+        return factor
+
+    def log_det(self, precisions_cholesky: np.ndarray, n_features: int) -> np.ndarray:
+        return np.asarray(np.log(np.diagonal(precisions_cholesky)).sum())
+
+    def widened(self, matrices: np.ndarray, n_components: int, n_features: int) -> np.ndarray:
+        return np.broadcast_to(matrices, FULL.array_shape(n_components, n_features))
+
+    def narrowed(self, counts: np.ndarray, matrices: np.ndarray, previous: np.ndarray) -> np.ndarray:
+        return np.tensordot(counts / counts.sum(), matrices, 1) if counts.sum() > 0 else previous
+
+    def as_matrices(self, stored: np.ndarray, n_components: int, n_features: int) -> np.ndarray:
+        return self.widened(stored, n_components, n_features)
+
+    def of_matrices(self, matrices: np.ndarray) -> np.ndarray:
+        return matrices[0]
+
+    def of_variances(self, n_components: int, variances: np.ndarray) -> np.ndarray:
+        return np.diag(variances)
+
+    def stacked(self, factors: np.ndarray) -> np.ndarray:
+        return factors[None]
+
+    def information(self, weights: np.ndarray, present: np.ndarray, n_features: int) -> np.ndarray:
+        return np.asarray(present[weights > 0].sum(keepdims=True))
 
 
-def add_to_diagonal(covariances: np.ndarray, value: float) -> np.ndarray:
-    """Return the covariance with `value` added to every variance."""
-    return covariances + value * np.eye(len(covariances))
-
-
-def mean_variance(covariances: np.ndarray) -> float:
-    """Return the mean of all variances."""
-    return float(np.diagonal(covariances).mean())
-
-
-def add_q_stats(X: np.ndarray, w: np.ndarray, resp: np.ndarray, prepared: TiedPrepared, stats: np.ndarray) -> None:
-    """Add the statistics of one cell for given responsibilities (n, k) to the record; its log-likelihood stays."""
-    record = layout(*prepared.means.shape).view(stats)
-    weighted = resp * w[:, None] if w.size else resp
-    rows = X.astype(np.float64) - prepared.origin
-    record.counts[:] += weighted.sum(axis=0)
-    for c, mean in enumerate(prepared.means):
-        record.sums[c] += weighted[:, c] @ (rows - mean)
-
-
-def expected_log_likelihood(
-    stats: TiedStats, constants: TotalScatter, prepared: TiedPrepared, params: GaussianParams
-) -> float:
-    """Return Q, the expected complete-data log-likelihood of `params` under the responsibilities of the record."""
-    factor = params.precisions_cholesky
-    scatter = scatter_about(stats, constants, prepared, params.means)
-    quadratic = float(np.sum((scatter @ factor) * factor))
-    return complete_data(stats.counts, params, log_det(factor, params.means.shape[1]), quadratic)
-
-
-def n_covariance_params(n_components: int, n_features: int) -> int:
-    """Return the number of free parameters in the covariance."""
-    return n_features * (n_features + 1) // 2
-
-
-def sample(params: GaussianParams, component: int, normals: np.ndarray) -> np.ndarray:
-    """Turn standard normals (m, d) into draws from a component: the precision's factor is solved for."""
-    from scipy.linalg import solve_triangular
-
-    return params.means[component] + solve_triangular(params.precisions_cholesky, normals.T, trans="T").T
+SHAPE = Tied()

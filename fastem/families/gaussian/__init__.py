@@ -13,6 +13,6 @@ a constant).  With s_k = sums_k / counts_k the M-step is
 Kernels and algebra of the covariance types are in `families/elliptical`.
 """
 
-from fastem.families.gaussian.family import COVARIANCE_TYPES, GaussianFamily
+from fastem.families.gaussian.family import COVARIANCE_TYPES, LETTERS, SHAPES, GaussianFamily
 
-__all__ = ["COVARIANCE_TYPES", "GaussianFamily"]
+__all__ = ["COVARIANCE_TYPES", "LETTERS", "SHAPES", "GaussianFamily"]

@@ -30,9 +30,14 @@ def upper_triangular(factors: np.ndarray) -> np.ndarray:
     return out
 
 
+def of_some_features(family: GaussianFamily) -> GaussianFamily:
+    """Return the family of some features of a mixture, or given others: what components had in common is lost."""
+    return GaussianFamily(family.n_components, family.shape.name) if family.covariance.constraint else family
+
+
 def marginal(family: GaussianFamily, params: GaussianParams, columns: np.ndarray) -> GaussianParams:
     """Return the mixture of some features, in the order of `columns` (m,) int."""
-    covariances = _block(family, params.covariances, columns, columns)
+    covariances = family.shape.block(params.covariances, columns, columns)
     return _complete(family, params.weights, params.means[:, columns], covariances)
 
 
@@ -44,10 +49,10 @@ def condition(
     given = marginal(family, params, columns)
     _, weights = family.posterior(values[None], family.prepare(given, values.dtype), 1)
     means = params.means[:, rest]
-    covariances = _block(family, params.covariances, rest, rest)
-    if family.covariance_type in ("full", "tied"):
-        known = _block(family, params.covariances, columns, columns)
-        cross = _block(family, params.covariances, columns, rest)
+    covariances = family.shape.block(params.covariances, rest, rest)
+    if family.shape.matrices:
+        known = family.shape.block(params.covariances, columns, columns)
+        cross = family.shape.block(params.covariances, columns, rest)
         slopes = np.linalg.solve(known, cross)  # (k, m, d - m) or (m, d - m)
         shift = values - given.means
         means = means + ((shift[:, None] @ slopes)[:, 0] if slopes.ndim == 3 else shift @ slopes)
@@ -56,15 +61,8 @@ def condition(
     return _complete(family, weights[0], means, covariances)
 
 
-def _block(family: GaussianFamily, covariances: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
-    """Return the covariances between two sets of features; of one set with itself where they are independent."""
-    if family.covariance_type == "spherical":
-        return covariances
-    return covariances[:, rows] if family.covariance_type == "diag" else covariances[..., rows[:, None], columns]
-
-
 def _complete(
     family: GaussianFamily, weights: np.ndarray, means: np.ndarray, covariances: np.ndarray
 ) -> GaussianParams:
     means, covariances = np.ascontiguousarray(means), np.ascontiguousarray(covariances)
-    return family.with_covariances(weights.copy(), means, covariances).params
+    return of_some_features(family).with_covariances(weights.copy(), means, covariances).params

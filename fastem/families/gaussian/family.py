@@ -11,12 +11,14 @@ import numpy as np
 from fastem.draws import Draws
 from fastem.families.base import MStep
 from fastem.families.elliptical import coordinates
-from fastem.families.elliptical.family import COVARIANCE_TYPES, LOST, EllipticalFamily
+from fastem.families.elliptical.covariance import LETTERS, SHAPES
+from fastem.families.elliptical.family import LOST, EllipticalFamily
 from fastem.families.elliptical.records import GaussianParams, prepared_means, updated_means
 from fastem.records import Layout
 
-__all__ = ["COVARIANCE_TYPES", "FIXABLE", "LOST", "GaussianFamily"]
+__all__ = ["COVARIANCE_TYPES", "FIXABLE", "LETTERS", "LOST", "SHAPES", "GaussianFamily"]
 
+COVARIANCE_TYPES = (*SHAPES, *LETTERS)
 FIXABLE = ("weights", "means", "covariances")
 
 
@@ -27,8 +29,9 @@ class GaussianFamily(EllipticalFamily):
     ----------
     n_components : int
         Number of components k.
-    covariance_type : {"full", "tied", "diag", "spherical"}
-        Each its own matrix, one shared matrix, each its own variances, each one variance.
+    covariance_type : str
+        "full", "tied", "diag", "spherical" (each its own matrix, one shared matrix, each its own variances, each one
+        variance), or the letters of a model in `elliptical.covariance`.
     reg_covar : float
         Added to the variances in the M-step.
     fixed : collection of {"weights", "means", "covariances"}
@@ -68,17 +71,17 @@ class GaussianFamily(EllipticalFamily):
         from fastem.families.elliptical.missing.values import missing_values
 
         other = copy.copy(self)
-        other.type = other.kernels = missing_values(self.covariance_type)
+        other.shape = other.kernels = missing_values(self.shape)
         return other
 
     def layout(self, n_features: int) -> Layout:
         return self.kernels.layout(self.n_parts, n_features)
 
     def constants(self, source: Any) -> Any:
-        return self.type.constants(source)
+        return self.shape.constants(source)
 
     def prepare(self, params: GaussianParams, dtype: np.dtype, previous: Any = None) -> Any:
-        return self.type.prepare(params, dtype)
+        return self.shape.prepare(params, dtype)
 
     def assigned(self, X: np.ndarray, labels: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
         if self.assignment == "soft":
@@ -92,24 +95,33 @@ class GaussianFamily(EllipticalFamily):
         if "covariances" in self.fixed:
             means = params.means if "means" in self.fixed else means
             return MStep(params._replace(weights=weights, means=means))
-        covariances = self.type.covariances_from_stats(stats, constants, prepared, params.covariances)
+        covariances = self.shape.covariances_from_stats(stats, constants, prepared, params.covariances)
         if "means" in self.fixed:
-            covariances = covariances + self._spread(stats.counts, means - params.means)
+            covariances = covariances + self.shape.spread(stats.counts, means - params.means)
             means = params.means
-        return self.with_covariances(weights, means, self.type.add_to_diagonal(covariances, self.reg_covar))
+        covariances = self.shape.add_to_diagonal(covariances, self.reg_covar)
+        return self.with_covariances(weights, means, covariances, stats.counts, params.covariances)
 
-    def _spread(self, counts: np.ndarray, shift: np.ndarray) -> np.ndarray:
-        """Return what second moments about points that lie off the means by `shift` (k, d) exceed the covariances."""
-        if self.covariance_type == "full":
-            return shift[:, :, None] * shift[:, None, :]
-        if self.covariance_type == "tied":
-            return (shift.T * (counts / counts.sum())) @ shift
-        squares = np.square(shift)
-        return squares.mean(axis=1) if self.covariance_type == "spherical" else squares
+    def with_covariances(
+        self,
+        weights: np.ndarray,
+        means: np.ndarray,
+        covariances: np.ndarray,
+        counts: np.ndarray | None = None,
+        previous: np.ndarray | None = None,
+    ) -> MStep:
+        """Complete the parameters by the precisions' Cholesky factors; a singular covariance is made regular.
 
-    def with_covariances(self, weights: np.ndarray, means: np.ndarray, covariances: np.ndarray) -> MStep:
-        """Complete the parameters by the precisions' Cholesky factors; a singular covariance is made regular."""
-        regular, factors, notes = self.regular(weights, covariances)
+        What components have in common is found for so many rows of each (`weights` if not given), beginning at the
+        `previous` covariances.
+        """
+        rule = self.covariance.constraint
+
+        def constrained(own: np.ndarray) -> np.ndarray:
+            assert rule is not None
+            return rule(weights if counts is None else counts, own, own if previous is None else previous)
+
+        regular, factors, notes = self.regular(weights, covariances, constrained if rule else None)
         return MStep(GaussianParams(weights, means, regular, factors), tuple(notes))
 
     def vacant(self, stats: Any, prepared: Any) -> np.ndarray:
@@ -120,7 +132,7 @@ class GaussianFamily(EllipticalFamily):
         factors = prepared.precisions_cholesky.astype(np.float64)
         factors = factors[:, :d, :d] if factors.ndim == 3 else factors
         floor = self.reg_covar
-        if not floor and self.covariance_type != "tied":  # as little as was added where a covariance was singular
+        if not floor and self.covariance.own_volumes:  # as little as was added where a covariance was singular
             diagonal = np.diagonal(factors, axis1=1, axis2=2) if factors.ndim == 3 else factors
             floor = 1e-9 / float(diagonal.min()) ** 2
         lost, flat = self.collapsed(weights, factors, floor)
@@ -142,20 +154,20 @@ class GaussianFamily(EllipticalFamily):
             fields["counts"][c] = share
             fields["sums"][c] = share * shift
             if "scatter" in fields:
-                fields["scatter"][c] = share * (self._mean_covariance(stats, kept) + _outer(shift, stats.scatter))
+                fields["scatter"][c] = share * (self._mean_covariance(stats, kept) + self.shape.outer(shift))
         return stats._replace(**fields)
 
     def _mean_covariance(self, stats: Any, kept: np.ndarray) -> np.ndarray:
         """Return the covariance of one component: that of `kept` components (m,) on average."""
         counts = stats.counts[kept]
         within = stats.scatter[kept].sum(axis=0) - sum(
-            n * _outer(s / n, stats.scatter) for n, s in zip(counts, stats.sums[kept], strict=True) if n > 0
+            n * self.shape.outer(s / n) for n, s in zip(counts, stats.sums[kept], strict=True) if n > 0
         )
         return np.asarray(within / counts.sum())
 
     def shortfall(self, stats: Any, constants: Any, prepared: Any, old: GaussianParams, new: GaussianParams) -> float:
         def q(params: GaussianParams) -> float:
-            return float(self.type.expected_log_likelihood(stats, constants, prepared, params))
+            return float(self.shape.expected_log_likelihood(stats, constants, prepared, params))
 
         explained = q(old) - q(new)
         # No more than what reg_covar takes from the maximum of Q: a wrong M-step must not explain itself.
@@ -175,17 +187,19 @@ class GaussianFamily(EllipticalFamily):
         of the terms of a squared distance, with a factor of safety.
         """
         factors = params.precisions_cholesky
-        condition = float(np.abs(factors).max()) ** 2 * float(self.type.mean_variance(params.covariances))
+        condition = float(np.abs(factors).max()) ** 2 * float(self.shape.mean_variance(params.covariances))
         return 4 * params.means.shape[1] * condition * float(np.finfo(prepared.means.dtype).eps)
 
     def pack(self, params: GaussianParams, like: GaussianParams) -> np.ndarray:
-        return coordinates.pack(params, like, self.covariance_type)
+        return coordinates.pack(params, like, self.covariance.shape)
 
     def unpack(self, vector: np.ndarray, like: GaussianParams) -> GaussianParams | None:
-        found = coordinates.unpack(vector, like, self.covariance_type)
+        found = coordinates.unpack(vector, like, self.covariance.shape)
         if found is None:
             return None
         params = GaussianParams(*found)
+        if self.covariance.constraint:  # coordinates are those of the shape
+            params = self.with_covariances(*params[:3], previous=like.covariances).params
         if not self.fixed:
             return params
         kept = {name: getattr(like, name) for name in self.fixed}
@@ -199,7 +213,7 @@ class GaussianFamily(EllipticalFamily):
 
     def conditional_mean(self, X: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
         """Return rows (n, d) with the missing values at their means given the rest; of `for_missing` families."""
-        return np.asarray(self.type.conditional_mean(X, prepared, n_threads))
+        return np.asarray(self.shape.conditional_mean(X, prepared, n_threads))
 
     def blank_params(self, means: np.ndarray, variances: np.ndarray) -> GaussianParams:
         """Return equal weights, these means (k, d), and the features' variances (d,) for every component."""
@@ -216,16 +230,10 @@ class GaussianFamily(EllipticalFamily):
         d = params.means.shape[1]
         X = draws.normal(n * d).reshape(n, d)
         for c in np.unique(y):
-            X[y == c] = self.type.sample(params, c, X[y == c])
+            X[y == c] = self.shape.sample(params, c, X[y == c])
         return X, y
 
     def n_free_params(self, n_features: int) -> int:
         k, d = self.n_components, n_features
-        free = {"weights": k - 1, "means": k * d, "covariances": int(self.type.n_covariance_params(k, d))}
+        free = {"weights": k - 1, "means": k * d, "covariances": self.covariance.n_parameters(k, d)}
         return sum(count for name, count in free.items() if name not in self.fixed)
-
-
-def _outer(shift: np.ndarray, scatter: np.ndarray) -> np.ndarray:
-    """Return second moments of one vector (d,) in the shape that a record's scatter has for one component."""
-    squares = np.square(shift)
-    return np.outer(shift, shift) if scatter.ndim == 3 else squares if scatter.ndim == 2 else squares.sum()

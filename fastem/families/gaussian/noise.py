@@ -10,7 +10,6 @@ whose precision is 0.  They know no box, and in a fit need none: rows outside ar
 from __future__ import annotations
 
 import copy
-import importlib
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -84,8 +83,7 @@ class NoisyGaussianFamily(GaussianFamily):
     ) -> None:
         super().__init__(n_components, covariance_type, reg_covar, assignment=assignment)
         # Noise does not share the covariance of the others, nor does its part of the scatter follow from the total.
-        if covariance_type == "tied":
-            self.kernels = importlib.import_module("fastem.families.elliptical.full")
+        self.kernels = self.shape.wide if self.shape.shared else self.shape
 
     def for_missing(self) -> NoisyGaussianFamily:
         return MissingNoisyFamily(self.n_components, self.covariance_type, self.reg_covar, self.assignment)
@@ -132,8 +130,11 @@ class NoisyGaussianFamily(GaussianFamily):
 
     def _factors(self, params: NoisyParams) -> np.ndarray:
         """Return a factor for each component."""
-        factors = params.precisions_cholesky
-        return np.repeat(factors[None], self.n_components, axis=0) if self.covariance_type == "tied" else factors
+        return self._own(params.precisions_cholesky, params.means)
+
+    def _own(self, matrices: np.ndarray, means: np.ndarray) -> np.ndarray:
+        """Return a matrix for each component."""
+        return self.covariance.shape.widened(matrices, *means.shape) if self.covariance.shape.shared else matrices
 
     def _proper(self, stats: Any, prepared: Any) -> tuple[Any, Any]:
         """Return the record and the prepared parameters without the noise."""
@@ -167,16 +168,14 @@ class NoisyGaussianFamily(GaussianFamily):
 
     def m_step(self, stats: Any, constants: np.ndarray, prepared: Any, params: NoisyParams) -> MStep:  # type: ignore[override]
         proper, centred = self._proper(stats, prepared)
-        tied, covariances = self.covariance_type == "tied", params.covariances
-        before = np.repeat(covariances[None], self.n_components, axis=0) if tied else covariances
-        now = self.kernels.covariances_from_stats(proper, None, centred, before)
-        if not tied:
-            covariances = now
-        elif proper.counts.sum() > 0:
-            covariances = np.tensordot(proper.counts / proper.counts.sum(), now, 1)
+        before = self._own(params.covariances, params.means)
+        covariances = self.kernels.covariances_from_stats(proper, None, centred, before)
+        if self.covariance.shape.shared:
+            covariances = self.covariance.shape.narrowed(proper.counts, covariances, params.covariances)
         means = updated_means(proper, centred, params.means)
-        covariances = self.type.add_to_diagonal(covariances, self.reg_covar)
-        step = self.with_covariances(proper.counts / stats.counts.sum(), means, covariances)
+        covariances = self.shape.add_to_diagonal(covariances, self.reg_covar)
+        weights = proper.counts / stats.counts.sum()
+        step = self.with_covariances(weights, means, covariances, proper.counts, params.covariances)
         return MStep(NoisyParams(*step.params, constants), step.notes)
 
     def first_step(self, stats: Any, constants: np.ndarray, prepared: Any, params: NoisyParams) -> NoisyParams:
@@ -217,7 +216,7 @@ class NoisyGaussianFamily(GaussianFamily):
         proper = y < self.n_components
         X = draws.normal(n * params.means.shape[1]).reshape(n, -1)
         for c in np.unique(y[proper]):
-            X[y == c] = self.type.sample(params, c, X[y == c])
+            X[y == c] = self.shape.sample(params, c, X[y == c])
         low, high = params.box
         X[~proper] = low + (high - low) * draws.uniform(int(np.sum(~proper)) * len(low)).reshape(-1, len(low))
         return X, y
@@ -256,8 +255,8 @@ class MissingNoisyFamily(NoisyGaussianFamily):
         from fastem.families.elliptical.missing.values import MissingValues
 
         super().__init__(n_components, covariance_type, reg_covar, assignment)
-        self.type = MissingValues(covariance_type)
-        self.kernels = MissingValues("full") if covariance_type == "tied" else self.type
+        self.shape = MissingValues(self.covariance.shape)
+        self.kernels = MissingValues(self.shape.wide) if self.shape.shared else self.shape
 
     def _with_noise(self, prepared: Any, params: NoisyParams) -> Any:
         """Give the noise precisions, by which the kernels take the width of a missing feature out of its volume."""

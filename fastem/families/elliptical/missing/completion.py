@@ -30,7 +30,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastem.families.elliptical import diag, full
-from fastem.families.elliptical.records import LOG_2PI, DiagPrepared, FullPrepared
+from fastem.families.elliptical.records import LOG_2PI, Prepared
 from fastem.jit import kernel
 from fastem.kernels.blocks import BLOCK, STRIDE
 from fastem.kernels.elementary import log
@@ -143,7 +143,7 @@ class Kind(NamedTuple):
 @kernel
 def _some_full(p, c, end):
     own = slice(c, end)
-    return FullPrepared(
+    return Prepared(
         p.origin, p.means[own], p.log_weights[own], p.precisions_cholesky[own], p.offsets[own], p.negligible[own]
     )
 
@@ -465,7 +465,7 @@ def _complete_heavy_full(block, m, prepared, c, XT, share, total, record):
 @kernel
 def _some_diag(p, c, end):
     own = slice(c, end)
-    return DiagPrepared(
+    return Prepared(
         p.origin, p.means[own], p.log_weights[own], p.precisions_cholesky[own], p.offsets[own], p.negligible[own]
     )
 
@@ -495,5 +495,5 @@ def _complete_heavy_diag(block, m, prepared, c, XT, share, total, record):
                 record[2 + d + j] += mass / prepared.precisions[c, j]
 
 
-FULL = Kind(_some_full, full.log_joint_block, full.moments_block, full.room, _complete_full, _complete_heavy_full)
-DIAG = Kind(_some_diag, diag.log_joint_block, diag.moments_block, diag.room, _complete_diag, _complete_heavy_diag)
+FULL = Kind(_some_full, *full.SHAPE.blocks, _complete_full, _complete_heavy_full)
+DIAG = Kind(_some_diag, *diag.SHAPE.blocks, _complete_diag, _complete_heavy_diag)

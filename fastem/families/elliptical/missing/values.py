@@ -1,4 +1,4 @@
-r"""Rows with missing values (NaN): the algebra around `passes`, for each covariance type.
+r"""Rows with missing values (NaN): the algebra around `passes`, for each shape.
 
 What is missing is integrated out, which is maximum likelihood where values are missing at random (Little and Rubin,
 chapter 6).  Spherical goes through the kernels of `diag`.  Tied has its own (`MissingTied`); where rows are
@@ -7,44 +7,42 @@ weighed (Student) or a part does not share it (noise), it goes through those of 
 
 from __future__ import annotations
 
-import importlib
 from typing import Any
 
 import numpy as np
 
 from fastem import threads, validate
 from fastem.families.data_moments import TotalScatter, complete_scatter
-from fastem.families.elliptical import diag, full, tied
 from fastem.families.elliptical.missing.completion import MissingPrepared
 from fastem.families.elliptical.missing.passes import MATRICES, VARIANCES, Kernels
 from fastem.families.elliptical.records import LOG_2PI, GaussianParams
+from fastem.families.elliptical.shape import Shape
+from fastem.families.elliptical.tied import SHAPE as TIED
 from fastem.records import Layout
-
-_UNCHANGED = ("add_to_diagonal", "mean_variance", "precisions_cholesky", "log_det", "n_covariance_params", "sample")
 
 
 class MissingValues:
-    """What a family asks of a covariance type, for rows with missing values.
+    """A shape for rows with missing values; what does not look at rows is that of the plain shape.
 
     Parameters
     ----------
-    covariance_type : {"full", "tied", "diag", "spherical"}
-        Each its own matrix, one shared matrix, each its own variances, each one variance.
+    plain : Shape
+        The shape of the matrices.
     """
 
-    def __init__(self, covariance_type: str) -> None:
-        self.covariance_type = covariance_type
-        plain = importlib.import_module(f"fastem.families.elliptical.{covariance_type}")
-        for name in _UNCHANGED:
-            setattr(self, name, getattr(plain, name))
-        matrices = covariance_type in ("full", "tied")
-        self.wide: Any = full if matrices else diag  # the type whose kernels and records are used
-        self.kernels: Kernels = MATRICES if matrices else VARIANCES
+    def __init__(self, plain: Shape) -> None:
+        self.plain = plain
+        self.kernels: Kernels = MATRICES if plain.matrices else VARIANCES
         self.accumulate, self.expect, self._given, self._conditional_mean = self.kernels
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "plain":  # while a copy is made
+            raise AttributeError(name)
+        return getattr(self.plain, name)
 
     def layout(self, n_components: int, n_features: int) -> Layout:
         """Shape of the additive record."""
-        return self.wide.layout(n_components, n_features)
+        return self.plain.wide.layout(n_components, n_features)
 
     def constants(self, source: Any) -> Any:
         """Refuse columns without any value.
@@ -62,15 +60,8 @@ class MissingValues:
 
         validate.refuse_empty(source.fold(cell, source.n_features) == 0)
 
-    def _widened(self, matrices: np.ndarray, means: np.ndarray) -> np.ndarray:
-        """Show matrices of this type as those of the type whose kernels are used."""
-        k, d = means.shape
-        if self.covariance_type == "tied":
-            return np.broadcast_to(matrices, (k, d, d)) if matrices.ndim == 2 else matrices
-        return np.repeat(matrices[:, None], d, axis=1) if self.covariance_type == "spherical" else matrices
-
     def _wide_params(self, params: Any) -> GaussianParams:
-        factors = self._widened(params.precisions_cholesky, params.means)
+        factors = self.plain.widened(params.precisions_cholesky, *params.means.shape)
         return GaussianParams(params.weights, params.means, np.empty(0), factors)  # without covariances, not needed
 
     def prepare(self, params: GaussianParams, dtype: np.dtype) -> MissingPrepared:
@@ -78,20 +69,16 @@ class MissingValues:
         wide = self._wide_params(params)
         factors = wide.precisions_cholesky
         precisions = np.square(factors) if factors.ndim == 2 else factors @ np.swapaxes(factors, 1, 2)
-        fields = self.wide.prepare(wide, dtype)._asdict()
+        fields = self.plain.wide.prepare(wide, dtype)._asdict()
         return MissingPrepared(**fields, **precision_fields(precisions))
 
     def covariances_from_stats(
         self, stats: Any, constants: Any, prepared: MissingPrepared, previous: np.ndarray
     ) -> np.ndarray:
         """Return the M-step's covariances without regularisation; a dead component keeps its previous one."""
-        before = self._widened(previous, stats.sums)
-        now: np.ndarray = self.wide.covariances_from_stats(stats, None, prepared, before)
-        if self.covariance_type == "spherical":
-            return now.mean(axis=1)
-        if self.covariance_type == "tied":
-            return np.tensordot(stats.counts / stats.counts.sum(), now, 1) if stats.counts.sum() > 0 else previous
-        return now
+        before = self.plain.widened(previous, *stats.sums.shape)
+        now: np.ndarray = self.plain.wide.covariances_from_stats(stats, None, prepared, before)
+        return self.plain.narrowed(stats.counts, now, previous)
 
     def add_q_stats(
         self, X: np.ndarray, w: np.ndarray, resp: np.ndarray, prepared: MissingPrepared, stats: np.ndarray
@@ -109,7 +96,7 @@ class MissingValues:
         self, stats: Any, constants: Any, prepared: MissingPrepared, params: GaussianParams
     ) -> float:
         """Return Q, the expected complete-data log-likelihood of `params` under the expectations of the record."""
-        return float(self.wide.expected_log_likelihood(stats, None, prepared, self._wide_params(params)))
+        return float(self.plain.wide.expected_log_likelihood(stats, None, prepared, self._wide_params(params)))
 
 
 class MissingTied(MissingValues):
@@ -118,7 +105,7 @@ class MissingTied(MissingValues):
     def __init__(self) -> None:
         from fastem.families.elliptical.missing import tied
 
-        super().__init__("tied")
+        super().__init__(TIED)
         self.module = tied
         self.accumulate, self.expect, self._given, _ = tied.KERNELS
 
@@ -134,7 +121,7 @@ class MissingTied(MissingValues):
         from scipy.linalg import solve_triangular
 
         factor = np.ascontiguousarray(params.precisions_cholesky)
-        fields = tied.prepare(params, dtype)._asdict()
+        fields = self.plain.prepare(params, dtype)._asdict()
         centres = fields["means"].astype(np.float64) @ factor
         inverse = np.ascontiguousarray(solve_triangular(factor, np.eye(len(factor))))
         return self.module.MissingTiedPrepared(**fields, factor=factor, inverse=inverse, centres=centres)
@@ -152,7 +139,7 @@ class MissingTied(MissingValues):
         self, stats: Any, constants: TotalScatter, prepared: Any, previous: np.ndarray
     ) -> np.ndarray:
         """Return the M-step's covariance (d, d) without regularisation."""
-        return tied.covariances_from_stats(stats, self.total(stats, constants, prepared), prepared, previous)
+        return self.plain.covariances_from_stats(stats, self.total(stats, constants, prepared), prepared, previous)
 
     def conditional_mean(self, X: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
         k, factor = len(prepared.means), prepared.factor
@@ -165,12 +152,12 @@ class MissingTied(MissingValues):
     def expected_log_likelihood(
         self, stats: Any, constants: TotalScatter, prepared: Any, params: GaussianParams
     ) -> float:
-        return tied.expected_log_likelihood(stats, self.total(stats, constants, prepared), prepared, params)
+        return self.plain.expected_log_likelihood(stats, self.total(stats, constants, prepared), prepared, params)
 
 
-def missing_values(covariance_type: str) -> MissingValues:
-    """Return what a Gaussian mixture asks of its covariance type."""
-    return MissingTied() if covariance_type == "tied" else MissingValues(covariance_type)
+def missing_values(shape: Shape) -> Any:
+    """Return a Gaussian mixture's shape for rows with missing values."""
+    return MissingTied() if shape.shared else MissingValues(shape)
 
 
 def precision_fields(precisions: np.ndarray) -> dict[str, np.ndarray]:
