@@ -169,6 +169,18 @@ def test_letters_say_what_is_equal_and_no_member_of_the_model_is_better(letters,
     assert best <= deviance(shares, S, 1.01 * found) + slack
 
 
+@pytest.mark.parametrize("letters", ["EVE", "VVE"])
+@pytest.mark.parametrize(("k", "d"), [(2, 2), (5, 8), (16, 16)])
+def test_common_axes_are_stationary_where_the_covariances_have_none(letters, k, d):
+    shares, S = scatters(5, k, d)
+    found = m_step(letters, shares, S)
+    moment = sum(p * np.linalg.solve(one, own) for p, one, own in zip(shares, found, S, strict=True))
+    np.testing.assert_allclose(moment, moment.T, atol=1e-8 * np.abs(moment).max())
+    values, axes = np.linalg.eigh(found[0])
+    turned = axes.T @ found @ axes
+    np.testing.assert_allclose(turned * (1 - np.eye(d)), 0.0, atol=1e-10 * values.max() * k)
+
+
 @pytest.mark.parametrize("letters", CONSTRAINED)
 @given(seed=st.integers(0, 10_000))
 @settings(max_examples=25, deadline=None)

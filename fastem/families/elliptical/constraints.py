@@ -67,11 +67,12 @@ def equal_shape(weights: np.ndarray, variances: np.ndarray, previous: np.ndarray
 def equal_volume(weights: np.ndarray, variances: np.ndarray, previous: np.ndarray) -> np.ndarray:
     """Volume in common, shapes their own: each variance over its volume, times the mean volume."""
     volumes = np.exp(_logs(variances).mean(axis=1))
-    return variances * (float(_shares(weights) @ volumes) / volumes)[:, None]
+    return variances * (_shares(weights) @ volumes / volumes)[:, None]
 
 
 def free(weights: np.ndarray, variances: np.ndarray, previous: np.ndarray) -> np.ndarray:
-    """Nothing in common."""
+    """Nothing in common; a variance of 0 is refused, as by the others."""
+    _logs(variances)
     return variances
 
 
@@ -108,44 +109,19 @@ def along_own_axes(rule: Constraint) -> Constraint:
 
 
 def along_common_axes(rule: Constraint) -> Constraint:
-    """Return the constraint of matrices whose variances along common axes obey a rule.
-
-    Alternately the variances given the axes and the axes given the variances (Jacobi's rotations in place of the
-    majorisation of Browne and McNicholas, "Estimating common principal components in high dimensions", ADAC 8, 2014).
-    There may be several maxima: iterations begin with the better of the previous axes and those of the mean covariance.
-    """
+    """Return the constraint of matrices whose variances along common axes obey a rule (see `common_axes`)."""
 
     def constraint(weights: np.ndarray, covariances: np.ndarray, previous: np.ndarray) -> np.ndarray:
-        from fastem.kernels.common_axes import rotate_axes
+        from fastem.families.elliptical.common_axes import common_axes
 
-        shares = _shares(weights)
-        starts = [_axes_of(shares, previous), np.linalg.eigh(np.tensordot(shares, covariances, 1))[1]]
-        axes = min(starts, key=lambda axes: _deviance(shares, covariances, axes, rule))
-        for _ in range(MOST_ITERATIONS):
-            turned = axes.T @ covariances @ axes
-            variances = np.diagonal(turned, axis1=1, axis2=2)
-            allowed = rule(weights, variances, variances)
-            if rotate_axes(turned, shares[:, None] / allowed, axes) <= STILL:
-                break
-        axes = np.linalg.qr(axes)[0]  # thousands of rotations leave them orthogonal to 1e-13 only
+        def allowed(variances: np.ndarray) -> np.ndarray:
+            return rule(weights, variances, variances)
+
+        axes = common_axes(_shares(weights), covariances, previous, allowed)
         variances = np.diagonal(axes.T @ covariances @ axes, axis1=1, axis2=2)
-        return _matrices(axes[None], rule(weights, variances, variances))
+        return _matrices(axes[None], allowed(variances))
 
     return constraint
-
-
-def _deviance(shares: np.ndarray, covariances: np.ndarray, axes: np.ndarray, rule: Constraint) -> float:
-    """Return what an M-step minimises, for common axes (d, d)."""
-    variances = np.diagonal(axes.T @ covariances @ axes, axis1=1, axis2=2)
-    allowed = rule(shares, variances, variances)
-    return float(shares @ (_logs(allowed) + variances / allowed).sum(axis=1))
-
-
-def _axes_of(shares: np.ndarray, covariances: np.ndarray) -> np.ndarray:
-    """Return the axes (d, d) that covariances have in common: those of a sum in which their variances do not cancel."""
-    scales = np.trace(covariances, axis1=1, axis2=2)
-    unequal = 1.0 + np.sqrt(np.arange(2.0, 2.0 + len(shares))) % 1.0
-    return np.linalg.eigh(np.tensordot(unequal / scales, covariances, 1))[1]
 
 
 def _matrices(axes: np.ndarray, variances: np.ndarray) -> np.ndarray:
