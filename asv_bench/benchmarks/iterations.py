@@ -3,7 +3,7 @@
 import fastem
 
 from .data import KMEANS_SHAPES, MIXTURE_SHAPES, MORE_MIXTURE_SHAPES, Shape, kmeans_data, mixture_data
-from .profiles import A_DTYPE, DTYPES, FEW, THREADS, Benchmark, by_profile, n_threads
+from .profiles import A_DTYPE, DTYPES, FEW, THREADS, Benchmark, by_profile, n_threads, quietly
 
 KMEANS = {
     str(shape): shape
@@ -49,3 +49,23 @@ class EMStep(Benchmark):
 
     def time_em_step(self, shape, dtype, threads):
         fastem.backend.em_step(self.X, *self.start, n_threads=n_threads(threads))
+
+
+class CovarianceModels(Benchmark):
+    """Ten iterations of Gaussian mixtures whose components have something in common: what that adds to an M-step."""
+
+    params = (
+        by_profile(["full", "VEE", "EVE", "VVE"], ["diag", "VEI", "EVI", "EEV", "VEV", "EVV"]),
+        A_DTYPE,
+        THREADS,
+    )
+    param_names = ("covariance", "dtype", "n_threads")
+
+    def setup(self, covariance, dtype, threads):
+        self.X = mixture_data(Shape(50_000, 16, 16, "full").shrunk(), dtype)[0]
+        options = {"max_iter": 10, "tol": 0, "init_params": "random_from_data", "random_state": 0}
+        self.model = fastem.GaussianMixture(16, covariance_type=covariance, n_threads=n_threads(threads), **options)
+        quietly(self.model.fit, self.X[:FEW])
+
+    def time_iterations(self, covariance, dtype, threads):
+        quietly(self.model.fit, self.X)

@@ -146,6 +146,7 @@ class GaussianPass(Benchmark):
 class MixturePass(Benchmark):
     """A dozen iterations of every mixture from the same start, and the E-step alone."""
 
+    version = "2"
     params = (list(MIXTURES), A_DTYPE)
     param_names = ("model", "dtype")
     one_thread = True
@@ -165,6 +166,7 @@ class MixturePass(Benchmark):
 class WideBits(Benchmark):
     """Bernoulli and Poisson mixtures of many features, which come in panels."""
 
+    version = "2"
     params = (["bernoulli", "poisson"], A_DTYPE)
     param_names = ("model", "dtype")
     one_thread = True

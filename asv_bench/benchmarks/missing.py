@@ -41,6 +41,7 @@ class GaussianPassMissing(Benchmark):
 class MixturePassMissing(Benchmark):
     """A dozen iterations, and the E-step alone, of every mixture that takes missing values."""
 
+    version = "2"
     params = (list(MIXTURES), A_DTYPE)
     param_names = ("model", "dtype")
     one_thread = True
@@ -75,6 +76,7 @@ class ConditionalMean(Benchmark):
 class FactorAnalysisMissing(Benchmark):
     """Two dozen iterations of factor analysis on rows of which a tenth is missing, on one thread."""
 
+    version = "2"
     params = (A_DTYPE,)
     param_names = ("dtype",)
     one_thread = True

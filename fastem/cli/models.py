@@ -12,7 +12,7 @@ import numpy as np
 import fastem
 from fastem.cli.tables import Source, Table, open_table, quoted, read_table
 from fastem.families import FAMILIES
-from fastem.families.elliptical.covariance import LETTERS
+from fastem.families.elliptical.covariance import COVARIANCES, LETTERS
 from fastem.files import first_line, replacing
 from fastem.registry import BY_SHORT_NAME, ESTIMATORS
 
@@ -120,10 +120,15 @@ def name_of(model: Any) -> ModelName:
     raise CommandError(f"the command line does not know models of class {type(model).__name__}.")
 
 
+def _family(prefix: str, kind: str) -> str:
+    """Return the registered family of a covariance type; four of the models by letters are registered by a word."""
+    return prefix + kind if prefix + kind in FAMILIES else prefix + COVARIANCES[kind].stored
+
+
 def warmup(name: ModelName, kinds: list[str], X: np.ndarray) -> None:
     """Compile the kernels of a model for such rows: seconds on the first use ever, which are not the fit's."""
     for family in KINDS[name].families:
-        names = [family + kind for kind in kinds] if family.endswith("-") else [family]
+        names = [_family(family, kind) for kind in kinds] if family.endswith("-") else [family]
         fastem.warmup(names, [X.dtype], [min(X.shape[1], 64)])
 
 

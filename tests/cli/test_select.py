@@ -45,6 +45,13 @@ def test_the_command_line_knows_every_criterion():
     assert models.covariances("gmm") == COVARIANCE_TYPES
 
 
+def test_all_covariance_models_are_compared(capsys):
+    assert cli.run(["select", FAITHFUL, "-k", "1,3", "--covariance", "all", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(found["candidates"]) == 2 * len(models.covariances("gmm")[4:]) == 28
+    assert (found["best"]["n_components"], found["best"]["covariance_type"]) == (3, "EEE")
+
+
 def test_json_holds_every_candidate(capsys):
     assert cli.run(["select", FAITHFUL, "-k", "2,3", "--model", "kmeans", "--scale", "--json"]) == 0
     summary = json.loads(capsys.readouterr().out)
