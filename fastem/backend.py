@@ -256,7 +256,7 @@ def em_step(
     family = _gaussian(len(means), covariance_type, reg_covar)
     params = _params(family, weights, means, precisions_cholesky)
     source = MemorySource(X, validate.weights(sample_weight, len(X), X.dtype), n_threads=threads.resolve(n_threads))
-    family = family.for_missing() if source.has_nan else family
+    family = source.served_by(family)
     prepared = family.prepare(params, X.dtype)
     stats = source.accumulate(family, prepared)
     after = family.m_step(stats, family.constants(source), prepared, params).params

@@ -104,8 +104,7 @@ class LowerBound:
         self._source = MemorySource(
             self.X, validate.weights(sample_weight, len(self.X), self.X.dtype), n_threads=threads.resolve(n_threads)
         )
-        if self.family.allow_nan and self._source.has_nan:
-            self.family = self.family.for_missing()
+        self.family = self._source.served_by(self.family)
 
     def _rows(self, X: Any) -> np.ndarray:
         if self._model is not None and hasattr(self._model, "n_features_in_"):

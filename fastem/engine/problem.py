@@ -77,7 +77,7 @@ class Problem:
         self, source: Any, family: Family, *, constants: Any = None, centers: SharedCenters | None = None
     ) -> None:
         self.source = source
-        self.family = family.for_missing() if family.allow_nan and source.has_nan else family
+        self.family = source.served_by(family)
         self._centers = centers
         self._lock = threading.RLock()  # restarts may run in several threads
         self._known: dict[str, Any] = {} if constants is None else {"constants": constants}

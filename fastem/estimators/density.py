@@ -56,8 +56,7 @@ class DensityEstimator(EMEstimator):
         """Return checked rows, the family, and its prepared parameters, for a pass over new rows."""
         family, params = self._fitted()
         X = self._table(X, reset=False)
-        if family.allow_nan and MemorySource(X, n_threads=self._threads()).has_nan:
-            family = family.for_missing()
+        family = MemorySource(X, n_threads=self._threads()).served_by(family)
         return X, family, family.prepare(params, X.dtype)
 
     def score_samples(self, X: Any) -> np.ndarray:

@@ -78,7 +78,7 @@ class StudentPrepared(NamedTuple):
     origin: np.ndarray  # (d,) in the rows' dtype
     means: np.ndarray  # (k, d) relative to the origin
     log_weights: np.ndarray  # (k,) float64
-    precisions_cholesky: np.ndarray  # as the covariance type wants it
+    precisions_cholesky: np.ndarray  # as the shape stores them
     offsets: np.ndarray  # (k,) float64, zeros
     negligible: np.ndarray  # (k,) float64, zeros: rows that do not matter get the share 0
     least: np.ndarray  # (k,) float64: a smaller share of a row does not matter to the component
@@ -116,7 +116,7 @@ class StudentStats(NamedTuple):
 
 
 class _Moments(NamedTuple):
-    """The part of the record that the algebra of the covariance types knows."""
+    """The part of the record that the algebra of the shapes knows."""
 
     counts: np.ndarray
     sums: np.ndarray
@@ -237,7 +237,7 @@ def _missing_kernels(matrices: bool) -> Any:
 
 
 class Kernels(NamedTuple):
-    """The drivers of one covariance type."""
+    """The drivers of one shape."""
 
     accumulate: Sweep
     expect: Sweep

@@ -88,6 +88,10 @@ class MemorySource:
         self.each_block(block)
         return bool(found)
 
+    def served_by(self, family: Any) -> Any:
+        """Return the family that serves these rows: its like for rows with missing values, if a value is missing."""
+        return family.for_missing() if family.allow_nan and self.has_nan else family
+
     def _but(self, labels: np.ndarray, n_threads: int) -> MemorySource:
         other = type(self)(self.X, self.sample_weight, labels, n_threads)
         if "has_nan" in self.__dict__:

@@ -1,4 +1,4 @@
-"""The records of elliptical families: parameters, prepared parameters and statistics of the four covariance types.
+"""The records of elliptical families: parameters, prepared parameters and statistics of the four shapes.
 
 Shapes: k components, d features.  Arrays in a `Prepared` record have the dtype of the rows unless float64 is said; the
 origin is a point inside the data, rounded to that dtype, and the means in `Prepared` are relative to it.

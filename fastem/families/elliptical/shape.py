@@ -73,6 +73,10 @@ class Shape(ABC):
     def prepare(self, params: GaussianParams, dtype: np.dtype) -> Any:
         """Round the parameters to the rows' dtype, relative to the mean of the means."""
 
+    def with_box(self, prepared: Any, component: int, box: np.ndarray) -> Any:
+        """Return the prepared parameters with what else the kernels must know of a uniform component: nothing."""
+        return prepared
+
     def add_q_stats(self, X: np.ndarray, w: np.ndarray, resp: np.ndarray, prepared: Any, stats: np.ndarray) -> None:
         """Add the statistics of one cell for given responsibilities (n, k) to the record; its log-likelihood stays."""
         record = self.layout(*prepared.means.shape).view(stats)

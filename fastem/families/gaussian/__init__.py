@@ -10,7 +10,7 @@ a constant).  With s_k = sums_k / counts_k the M-step is
 
     pi_k = counts_k / sum(counts),   mu_k = m_k + s_k,   Sigma_k = scatter_k / counts_k - s_k s_k' + reg_covar I.
 
-Kernels and algebra of the covariance types are in `families/elliptical`.
+Kernels, algebra and covariance models are in `families/elliptical`.
 """
 
 from fastem.families.gaussian.family import COVARIANCE_TYPES, LETTERS, SHAPES, GaussianFamily

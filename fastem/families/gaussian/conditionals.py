@@ -1,4 +1,4 @@
-r"""Marginals and conditionals of Gaussian mixtures: mixtures of Gaussians again, of the same covariance type.
+r"""Marginals and conditionals of Gaussian mixtures: mixtures of Gaussians again, of the same shape.
 
 With the features split into a and b, component k conditioned on x_a = v has (Bishop, PRML, section 2.3)
 

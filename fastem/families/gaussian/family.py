@@ -1,4 +1,4 @@
-"""The Gaussian family: what is common to the four covariance types."""
+"""The Gaussian family: what is common to all covariance models."""
 
 from __future__ import annotations
 

@@ -86,7 +86,11 @@ class NoisyGaussianFamily(GaussianFamily):
         self.kernels = self.shape.wide if self.shape.shared else self.shape
 
     def for_missing(self) -> NoisyGaussianFamily:
-        return MissingNoisyFamily(self.n_components, self.covariance_type, self.reg_covar, self.assignment)
+        from fastem.families.elliptical.missing.values import MissingValues
+
+        other = copy.copy(self)
+        other.shape, other.kernels = MissingValues(self.shape), MissingValues(self.kernels)
+        return other
 
     @property
     def n_parts(self) -> int:
@@ -121,12 +125,8 @@ class NoisyGaussianFamily(GaussianFamily):
         flat, offsets = prepared.precisions_cholesky.copy(), prepared.offsets.copy()
         flat[k] = 0.0
         offsets[k] = prepared.log_weights[k] + params.log_density
-        inner = self._with_noise(prepared._replace(precisions_cholesky=flat, offsets=offsets), params)
+        inner = self.kernels.with_box(prepared._replace(precisions_cholesky=flat, offsets=offsets), k, params.box)
         return BoxedPrepared(inner, params.box)
-
-    def _with_noise(self, prepared: Any, params: NoisyParams) -> Any:
-        """Return the prepared parameters with what else the kernels must know of the noise: nothing."""
-        return prepared
 
     def _factors(self, params: NoisyParams) -> np.ndarray:
         """Return a factor for each component."""
@@ -244,27 +244,3 @@ def _with_volume(box: np.ndarray) -> np.ndarray:
     """Return the box (2, d) with the width 1, or the spacing of numbers there, where it has none."""
     low, high = box
     return np.array([low, np.where(high > low, high, low + np.maximum(1.0, np.spacing(np.abs(low))))])
-
-
-class MissingNoisyFamily(NoisyGaussianFamily):
-    """A mixture with uniform noise, for rows with missing values; see `NoisyGaussianFamily`."""
-
-    def __init__(
-        self, n_components: int, covariance_type: str = "full", reg_covar: float = 1e-6, assignment: str = "soft"
-    ) -> None:
-        from fastem.families.elliptical.missing.values import MissingValues
-
-        super().__init__(n_components, covariance_type, reg_covar, assignment)
-        self.shape = MissingValues(self.covariance.shape)
-        self.kernels = MissingValues(self.shape.wide) if self.shape.shared else self.shape
-
-    def _with_noise(self, prepared: Any, params: NoisyParams) -> Any:
-        """Give the noise precisions, by which the kernels take the width of a missing feature out of its volume."""
-        from fastem.families.elliptical.missing.values import precision_fields
-
-        widths = params.box[1] - params.box[0]
-        own, precisions = 2.0 * np.pi / np.square(widths), prepared.precisions.copy()
-        precisions[self.n_components] = np.diag(own) if precisions.ndim == 3 else own
-        means = prepared.means.copy()
-        means[self.n_components] = params.box.mean(axis=0) - prepared.origin
-        return prepared._replace(means=means, **precision_fields(precisions))

@@ -72,6 +72,14 @@ class MissingValues:
         fields = self.plain.wide.prepare(wide, dtype)._asdict()
         return MissingPrepared(**fields, **precision_fields(precisions))
 
+    def with_box(self, prepared: MissingPrepared, component: int, box: np.ndarray) -> MissingPrepared:
+        """Give a uniform component precisions, by which the width of a missing feature is taken out of its volume."""
+        own, precisions = 2.0 * np.pi / np.square(box[1] - box[0]), prepared.precisions.copy()
+        precisions[component] = np.diag(own) if precisions.ndim == 3 else own
+        means = prepared.means.copy()
+        means[component] = box.mean(axis=0) - prepared.origin
+        return prepared._replace(means=means, **precision_fields(precisions))
+
     def covariances_from_stats(
         self, stats: Any, constants: Any, prepared: MissingPrepared, previous: np.ndarray
     ) -> np.ndarray:
