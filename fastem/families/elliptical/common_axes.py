@@ -61,6 +61,7 @@ def common_axes(shares: np.ndarray, covariances: np.ndarray, previous: np.ndarra
     """
     starts = [_axes_of(shares, previous), np.linalg.eigh(np.tensordot(shares, covariances, 1))[1]]
     now = min((_Turn(shares, covariances, axes, rule) for axes in starts), key=lambda turn: turn.deviance)
+    identity = np.eye(len(now.axes))
     before: list[np.ndarray] = []
     after: list[np.ndarray] = []
     for number in range(MOST_TURNS):
@@ -74,8 +75,10 @@ def common_axes(shares: np.ndarray, covariances: np.ndarray, previous: np.ndarra
             before, after = [], []
         elif number % EVERY == EVERY - 1 and len(before) > 1:
             axes = _mixed(np.array(before), np.array(after), now.axes.shape)
-            mixed = _Turn(shares, covariances, axes, rule)
-            if np.abs(axes - now.axes).max() <= REACH * sine and mixed.deviance <= now.deviance + STILL:
+            # What is far off or not orthogonal, or no number, may not be asked for its variances.
+            near = np.abs(axes - now.axes).max() <= REACH * sine and np.abs(axes.T @ axes - identity).max() < 1e-10
+            mixed = _Turn(shares, covariances, axes, rule) if near else now
+            if near and mixed.deviance <= now.deviance + STILL:
                 now = mixed
             else:
                 before, after = [], []
@@ -90,8 +93,9 @@ def _mixed(before: np.ndarray, after: np.ndarray, shape: tuple[int, ...]) -> np.
     normal[np.diag_indices_from(normal)] *= 1.0 + 1e-10  # nearly singular where turns are alike
     factors = np.linalg.lstsq(normal, differences @ steps[-1], rcond=None)[0]
     axes = (after[-1] - factors @ np.diff(after, axis=0)).reshape(shape)
-    for _ in range(5):  # Newton's iteration for the nearest orthogonal matrix: the error is squared
-        axes = 1.5 * axes - 0.5 * axes @ (axes.T @ axes)
+    with np.errstate(over="ignore", invalid="ignore"):  # far from orthogonal it ends anywhere, and is refused
+        for _ in range(5):  # Newton's iteration for the nearest orthogonal matrix: the error is squared
+            axes = 1.5 * axes - 0.5 * axes @ (axes.T @ axes)
     return axes
 
 
