@@ -38,8 +38,8 @@ class Benchmark:
 
     version = "1"
     timeout = 600  # the first process of an environment compiles
-    rounds = 1 if PROFILE == "quick" else 2
-    repeat = (2, 4, 0.15) if PROFILE == "quick" else (3, 20, 2.0)
+    rounds = 1
+    repeat = (2, 4, 0.15) if PROFILE == "quick" else (3, 10, 0.5)
     warmup_time = 0.0
     sample_time = 0.01
     one_thread = False  # of all its measurements: the gate then measures two builds at the same time, each on a core
