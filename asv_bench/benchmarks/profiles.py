@@ -1,6 +1,6 @@
 """How much the suite measures, and what all benchmarks have in common.
 
-``FASTEM_BENCH_PROFILE`` is `quick` (the default, 2 minutes of measuring on two cores), `full` (meant to be 20) or
+``FASTEM_BENCH_PROFILE`` is `quick` (the default, 2 minutes of measuring on two cores), `full` (11) or
 `large` (sizes that users bring; hours).  ``FASTEM_BENCH_SHRINK`` divides the number of rows everywhere: for checks that
 only ask whether all this still runs.
 """
