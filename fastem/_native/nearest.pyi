@@ -109,3 +109,19 @@ def run_small(
     labels: NDArray[np.int32],  # OUT (n,)
     objectives: NDArray[np.float64],  # OUT (max_iter + 1,)
 ) -> tuple[int, bool]: ...  # iterations, or 0 for a run that the engine must make; converged
+def mean_variance(X: NDArray[Real], w: NDArray[Real]) -> float: ...
+def fit_groups(
+    X: NDArray[Real],  # (n, d)
+    w: NDArray[Real],  # (n,) or (0,)
+    offsets: NDArray[np.int64],  # (G + 1,)
+    key: int,
+    trials: int,
+    max_iter: int,
+    tol: float,
+    slack: float,
+    centers: NDArray[np.float64],  # OUT (G, k, d)
+    labels: NDArray[np.int32],  # OUT (n,)
+    objective: NDArray[np.float64],  # OUT (G,)
+    n_iter: NDArray[np.int32],  # IN / OUT (G,)
+    n_threads: int,
+) -> None: ...

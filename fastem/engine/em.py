@@ -18,7 +18,7 @@ from fastem.engine import accelerate, restarts
 from fastem.engine.monitor import Monitor, Settings
 from fastem.engine.problem import Problem
 from fastem.engine.result import FitResult, Run
-from fastem.families.base import Family, State
+from fastem.families.base import Family, Groups, Limits, State
 
 # start(problem, draws) -> parameters of the family
 Start = Callable[[Problem, Draws], Any]
@@ -31,6 +31,9 @@ WORK_FOR_A_THREAD = 2_000_000
 
 # Rounding error of an objective, a mean or sum over rows, in units of the rows' machine epsilon.
 ROUNDING = 64
+
+# A run in one call has room for so many objectives.
+MOST_OBJECTIVES = 10**6
 
 
 def run(
@@ -72,8 +75,11 @@ def run(
     best = _Best()
 
     def restart(number: int) -> None:
-        params = start(problem, Draws(seed, number))
-        runs[number] = best.offer(run_once(problem, params, settings, number, reached))
+        run = _run_with_start(problem, start, Draws(seed, number), settings, number) if reached == -np.inf else None
+        if run is None:
+            params = start(problem, Draws(seed, number))
+            run = run_once(problem, params, settings, number, reached)
+        runs[number] = best.offer(run)
 
     def begin(number: int) -> EMRun:
         return EMRun(problem, start(problem, Draws(seed, number)), settings, number, reached)
@@ -149,7 +155,7 @@ class _EStep(NamedTuple):
 
 def run_once(problem: Problem, params: Any, settings: Settings, restart: int = 0, reached: float = -np.inf) -> Run:
     """Run EM once, from `params` until it converges or is stopped."""
-    run = _run_small(problem, params, settings, restart)
+    run = _run_small(problem, params, settings, restart) if reached == -np.inf else None
     if run is not None:
         return run
     return EMRun(problem, params, settings, restart, reached).until(settings.max_iter)
@@ -157,17 +163,45 @@ def run_once(problem: Problem, params: Any, settings: Settings, restart: int = 0
 
 def _run_small(problem: Problem, params: Any, settings: Settings, restart: int) -> Run | None:
     """Return a run that the family makes in one call, or None: many rows, or somebody watches the iterations."""
-    source = problem.source
-    X = getattr(source, "array", None)
-    watched = settings.callback is not None or settings.keep_history or settings.certify
-    if X is None or len(X) > grid.CELL or watched or settings.accelerate is not None:
+    limits = _limits_of_small(problem, settings)
+    if limits is None:
         return None
-    slack = ROUNDING / 2 * float(np.finfo(X.dtype).eps)
-    small = problem.family.run_small(X, source.sample_weight, params, settings.max_iter, settings.tol, slack)
+    source = problem.source
+    small = problem.family.run_small(source.array, source.sample_weight, problem.constants, params, limits)
     if small is None:
         return None
     params, objective, objectives, n_iter, converged, memo = small
     return Run(restart, params, objective, objectives, n_iter, converged, [], (), memo)
+
+
+def _run_with_start(problem: Problem, start: Start, draws: Draws, settings: Settings, restart: int) -> Run | None:
+    """Return a run that compiled code makes of few rows from seeds to end, or None."""
+    limits, labels_of = _limits_of_small(problem, settings), getattr(start, "labels_of", None)
+    if limits is None or labels_of is None or problem.shares_centers:
+        return None
+    source, family = problem.source, problem.family
+    groups = Groups(source.array, source.sample_weight, np.array([0, source.n_rows]))
+    begun = labels_of(family, groups, draws, limits.slack, 1) if family.runs_groups(source.n_features) else None
+    if begun is None:
+        return None
+    params, runs = family.run_groups(groups, begun, limits, 1, keep=True)
+    if not runs.n_iter[0]:
+        return None
+    n_iter = int(runs.n_iter[0])
+    arrived = type(params)(*[field[0].copy() for field in params])
+    objectives = runs.objectives[0, :n_iter].copy()
+    return Run(restart, arrived, float(runs.objective[0]), objectives, n_iter, bool(runs.converged[0]), [], (), None)
+
+
+def _limits_of_small(problem: Problem, settings: Settings) -> Limits | None:
+    """Return when a run in one call stops; None if there are many rows, or the engine has work between iterations."""
+    source = problem.source
+    X = getattr(source, "array", None)
+    watched = settings.callback is not None or settings.keep_history or settings.certify
+    plain = settings.accelerate is None and settings.convergence == "change" and not source.labels.size
+    if X is None or len(X) > grid.CELL or watched or not plain or not 0 < settings.max_iter < MOST_OBJECTIVES:
+        return None
+    return Limits(settings.max_iter, settings.tol, ROUNDING / 2 * float(np.finfo(X.dtype).eps))
 
 
 class EMRun:

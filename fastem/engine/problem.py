@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from fastem import grid
+from fastem._native import mixtures
 from fastem.families.base import Family
 from fastem.sources.mapped import MappedSource
 
@@ -91,6 +93,11 @@ class Problem:
                 self._known[name] = make()
             return self._known[name]
 
+    @property
+    def shares_centers(self) -> bool:
+        """Whether other fits to the same rows begin from the same centres."""
+        return self._centers is not None
+
     def first_centers(self, key: Any, find: Callable[[], np.ndarray]) -> np.ndarray:
         """Return the first centres that another fit has found for this key, or find them."""
         return find() if self._centers is None else self._centers.once(key, find)
@@ -151,7 +158,9 @@ def _observed_means(source: Any) -> np.ndarray:
 
 
 def variances(source: Any) -> np.ndarray:
-    """Return the weighted variance of each feature (d,), centred on a few rows' mean."""
+    """Return the weighted variance of each feature (d,), centred on their mean or on that of a few rows."""
+    if source.array is not None and source.n_rows <= grid.CELL:
+        return mixtures.variances(source.array, source.sample_weight)
     some = np.linspace(0, source.n_rows - 1, min(source.n_rows, 256)).astype(np.int64)
     origin = source.take(some).mean(axis=0, dtype=np.float64)
     d = source.n_features

@@ -56,7 +56,8 @@ class EMEstimator(CallbackSupportMixin, BaseEstimator):
         self._check_offered("escape", "None or a str among {'split-merge'}", (None, "split-merge"))
         self._check_offered("convergence", f"a str among {set(CONVERGENCES)}", CONVERGENCES)
         check(self, "callback", "a callable or None", self.callback is None or callable(self.callback))
-        threads.resolve(self.n_threads)
+        if self.n_threads is not None:
+            threads.resolve(self.n_threads)
 
     def _check_offered(self, name: str, requirement: str, values: Collection[Any]) -> None:
         """Refuse another value of a parameter that not all estimators have."""

@@ -19,7 +19,7 @@ from fastem.estimators.mixture import BaseMixture
 from fastem.families.base import Family
 from fastem.families.factor.mixture import FactorMixtureFamily, FactorMixtureParams
 from fastem.families.gaussian import GaussianFamily
-from fastem.starts.mixture import mixture_start
+from fastem.starts.mixture import MixtureStart
 
 
 class FactorAnalyserMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, BaseMixture):
@@ -266,7 +266,7 @@ class FactorAnalyserMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         if self.init_params == "em-em":
             return super()._start(given)
         gaussian = GaussianFamily(self.n_components, "full", reg_covar=0.0)
-        first = mixture_start(self.init_params)
+        first = MixtureStart(self.init_params)
 
         def start(problem: Problem, draws: Draws) -> FactorMixtureParams:
             family: Any = problem.family

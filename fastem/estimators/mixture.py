@@ -19,7 +19,7 @@ from fastem.estimators.callbacks import warn, with_callbacks
 from fastem.estimators.density import DensityEstimator
 from fastem.families.base import Family
 from fastem.sources.memory import MemorySource
-from fastem.starts.mixture import MIXTURE_INITS, mixture_start
+from fastem.starts.mixture import MIXTURE_INITS, MixtureStart
 
 # Notes of these words become warnings.
 GRAVE = ("was singular", "objective fell")
@@ -51,7 +51,7 @@ class BaseMixture(DensityMixin, DensityEstimator):
 
     def _start(self, given: dict[str, np.ndarray]) -> em.Start:
         """Return what makes the parameters that a restart begins with."""
-        return mixture_start(self.init_params, given)
+        return MixtureStart(self.init_params, given)
 
     def _table(self, X: Any, *, reset: bool) -> np.ndarray:
         """Return rows that the family's kernels can trust."""

@@ -47,6 +47,44 @@ class SmallRun(NamedTuple):
     memo: Any
 
 
+class Groups(NamedTuple):
+    """Rows that lie group after group; each group is a problem of its own."""
+
+    X: np.ndarray  # (n, d)
+    w: np.ndarray  # (n,) or empty
+    offsets: np.ndarray  # (G + 1,) int64: rows offsets[g] .. offsets[g + 1] are those of group g
+
+    @property
+    def n_groups(self) -> int:
+        """Number of groups G."""
+        return len(self.offsets) - 1
+
+
+class Labelled(NamedTuple):
+    """A first assignment of the rows of each group."""
+
+    labels: np.ndarray  # (n,) int32
+    centers: np.ndarray  # (G, k, e) float64, which they are the nearest of
+    found: np.ndarray  # (G,) bool: whether there is one
+
+
+class Limits(NamedTuple):
+    """When a run stops."""
+
+    max_iter: int
+    tol: float
+    slack: float  # relative fall of the objective that is rounding
+
+
+class Runs(NamedTuple):
+    """Where the runs of all groups arrived."""
+
+    objective: np.ndarray  # (G,)
+    n_iter: np.ndarray  # (G,) int32; 0 where a group is left to the engine
+    converged: np.ndarray  # (G,) bool
+    objectives: np.ndarray  # (G, max_iter) at the start of each iteration, or (0, 0)
+
+
 class Family(ABC):
     """A model that EM can fit.
 
@@ -151,16 +189,37 @@ class Family(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} remembers nothing of rows.")
 
-    def run_small(
-        self, X: np.ndarray, w: np.ndarray, params: Any, max_iter: int, tol: float, slack: float
-    ) -> SmallRun | None:
+    def run_small(self, X: np.ndarray, w: np.ndarray, constants: Any, params: Any, limits: Limits) -> SmallRun | None:
         """Return a whole run from `params`, made in one compiled call, or None to leave it to the engine.
 
         For the rows of one grid cell, where an iteration costs less than the engine's Python.  The run must be the
-        engine's to the bit; whatever needs the engine (notes, a fall of the objective by more than `slack`, relative)
-        is left to it.
+        engine's to the bit; whatever needs the engine (notes, a fall of the objective by more than the slack) is left
+        to it.
         """
         return None
+
+    def runs_groups(self, n_features: int) -> bool:
+        """Tell whether compiled code runs this model from a first assignment to the end: `run_groups`."""
+        return False
+
+    def run_groups(
+        self, groups: Groups, start: Labelled, limits: Limits, n_threads: int, *, keep: bool = False
+    ) -> tuple[Any, Runs]:
+        """Return the parameters (G, ...) at which a run of each group arrives that begins with labels.
+
+        Each is the run of `run_small` that begins with `first_step`'s parameters, to the bit; what needs the engine has
+        0 iterations.  With `keep` the runs hold the objectives of all iterations.
+        """
+        raise NotImplementedError(f"{type(self).__name__} runs no groups.")
+
+    def expect_groups(
+        self, groups: Groups, params: Any, found: np.ndarray, n_threads: int, **outputs: np.ndarray
+    ) -> None:
+        """Fill the outputs of an E-step (see `expect`) for the rows of groups of which parameters are `found` (G,).
+
+        Asked of families that say `runs_groups`.
+        """
+        raise NotImplementedError(f"{type(self).__name__} runs no groups.")
 
     def objective(self, stats: Any, constants: Any, params: Any) -> float:
         """The maximised objective of the parameters with which `stats` were collected.

@@ -28,7 +28,16 @@ from numba import prange, types
 from numba.extending import intrinsic
 
 from fastem.grid import CELL
-from fastem.jit.numba_internals import Kernel, Runnable, address_of, borrowed, call_kernel, probe
+from fastem.jit.numba_internals import (
+    Kernel,
+    Runnable,
+    address_of,
+    borrowed,
+    call_kernel,
+    probe,
+    vector_at,
+    vector_parts,
+)
 from fastem.jit.sweeps import FASTMATH, Sweep
 
 probe()
@@ -51,7 +60,8 @@ def _compile(form: Any, function: Callable[..., Any], **options: Any) -> Any:
 # --- contexts and entries -------------------------------------------------------------------------------------------
 
 _STATS = types.Array(types.float64, 1, "C")
-_ENTRY = types.void(types.intp, types.intp, types.intp, _STATS)  # context, start, stop, stats
+# Context, start, stop, and the numbers of the record and how many: what C can call.
+_ENTRY = types.void(types.intp, types.intp, types.intp, types.CPointer(types.float64), types.intp)
 _HEADER = 2  # words of a context before the arguments: "the kernel failed", the kernel's address
 
 
@@ -61,10 +71,11 @@ def _call_entry(typing, entry, context, start, stop, stats):
 
     def generate(target, builder, signature, args):
         kind = ir.FunctionType(ir.VoidType(), [target.get_value_type(argument) for argument in _ENTRY.args])
-        builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+        place = vector_parts(target, builder, _STATS, args[4])
+        builder.call(builder.inttoptr(args[0], kind.as_pointer()), [*args[1:4], *place])
         return target.get_dummy_value()
 
-    return types.void(types.intp, *_ENTRY.args), generate
+    return types.void(types.intp, types.intp, types.intp, types.intp, _STATS), generate
 
 
 def _bind(arguments: Any, n_tail: int, with_stats: bool) -> Any:
@@ -91,10 +102,11 @@ def _bind(arguments: Any, n_tail: int, with_stats: bool) -> Any:
         entry = ir.Function(builder.module, kind, name=f"{builder.function.name}.entry")
         entry.linkage = "internal"
         inner = ir.IRBuilder(entry.append_basic_block())
-        context, start, stop, stats = entry.args
+        context, start, stop, *place = entry.args
         values = inner.load(slot(inner, context, _HEADER, stored))
         flat = [inner.extract_value(values, i) for i in range(len(parts))]
-        flat = [*flat[: len(head)], start, stop, *flat[len(head) :], *((stats,) if with_stats else ())]
+        stats = [vector_at(target, inner, _STATS, *place)] if with_stats else []
+        flat = [*flat[: len(head)], start, stop, *flat[len(head) :], *stats]
         failed = call_kernel(target, inner, inner.load(slot(inner, context, 1, word)), kernel_types, flat)
         with inner.if_then(failed, likely=False):
             inner.store(ir.Constant(word, 1), slot(inner, context, 0, word))
@@ -269,7 +281,10 @@ def sweep(cell: Any) -> Sweep:
         driver(entry, context.ctypes.data, len(arguments[0]), level, first, out)
         _check(context, cell)
 
-    return Sweep(lambda *args: run(_sweep_serial, args), lambda *args: run(_sweep_parallel, args))
+    def called(arguments: tuple) -> tuple[int, np.ndarray]:
+        return bind(_read_only(arguments))
+
+    return Sweep(lambda *args: run(_sweep_serial, args), lambda *args: run(_sweep_parallel, args), called)
 
 
 def each_cell(cell: Any) -> Sweep:
@@ -294,4 +309,7 @@ def each_cell(cell: Any) -> Sweep:
         driver(entry, context.ctypes.data, len(arguments[0]), first, last, nothing)
         _check(context, cell)
 
-    return Sweep(lambda *args: run(_each_serial, args), lambda *args: run(_each_parallel, args))
+    def called(arguments: tuple) -> tuple[int, np.ndarray]:
+        return bind((*_read_only(arguments[:-1]), arguments[-1]))
+
+    return Sweep(lambda *args: run(_each_serial, args), lambda *args: run(_each_parallel, args), called)

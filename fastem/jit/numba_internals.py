@@ -39,6 +39,7 @@ from numba.core.compiler import Compiler, CompileResult
 from numba.core.environment import lookup_environment
 from numba.core.registry import CPUDispatcher
 from numba.core.serialize import dumps
+from numba.np.arrayobj import populate_array
 
 from fastem.jit.cache import cache_directory, describe, fingerprint, make_folder, tell, touch
 
@@ -269,6 +270,20 @@ def borrowed(target: Any, builder: Any, kind: Any, value: Any) -> Any:
         parts = [borrowed(target, builder, part, builder.extract_value(value, i)) for i, part in enumerate(kind)]
         return target.make_tuple(builder, kind, parts)
     return value
+
+
+def vector_parts(target: Any, builder: Any, kind: Any, value: Any) -> tuple[Any, Any]:
+    """Return the address of the first number of a vector, and their number."""
+    array = target.make_array(kind)(target, builder, value)
+    return array.data, builder.extract_value(array.shape, 0)
+
+
+def vector_at(target: Any, builder: Any, kind: Any, data: Any, size: Any) -> Any:
+    """Return the float64 vector of so many numbers at an address, owned by nobody."""
+    array = target.make_array(kind)(target, builder)
+    step = ir.Constant(size.type, 8)
+    populate_array(array, data=data, shape=[size], strides=[step], itemsize=step, meminfo=None, parent=None)
+    return array._getvalue()
 
 
 def call_kernel(target: Any, builder: Any, address: Any, kinds: tuple, values: list) -> Any:

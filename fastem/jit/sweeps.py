@@ -21,6 +21,9 @@ class Sweep(NamedTuple):
 
     serial: Callable[..., None]
     parallel: Callable[..., None] | None  # None: threads of Python run the serial one over parts of the grid
+    # What C calls: from the kernel's arguments the address of an `entry` of fastem.jit.drivers, and the context that it
+    # takes, which must be kept, and whose first word says after a call whether one failed.  None: there is none.
+    bind: Callable[[tuple], tuple[int, np.ndarray]] | None = None
 
     def run(self, args: tuple, level: int, out: np.ndarray, n_threads: int) -> None:
         """Run a `sweep` over all tasks; see `fastem.threads.run_sweep`."""

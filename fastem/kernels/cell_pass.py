@@ -128,5 +128,9 @@ def by_features(most: int, few: Sweep, many: Sweep) -> Sweep:
     def either(few: Callable[..., None], many: Callable[..., None]) -> Callable[..., None]:
         return lambda X, *args: (few if X.shape[1] <= most else many)(X, *args)
 
+    def bound(arguments: tuple) -> Any:
+        chosen = few if arguments[0].shape[1] <= most else many
+        return chosen.bind(arguments) if chosen.bind else None
+
     parallel = either(few.parallel, many.parallel) if few.parallel and many.parallel else None
-    return Sweep(either(few.serial, many.serial), parallel)
+    return Sweep(either(few.serial, many.serial), parallel, bound if few.bind and many.bind else None)

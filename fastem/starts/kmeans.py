@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from fastem import grid
+from fastem._native import nearest
 from fastem.draws import Draws
 from fastem.engine.em import Start
 from fastem.engine.problem import Problem, variances
@@ -41,6 +42,6 @@ def kmeans_tol(source: Any, tol: float) -> float:
     """Return scikit-learn's tolerance on the centres' squared movement: `tol` times the mean variance."""
     if not tol:
         return 0.0
-    if source.array is not None and source.n_rows <= grid.CELL and not source.sample_weight.size:
-        return tol * float(source.array.var(axis=0, dtype=np.float64).mean())  # a fifth of the time
+    if source.array is not None and source.n_rows <= grid.CELL:
+        return tol * nearest.mean_variance(source.array, source.sample_weight)
     return tol * float(variances(source).mean())

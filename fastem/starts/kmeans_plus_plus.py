@@ -50,10 +50,15 @@ def kmeans_plus_plus(source: Any, n_clusters: int, draws: Draws, n_local_trials:
     ----------
     Arthur and Vassilvitskii, "k-means++: the advantages of careful seeding", SODA 2007.
     """
-    trials = n_local_trials or 2 + int(np.log(n_clusters))
+    trials = n_local_trials or trials_for(n_clusters)
     if source.array is not None and source.n_rows <= grid.CELL and trials <= MOST_TRIALS:
         return _in_one_call(source, n_clusters, draws, trials)
     return _in_passes(source, n_clusters, draws, trials)
+
+
+def trials_for(n_clusters: int) -> int:
+    """Return how many candidates each of so many centres has: as in scikit-learn."""
+    return 2 + int(np.log(n_clusters))
 
 
 def random_rows(source: Any, n_clusters: int, draws: Draws) -> np.ndarray:

@@ -13,10 +13,11 @@ import numpy as np
 
 from fastem.draws import Draws
 from fastem.engine import em
-from fastem.engine.em import Start
 from fastem.engine.monitor import Settings
 from fastem.engine.problem import Problem
+from fastem.families.base import Family, Groups, Labelled
 from fastem.families.kmeans import KMeansFamily, KMeansParams
+from fastem.starts.groups import KMEANS_ITERATIONS, KMEANS_TOL, mixture_labels
 from fastem.starts.kmeans import kmeans_tol
 from fastem.starts.kmeans_plus_plus import kmeans_plus_plus, random_rows
 
@@ -25,8 +26,8 @@ MIXTURE_INITS = ("kmeans", "k-means++", "random", "random_from_data", "em-em")
 SHORT_RUNS, SHORT_ITERATIONS = 10, 8
 
 
-def mixture_start(init_params: str, given: dict[str, np.ndarray] | None = None) -> Start:
-    """Return the start of a mixture of any family.
+class MixtureStart:
+    """The start of a mixture of any family.
 
     Parameters
     ----------
@@ -37,14 +38,18 @@ def mixture_start(init_params: str, given: dict[str, np.ndarray] | None = None) 
     given : dict or None
         Fields of the family's parameters that replace those of the start.
     """
-    given = given or {}
 
-    def start(problem: Problem, draws: Draws) -> Any:
-        family = problem.family
-        if set(given) == set(family.params._fields):  # nothing is left to find out
-            return family.params(**given)
+    def __init__(self, init_params: str, given: dict[str, np.ndarray] | None = None) -> None:
+        self.init_params = init_params
+        self.given = given or {}
+
+    def __call__(self, problem: Problem, draws: Draws) -> Any:
+        """Return the parameters that a restart begins with."""
+        family, init_params = problem.family, self.init_params
+        if set(self.given) == set(family.params._fields):  # nothing is left to find out
+            return family.params(**self.given)
         if init_params == "em-em":
-            return best_short_run(problem, given, draws)
+            return best_short_run(problem, self.given, draws)
         if init_params == "random":
             params = from_random_responsibilities(problem, draws)
         else:
@@ -53,9 +58,13 @@ def mixture_start(init_params: str, given: dict[str, np.ndarray] | None = None) 
                 (family.name, k, init_params, draws.key), lambda: _first_centers(problem, k, init_params, draws)
             )
             params = from_centers(problem, centers)
-        return params._replace(**given)
+        return params._replace(**self.given)
 
-    return start
+    def labels_of(self, family: Family, groups: Groups, draws: Draws, slack: float, n_threads: int) -> Labelled | None:
+        """Return the first assignment of the rows of each group, whose M-step is this start; None: there is none."""
+        if self.given or self.init_params not in KMEANS_ITERATIONS:
+            return None
+        return mixture_labels(family, groups, self.init_params, draws, slack, n_threads)
 
 
 def best_short_run(problem: Problem, given: dict[str, np.ndarray], draws: Draws) -> Any:
@@ -68,7 +77,7 @@ def best_short_run(problem: Problem, given: dict[str, np.ndarray], draws: Draws)
     """
     settings = Settings(max_iter=SHORT_ITERATIONS, tol=0.0)
     seed = int(draws.bits(1)[0])
-    start = mixture_start("k-means++", given)
+    start = MixtureStart("k-means++", given)
     return em.run(problem, start, settings=settings, n_init=SHORT_RUNS, seed=seed).best.params
 
 
@@ -82,7 +91,8 @@ def _first_centers(problem: Problem, k: int, init_params: str, draws: Draws) -> 
     else:
         centers = kmeans_plus_plus(space, k, draws)
         if init_params == "kmeans":
-            settings = Settings(max_iter=300, tol=problem.once("kmeans_tol", lambda: kmeans_tol(space, 1e-4)))
+            tol = problem.once("kmeans_tol", lambda: kmeans_tol(space, KMEANS_TOL))
+            settings = Settings(max_iter=KMEANS_ITERATIONS["kmeans"], tol=tol)
             clusters = Problem(space, KMeansFamily(k))
             centers = em.run_once(clusters, KMeansParams(centers), settings).params.centers
     return beside_known(known, centers)

@@ -8,8 +8,9 @@ the interpreter lock.  `n_threads == 1` opens no parallel region.  Results do no
 
 from cython.parallel cimport parallel, prange, threadid
 from libc.math cimport INFINITY, fabs, frexp, ldexp, sqrt, trunc
-from libc.stdint cimport int32_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
 from libc.stddef cimport ptrdiff_t
+from libc.string cimport memcpy, memset
 
 import numpy as np
 
@@ -416,3 +417,4 @@ cdef void merge_columns(double *records, ptrdiff_t m, ptrdiff_t size, ptrdiff_t 
 
 include "bounded.pxi"
 include "small.pxi"
+include "groups.pxi"

@@ -122,51 +122,113 @@ def run_small(const real[:, ::1] X, const real[::1] w, double[:, ::1] params, in
         Number of iterations and whether the run converged; 0 iterations if a cluster became empty or the objective
         fell, which is for the engine to deal with.
     """
-    cdef ptrdiff_t k = params.shape[0], d = params.shape[1], c, j, size = k + k * d + 1
+    cdef ptrdiff_t k = params.shape[0], d = params.shape[1]
     if X.shape[0] > CELL_ROWS or X.shape[0] == 0 or objectives.shape[0] <= max_iter:
         raise ValueError("run_small takes one grid cell of rows and room for the objectives")
-    real_type = np.float64 if real is double else np.float32
-    cdef real[::1] origin = np.empty(d, real_type), half_norms = np.empty(k, real_type)
-    cdef real[:, ::1] centers = np.empty((k, d), real_type)
-    cdef double[::1] record = np.empty(size)
-    cdef double[:, ::1] moved = np.empty((k, d))
     cdef const nearest_kernels *kernels = kernels_for(isa, real is double)
-    cdef nearest_job job = job_of[real](X, w, origin, centers, half_norms)
-    cdef unsigned char[::1] packed = _aligned(kernels.panel_bytes(k, d))
-    cdef unsigned char[::1] scratch = _aligned(in_lines(kernels.scratch_bytes(k, d)))
-    cdef int n_iter = 0
+    cdef unsigned char[::1] memory = _aligned(small_bytes(kernels, k, d, 0, 0, sizeof(real)))
+    cdef small_room room = rooms_in(&memory[0], kernels, k, d, 0, 0, sizeof(real))
+    cdef real[::1] nothing = np.empty(0, np.float64 if real is double else np.float32)
+    cdef nearest_job job = job_in[real](&room, &X[0, 0], <const real *>start_of[real](w), X.shape[0], d, k)
+    cdef int n_iter
     cdef bint converged = False
     job.labels = &labels[0]
-    job.packed = &packed[0]
     with nogil:
-        while n_iter < max_iter and not converged:
-            prepare_into[real](&params[0, 0], k, d, n_iter > 0, &origin[0], &centers[0, 0], &half_norms[0])
-            kernels.pack(&job, &packed[0])
-            job.look = kernels.doubt(&job)
-            run_task(&job, NULL, kernels, 0, 0, size, &record[0], NULL, &scratch[0])
-            objectives[n_iter] = -record[size - 1]
-            if n_iter and objectives[n_iter - 1] - objectives[n_iter] > slack * (1.0 + record[size - 1]):
-                n_iter = 0
-                break
-            for c in range(k):
-                if not record[c] > 0:
-                    break
-                for j in range(d):
-                    moved[c, j] = <double>origin[j] + record[k + c * d + j] / record[c]
-            else:
-                n_iter += 1
-                converged = movement_of(&moved[0, 0], &params[0, 0], k * d) <= tol
-                params[:, :] = moved
-                continue
-            n_iter = 0
-            break
-        if n_iter:
-            prepare_into[real](&params[0, 0], k, d, False, &origin[0], &centers[0, 0], &half_norms[0])
-            kernels.pack(&job, &packed[0])
-            job.look = kernels.doubt(&job)
-            run_task(&job, NULL, kernels, 0, 0, size, &record[0], NULL, &scratch[0])
-            objectives[n_iter] = -record[size - 1]
+        n_iter = lloyd[real](&job, kernels, &room, &params[0, 0], max_iter, tol, slack, &objectives[0], &converged,
+                              <real *>NULL)
     return n_iter, converged
+
+
+cdef struct small_room:  # what a run over one grid cell works in
+    void *origin       # (d,)
+    void *centers      # (k, d)
+    void *half_norms   # (k,)
+    double *record     # (k + k d + 1,)
+    double *moved      # (k, d)
+    void *packed
+    void *scratch
+    # and what seeding works in, for n rows and m candidates
+    void *closest      # (n,)
+    void *quarter      # (k,)
+    void *candidates   # (m, d)
+    int32_t *owner     # (n,)
+    ptrdiff_t *rows    # (m,)
+    double *scores     # (m + 1,)
+
+
+cdef size_t small_bytes(const nearest_kernels *kernels, ptrdiff_t k, ptrdiff_t d, ptrdiff_t n, ptrdiff_t m, size_t real_bytes) noexcept:
+    cdef small_room room = rooms_in(NULL, kernels, k, d, n, m, real_bytes)
+    return <size_t>(<unsigned char *>room.scores - <unsigned char *>NULL) + in_lines((m + 1) * 8)
+
+
+cdef small_room rooms_in(unsigned char *memory, const nearest_kernels *kernels, ptrdiff_t k, ptrdiff_t d, ptrdiff_t n,
+                         ptrdiff_t m, size_t real_bytes) noexcept nogil:
+    """Cut memory that begins on a cache line into rooms that do."""
+    cdef small_room room
+    room.origin = memory
+    room.centers = <unsigned char *>room.origin + in_lines(d * real_bytes)
+    room.half_norms = <unsigned char *>room.centers + in_lines(k * d * real_bytes)
+    room.record = <double *>(<unsigned char *>room.half_norms + in_lines(k * real_bytes))
+    room.moved = <double *>(<unsigned char *>room.record + in_lines((k + k * d + 1) * 8))
+    room.packed = <unsigned char *>room.moved + in_lines(k * d * 8)
+    room.scratch = <unsigned char *>room.packed + in_lines(kernels.panel_bytes(k, d))
+    room.closest = <unsigned char *>room.scratch + in_lines(max(kernels.scratch_bytes(k, d), kernels.seed_bytes(d) if m else 0))
+    room.quarter = <unsigned char *>room.closest + in_lines(n * real_bytes)
+    room.candidates = <unsigned char *>room.quarter + in_lines(k * real_bytes)
+    room.owner = <int32_t *>(<unsigned char *>room.candidates + in_lines(m * d * real_bytes))
+    room.rows = <ptrdiff_t *>(<unsigned char *>room.owner + in_lines(n * 4))
+    room.scores = <double *>(<unsigned char *>room.rows + in_lines(m * sizeof(ptrdiff_t)))
+    return room
+
+
+cdef nearest_job job_in(const small_room *room, const real *x, const real *w, ptrdiff_t n, ptrdiff_t d, ptrdiff_t k) noexcept nogil:
+    """A pass over rows x (n, d) of weights w, or NULL, in these rooms."""
+    cdef nearest_job job
+    job.n, job.d, job.k = n, d, k
+    job.x, job.w, job.origin = <const void *>x, <const void *>w, room.origin
+    job.centers, job.half_norms, job.packed = room.centers, room.half_norms, room.packed
+    job.labels, job.settled, job.look, job.sqdist = NULL, 0, 0, NULL
+    return job
+
+
+cdef void assign_small(nearest_job *job, const nearest_kernels *kernels, const small_room *room, const double *params,
+                       bint keep_origin, real *as_type) noexcept nogil:
+    """Write labels and record for centres."""
+    prepare_into[real](params, job.k, job.d, keep_origin, <real *>room.origin, <real *>room.centers, <real *>room.half_norms)
+    kernels.pack(job, room.packed)
+    job.look = kernels.doubt(job)
+    run_task(job, NULL, kernels, 0, 0, job.k + job.k * job.d + 1, room.record, NULL, room.scratch)
+
+
+cdef int lloyd(nearest_job *job, const nearest_kernels *kernels, const small_room *room, double *params, int max_iter,
+               double tol, double slack, double *objectives, bint *converged, real *as_type) noexcept nogil:
+    """Iterate from centres `params`, and leave the last there; see `run_small`.  `objectives` may be NULL."""
+    cdef ptrdiff_t k = job.k, d = job.d, c, j, size = k + k * d + 1
+    cdef double *record = room.record
+    cdef double *moved = room.moved
+    cdef const real *origin = <const real *>room.origin
+    cdef double last = 0
+    cdef int n_iter = 0
+    converged[0] = False
+    while n_iter < max_iter and not converged[0]:
+        assign_small[real](job, kernels, room, params, n_iter > 0, as_type)
+        if n_iter and last + record[size - 1] > slack * (1.0 + record[size - 1]):
+            return 0
+        last = -record[size - 1]
+        if objectives != NULL:
+            objectives[n_iter] = last
+        for c in range(k):
+            if not record[c] > 0:
+                return 0
+            for j in range(d):
+                moved[c * d + j] = <double>origin[j] + record[k + c * d + j] / record[c]
+        n_iter += 1
+        converged[0] = movement_of(moved, params, k * d) <= tol
+        memcpy(params, moved, k * d * sizeof(double))
+    assign_small[real](job, kernels, room, params, False, as_type)
+    if objectives != NULL:
+        objectives[n_iter] = -record[size - 1]
+    return n_iter
 
 
 def seed_small(
@@ -197,52 +259,66 @@ def seed_small(
         How many seeds were found: fewer than k when every row coincides with one.
     """
     cdef const nearest_kernels *kernels = kernels_for(isa, real is double)
-    cdef ptrdiff_t n = X.shape[0], d = X.shape[1], k = seeds.shape[0], m, c = 0, i, j, row = first, best
-    m = uniforms.shape[0] // (k - 1) if k > 1 else 0
-    dtype = np.float64 if real is double else np.float32
-    cdef real[::1] origin = np.zeros(d, dtype), closest = np.full(n, np.inf, dtype), quarter = np.zeros(k, dtype)
-    cdef real[:, ::1] chosen = np.empty((k, d), dtype), candidates = np.empty((max(1, m), d), dtype)
-    cdef int32_t[::1] owner = np.zeros(n, np.int32)
-    cdef ptrdiff_t[::1] rows = np.empty(max(1, m), np.intp)
-    cdef double[::1] out = np.empty(max(1, m) + 1)
-    cdef unsigned char[::1] scratch = _aligned(kernels.seed_bytes(d))
-    cdef nearest_job job = job_of[real](X, w, origin, candidates, closest[:0])
-    cdef nearest_seeding seeding
-    seeding.quarter, seeding.closest, seeding.seeds = &quarter[0], &closest[0], &owner[0]
+    cdef ptrdiff_t n = X.shape[0], d = X.shape[1], k = seeds.shape[0]
+    cdef ptrdiff_t m = uniforms.shape[0] // (k - 1) if k > 1 else 1, found
+    cdef unsigned char[::1] memory = _aligned(small_bytes(kernels, k, d, n, m, sizeof(real)))
+    cdef small_room room = rooms_in(&memory[0], kernels, k, d, n, m, sizeof(real))
+    cdef const double *draws = &uniforms[0] if uniforms.shape[0] else NULL
     with nogil:
-        for c in range(k):
+        found = plant[real](kernels, &room, &X[0, 0], <const real *>start_of[real](w), n, d, draws, m, first, k, &seeds[0, 0])
+    return found
+
+
+cdef ptrdiff_t plant(const nearest_kernels *kernels, const small_room *room, const real *x, const real *w, ptrdiff_t n,
+                     ptrdiff_t d, const double *uniforms, ptrdiff_t m, ptrdiff_t row, ptrdiff_t k,
+                     double *seeds) noexcept nogil:
+    """Choose k seeds, the first of them a row, the others among m candidates each; see `seed_small`."""
+    cdef ptrdiff_t c = 0, i, j, best
+    cdef real *chosen = <real *>room.centers
+    cdef real *candidates = <real *>room.candidates
+    cdef real *closest = <real *>room.closest
+    cdef double *out = room.scores
+    cdef nearest_job job = job_in[real](room, x, w, n, d, 1)
+    cdef nearest_seeding seeding
+    seeding.quarter, seeding.closest, seeding.seeds = room.quarter, room.closest, room.owner
+    memset(room.origin, 0, d * sizeof(real))
+    memset(room.quarter, 0, k * sizeof(real))
+    memset(room.owner, 0, n * sizeof(int32_t))
+    for i in range(n):
+        closest[i] = <real>INFINITY
+    for c in range(k):
+        for j in range(d):
+            chosen[c * d + j] = x[row * d + j]
+            seeds[c * d + j] = x[row * d + j]
+        if c == k - 1:
+            break
+        # The row becomes a seed, and then the candidates for the next one are scored.
+        job.centers, job.k, seeding.commit = <const void *>(chosen + c * d), 1, <int32_t>c
+        kernels.seed_gaps(job.centers, 1, chosen, c + 1, d, room.quarter)
+        kernels.seed_cell(&job, &seeding, 0, n, out, room.scratch)
+        if not out[1] > 0:
+            break
+        for i in range(m):
+            room.rows[i] = drawn[real](closest, w, n, uniforms[c * m + i] * out[1])
             for j in range(d):
-                seeds[c, j] = X[row, j]
-                chosen[c, j] = X[row, j]
-            if c == k - 1:
-                break
-            # The row becomes a seed, and then the candidates for the next one are scored.
-            job.centers, job.k, seeding.commit = <const void *>&chosen[c, 0], 1, <int32_t>c
-            kernels.seed_gaps(job.centers, 1, &chosen[0, 0], c + 1, d, &quarter[0])
-            kernels.seed_cell(&job, &seeding, 0, n, &out[0], &scratch[0])
-            if not out[1] > 0:
-                break
-            for i in range(m):
-                rows[i] = drawn[real](closest, w, uniforms[c * m + i] * out[1])
-                for j in range(d):
-                    candidates[i, j] = X[rows[i], j]
-            job.centers, job.k, seeding.commit = <const void *>&candidates[0, 0], m, -1
-            kernels.seed_gaps(job.centers, m, &chosen[0, 0], c + 1, d, &quarter[0])
-            kernels.seed_cell(&job, &seeding, 0, n, &out[0], &scratch[0])
-            best = 0
-            for i in range(1, m):
-                if out[i] > out[best]:
-                    best = i
-            row = rows[best]
+                candidates[i * d + j] = x[room.rows[i] * d + j]
+        job.centers, job.k, seeding.commit = <const void *>candidates, m, -1
+        kernels.seed_gaps(job.centers, m, chosen, c + 1, d, room.quarter)
+        kernels.seed_cell(&job, &seeding, 0, n, out, room.scratch)
+        best = 0
+        for i in range(1, m):
+            if out[i] > out[best]:
+                best = i
+        row = room.rows[best]
     return c + 1
 
 
-cdef ptrdiff_t drawn(const real[::1] closest, const real[::1] w, double target) noexcept nogil:
+cdef ptrdiff_t drawn(const real *closest, const real *w, ptrdiff_t n, double target) noexcept nogil:
     """The row at which the running sum of w closest exceeds `target`; in rounding's way, the last that adds to it."""
     cdef ptrdiff_t i, last = 0
     cdef double total = 0, mass
-    for i in range(closest.shape[0]):
-        mass = <double>closest[i] * <double>w[i] if w.shape[0] else <double>closest[i]
+    for i in range(n):
+        mass = <double>closest[i] * <double>w[i] if w != NULL else <double>closest[i]
         if mass != 0:
             last = i
         total += mass
@@ -253,4 +329,6 @@ cdef ptrdiff_t drawn(const real[::1] closest, const real[::1] w, double target) 
 
 def draw_row(const real[::1] closest, const real[::1] w, double target):
     """Number of the row at which the running sum of w closest exceeds `target`; w may be empty."""
-    return drawn[real](closest, w, target)
+    if closest.shape[0] == 0:
+        return 0
+    return drawn[real](&closest[0], <const real *>start_of[real](w), closest.shape[0], target)

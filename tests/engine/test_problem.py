@@ -8,7 +8,7 @@ from fastem.engine import em, problem
 from fastem.engine.monitor import Settings
 from fastem.engine.problem import Problem
 from fastem.sources.memory import MemorySource
-from fastem.starts.mixture import mixture_start
+from fastem.starts.mixture import MixtureStart
 
 SETTINGS = Settings(max_iter=5, tol=0.0)
 
@@ -28,7 +28,7 @@ def test_restarts_share_what_they_do_not_change(init, n, n_threads, monkeypatch)
     monkeypatch.setattr(family, "constants", lambda source: asked.append("constants") or constants(source))
     monkeypatch.setattr(problem, "variances", lambda source: asked.append("variances") or variances(source))
     source = MemorySource(rows(n), n_threads=n_threads)
-    em.run(Problem(source, family), mixture_start(init), settings=SETTINGS, n_init=4)
+    em.run(Problem(source, family), MixtureStart(init), settings=SETTINGS, n_init=4)
     assert asked.count("constants") == 1
     assert asked.count("variances") == 1
 
@@ -38,7 +38,7 @@ def test_restarts_side_by_side_get_the_same(monkeypatch):
     for n_threads in (1, 2):
         found = Problem(MemorySource(X, n_threads=n_threads), families.make("gaussian-tied", 30))
         assert em._small_but_work(found) == (n_threads == 2)
-        results.append(em.run(found, mixture_start("kmeans"), settings=SETTINGS, n_init=4))
+        results.append(em.run(found, MixtureStart("kmeans"), settings=SETTINGS, n_init=4))
     np.testing.assert_array_equal(results[0].restarts, results[1].restarts)
 
 

@@ -11,7 +11,7 @@ from fastem.engine.monitor import Settings
 from fastem.engine.problem import Problem
 from fastem.sources.memory import MemorySource
 from fastem.starts.kmeans import kmeans_start
-from fastem.starts.mixture import mixture_start
+from fastem.starts.mixture import MixtureStart
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -146,7 +146,7 @@ def test_split_and_merge_leaves_known_local_maxima():
 def test_split_and_merge_serves_every_family(name):
     family, draws = families.make(name, 4), Draws(7)
     X = np.ascontiguousarray(family.sample(family.example_params(5, draws), 800, draws)[0], np.float64)
-    source, start = MemorySource(X, 1.0 + draws.uniform(800)), mixture_start("random")
+    source, start = MemorySource(X, 1.0 + draws.uniform(800)), MixtureStart("random")
     plain, freed = (
         em.run(Problem(source, family), start, settings=Settings(max_iter=300, tol=1e-7, escape=escape)).best
         for escape in (None, "split-merge")

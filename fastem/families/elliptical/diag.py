@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastem.families.elliptical.records import Stats
+from fastem.families.elliptical.records import Stats, sums_of_logarithms
 from fastem.families.elliptical.shape import Blocks, Shape, Variances
 from fastem.jit import kernel
 from fastem.kernels.cell_pass import accumulator, expectation
@@ -83,7 +83,7 @@ class Diag(Variances):
         return np.square(shift)
 
     def log_det(self, precisions_cholesky: np.ndarray, n_features: int) -> np.ndarray:
-        return np.log(precisions_cholesky).sum(axis=1)
+        return sums_of_logarithms(precisions_cholesky)
 
     def block(self, covariances: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         return covariances[:, rows]

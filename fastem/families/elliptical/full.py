@@ -20,6 +20,7 @@ import math
 
 import numpy as np
 
+from fastem._native import mixtures
 from fastem.families.elliptical.records import (
     GaussianParams,
     Prepared,
@@ -29,6 +30,7 @@ from fastem.families.elliptical.records import (
     complete_data,
     prepared_means,
     shifts,
+    sums_of_logarithms,
 )
 from fastem.families.elliptical.shape import Blocks, Matrices, Shape
 from fastem.jit import kernel
@@ -217,20 +219,31 @@ def padded_features(d: int) -> int:
 
 def precisions_cholesky(covariances: np.ndarray) -> np.ndarray:
     """Return upper triangular P with inverse covariance P P', of each matrix (k, d, d)."""
+    factors = np.empty(covariances.shape)
+    if covariances.shape[1] <= mixtures.MOST_FEATURES:
+        regular = mixtures.precision_factors(np.ascontiguousarray(covariances, np.float64), factors)
+    else:
+        regular = _blocked_factors(covariances, factors)
+    if not regular:
+        raise np.linalg.LinAlgError("a covariance is not positive definite")
+    steepest, widest, d = float(factors.max()), float(covariances.max()), covariances.shape[1]
+    if not (math.isfinite(factors.sum()) and steepest * steepest * widest * d <= RESOLVED):
+        _refuse_lost_digits(covariances, factors)
+    return factors
+
+
+def _blocked_factors(covariances: np.ndarray, factors: np.ndarray) -> bool:
+    """Write the factors by LAPACK; return whether all exist."""
     from scipy.linalg import lapack
 
-    factors = np.empty(covariances.shape)
     for covariance, factor in zip(covariances, factors, strict=True):
         lower, singular = lapack.dpotrf(covariance, lower=1, clean=1)
         if not singular:
             lower, singular = lapack.dtrtri(lower, lower=1)
         if singular:
-            raise np.linalg.LinAlgError("a covariance is not positive definite")
+            return False
         factor[:] = lower.T
-    steepest, widest, d = float(factors.max()), float(covariances.max()), covariances.shape[1]
-    if not (math.isfinite(factors.sum()) and steepest * steepest * widest * d <= RESOLVED):
-        _refuse_lost_digits(covariances, factors)
-    return factors
+    return True
 
 
 def _refuse_lost_digits(covariances: np.ndarray, factors: np.ndarray) -> None:
@@ -311,7 +324,7 @@ class Full(Matrices):
         return precisions_cholesky(covariances)
 
     def log_det(self, precisions_cholesky: np.ndarray, n_features: int) -> np.ndarray:
-        return np.log(np.diagonal(precisions_cholesky, axis1=1, axis2=2)).sum(axis=1)
+        return sums_of_logarithms(np.diagonal(precisions_cholesky, axis1=1, axis2=2))
 
     def as_matrices(self, stored: np.ndarray, n_components: int, n_features: int) -> np.ndarray:
         return stored

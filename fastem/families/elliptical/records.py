@@ -11,6 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastem._native import mixtures
+
 LOG_2PI = math.log(2 * math.pi)
 # Less weight than this is none: mean and covariance of such a component would be rounding, or 0 / 0.
 TINY = 10 * np.finfo(np.float64).eps
@@ -77,11 +79,10 @@ def common(params: GaussianParams, log_det: np.ndarray, dtype: np.dtype) -> dict
     dtype : dtype
         Dtype of the rows.
     """
-    weights = np.asarray(params.weights, np.float64)
+    weights = np.ascontiguousarray(params.weights, np.float64)
     dtype = np.dtype(dtype)
-    origin = (weights @ params.means / weights.sum()).astype(dtype)
-    with np.errstate(divide="ignore"):
-        log_weights = np.log(weights)
+    origin = mixtures.weighted_mean(weights, np.ascontiguousarray(params.means, np.float64)).astype(dtype)
+    log_weights = mixtures.logarithms(weights)
     # A share of 1e-18 of what the component weighs now is lost in the rounding of a float64 sum, 1e-11 in that of
     # float32 terms.
     share = 1e-18 if dtype == np.float64 else 1e-11
@@ -92,6 +93,11 @@ def common(params: GaussianParams, log_det: np.ndarray, dtype: np.dtype) -> dict
         "offsets": log_weights + log_det - 0.5 * params.means.shape[1] * LOG_2PI,
         "negligible": share * weights,
     }
+
+
+def sums_of_logarithms(values: np.ndarray) -> np.ndarray:
+    """Return the sum of the logarithms of each row (k,) of positive numbers (k, m)."""
+    return mixtures.sums_of_logarithms(np.ascontiguousarray(values, np.float64))
 
 
 def prepared_means(prepared: Any) -> np.ndarray:

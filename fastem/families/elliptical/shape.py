@@ -69,6 +69,10 @@ class Shape(ABC):
         """Return what about the data is constant: nothing."""
         return None
 
+    def constants_of_groups(self, groups: Any, n_threads: int) -> np.ndarray:
+        """Return the constants of each group of rows (G, m), as compiled code takes them: m is 0."""
+        return np.empty((groups.n_groups, 0))
+
     @abstractmethod
     def prepare(self, params: GaussianParams, dtype: np.dtype) -> Any:
         """Round the parameters to the rows' dtype, relative to the mean of the means."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastem.families.elliptical.diag import SHAPE as DIAG
-from fastem.families.elliptical.records import Stats
+from fastem.families.elliptical.records import Stats, sums_of_logarithms
 from fastem.families.elliptical.shape import Blocks, Shape, Variances
 from fastem.jit import kernel
 from fastem.kernels.cell_pass import accumulator, expectation
@@ -90,7 +90,7 @@ class Spherical(Variances):
         return np.asarray(np.square(shift).sum())
 
     def log_det(self, precisions_cholesky: np.ndarray, n_features: int) -> np.ndarray:
-        return n_features * np.log(precisions_cholesky)
+        return n_features * sums_of_logarithms(precisions_cholesky[:, None])
 
     def block(self, covariances: np.ndarray, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
         return covariances

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from fastem import grid
+from fastem._native import mixtures
 from fastem.families.data_moments import TotalScatter, total_scatter
 from fastem.families.elliptical.full import SHAPE as FULL
 from fastem.families.elliptical.full import padded_features, precisions_cholesky
@@ -25,6 +27,7 @@ from fastem.families.elliptical.records import (
     common,
     complete_data,
     prepared_means,
+    sums_of_logarithms,
     updated_means,
 )
 from fastem.families.elliptical.shape import Blocks, Matrices, Shape
@@ -84,8 +87,10 @@ def scatter_about(stats: TiedStats, constants: TotalScatter, prepared: TiedPrepa
     All relative to the centre of the data: sum r (x - mu)(x - mu)' = sum w x x' - sum_k (a mu' + mu a' - n mu mu') with
     n the counts and a = sum r x.
     """
-    moments = stats.sums + stats.counts[:, None] * (prepared_means(prepared) - constants.centre)
-    means = means - constants.centre
+    centred, means = prepared_means(prepared) - constants.centre, means - constants.centre
+    if centred.shape[1] <= mixtures.MOST_FEATURES:
+        return mixtures.scatter_about(stats.counts, stats.sums, centred, means, constants.scatter)
+    moments = stats.sums + stats.counts[:, None] * centred
     cross = moments.T @ means
     return constants.scatter - cross - cross.T + (means.T * stats.counts) @ means
 
@@ -112,7 +117,15 @@ class Tied(Matrices):
 
     def constants(self, source: Any) -> TotalScatter:
         """Return weight, mean and scatter of all rows of a source."""
-        return total_scatter(source)
+        d, X = source.n_features, source.array
+        if X is None or len(X) > grid.CELL or d > mixtures.MOST_FEATURES:
+            return total_scatter(source)
+        moments = mixtures.total_scatters(X, source.sample_weight, np.array([0, len(X)]), 1)[0]
+        return TotalScatter(np.asarray(source.total_weight), moments[:d], moments[d:].reshape(d, d))
+
+    def constants_of_groups(self, groups: Any, n_threads: int) -> np.ndarray:
+        """Return mean and scatter of the rows of each group (G, d + d d)."""
+        return mixtures.total_scatters(groups.X, groups.w, groups.offsets, n_threads)
 
     def prepare(self, params: GaussianParams, dtype: np.dtype) -> TiedPrepared:
         """Round the parameters to the rows' dtype, relative to the mean of the means; whiten the means."""
@@ -121,8 +134,12 @@ class Tied(Matrices):
         factor = np.zeros((dp, dp), dtype)
         factor[:d, :d] = params.precisions_cholesky
         fields = common(params, self.log_det(params.precisions_cholesky, d), dtype)
-        rounded = fields["means"].astype(np.float64) @ factor[:d, :d].astype(np.float64)
-        return TiedPrepared(precisions_cholesky=factor, whitened=np.ascontiguousarray(rounded, dtype), **fields)
+        if d <= mixtures.MOST_FEATURES:
+            whitened = mixtures.whitened_means(fields["means"], factor)
+        else:
+            product = fields["means"].astype(np.float64) @ factor[:d, :d].astype(np.float64)
+            whitened = np.ascontiguousarray(product, dtype)
+        return TiedPrepared(precisions_cholesky=factor, whitened=whitened, **fields)
 
     def _add_given(self, record: TiedStats, c: int, weights: np.ndarray, centred: np.ndarray) -> None:
         record.sums[c] += weights @ centred
@@ -151,7 +168,7 @@ class Tied(Matrices):
         return factor
 
     def log_det(self, precisions_cholesky: np.ndarray, n_features: int) -> np.ndarray:
-        return np.asarray(np.log(np.diagonal(precisions_cholesky)).sum())
+        return sums_of_logarithms(np.diagonal(precisions_cholesky)[None])[0]
 
     def widened(self, matrices: np.ndarray, n_components: int, n_features: int) -> np.ndarray:
         return np.broadcast_to(matrices, FULL.array_shape(n_components, n_features))

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from fastem.draws import Draws
-from fastem.families.base import MStep
-from fastem.families.elliptical import coordinates
+from fastem.families.base import Groups, Labelled, Limits, MStep, Runs, SmallRun
+from fastem.families.elliptical import coordinates, runs
 from fastem.families.elliptical.covariance import LETTERS, SHAPES
 from fastem.families.elliptical.family import LOST, EllipticalFamily
 from fastem.families.elliptical.records import GaussianParams, prepared_means, updated_means
@@ -101,6 +101,45 @@ class GaussianFamily(EllipticalFamily):
             means = params.means
         covariances = self.shape.add_to_diagonal(covariances, self.reg_covar)
         return self.with_covariances(weights, means, covariances, stats.counts, params.covariances)
+
+    def run_small(
+        self, X: np.ndarray, w: np.ndarray, constants: Any, params: GaussianParams, limits: Limits
+    ) -> SmallRun | None:
+        if not self.runs_groups(X.shape[1]):
+            return None
+        vectors = runs.Vectors(self.shape, 1, *params.means.shape)
+        for ours, theirs in zip(vectors.params, params, strict=True):
+            ours[0] = theirs
+        groups = Groups(X, w, np.array([0, len(X)]))
+        moments = np.empty((1, 0)) if constants is None else np.append(constants.centre, constants.scatter)[None]
+        found = runs.run(self.shape, self.reg_covar, groups, None, moments, vectors, limits, 1, keep=True)
+        n_iter = int(found.n_iter[0])
+        if not n_iter:
+            return None
+        arrived = GaussianParams(*[field[0].copy() for field in vectors.params])
+        objectives = found.objectives[0, :n_iter].copy()
+        return SmallRun(arrived, float(found.objective[0]), objectives, n_iter, bool(found.converged[0]), None)
+
+    def run_groups(
+        self, groups: Groups, start: Labelled, limits: Limits, n_threads: int, *, keep: bool = False
+    ) -> tuple[GaussianParams, Runs]:
+        vectors = runs.Vectors(self.shape, groups.n_groups, *start.centers.shape[1:])
+        moments = self.shape.constants_of_groups(groups, n_threads)
+        found = runs.run(self.shape, self.reg_covar, groups, start, moments, vectors, limits, n_threads, keep=keep)
+        return vectors.params, found
+
+    def expect_groups(
+        self, groups: Groups, params: GaussianParams, found: np.ndarray, n_threads: int, **outputs: np.ndarray
+    ) -> None:
+        vectors = runs.Vectors(self.shape, *params.means.shape)
+        for ours, theirs in zip(vectors.params, params, strict=True):
+            ours[:] = theirs
+        runs.expect(self.shape, groups, vectors, found, self.no_outputs()._replace(**outputs), n_threads)
+
+    def runs_groups(self, n_features: int) -> bool:
+        plain = type(self) is GaussianFamily and self.assignment == "soft" and not self.fixed and not self.rescue
+        known = self.shape is self.covariance.shape and self.covariance.constraint is None
+        return plain and known and runs.possible(self.shape, n_features, self.n_components)
 
     def with_covariances(
         self,

@@ -24,7 +24,7 @@ import numpy as np
 from fastem import threads
 from fastem._native import nearest
 from fastem.draws import Draws
-from fastem.families.base import Family, MStep, SmallRun, State
+from fastem.families.base import Family, Limits, MStep, SmallRun, State
 from fastem.families.kmeans import active_centers
 from fastem.families.kmeans.records import Bounds, KMeansMemo, KMeansParams, KMeansPrepared, KMeansStats, _layout
 from fastem.grid import plan
@@ -242,10 +242,11 @@ class KMeansFamily(Family):
         return nearest.squared_movement(after.params.centers, before.params.centers)
 
     def run_small(
-        self, X: np.ndarray, w: np.ndarray, params: KMeansParams, max_iter: int, tol: float, slack: float
+        self, X: np.ndarray, w: np.ndarray, constants: None, params: KMeansParams, limits: Limits
     ) -> SmallRun | None:
-        if type(self) is not KMeansFamily or self.algorithm != "lloyd" or not 0 < max_iter < 10**6:
+        if type(self) is not KMeansFamily or self.algorithm != "lloyd":
             return None
+        max_iter, tol, slack = limits
         centers, memo = params.centers.copy(), self.new_memo(len(X))
         objectives = np.empty(max_iter + 1)
         n_iter, converged = nearest.run_small(X, w, centers, max_iter, tol, slack, memo.labels, objectives)

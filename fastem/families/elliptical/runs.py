@@ -1,0 +1,146 @@
+"""Whole runs of Gaussian mixtures over few rows of few features, of one mixture or of many, in one compiled call.
+
+An iteration over 200 rows takes the compiled E-step a few microseconds, and NumPy's M-step a hundred.  The loop, the
+M-step and what an E-step is prepared with are in `src/mixtures/`; its numbers are the engine's to the bit.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import numpy as np
+
+from fastem._native import mixtures
+from fastem.families.base import Groups, Labelled, Limits, Runs
+from fastem.families.elliptical.full import padded_features
+from fastem.families.elliptical.records import GaussianParams, Prepared, TiedPrepared
+from fastem.families.elliptical.shape import Shape
+from fastem.jit import Sweep
+from fastem.kernels.expected import Expected
+
+# The shapes by the number that the compiled code knows them by.
+KINDS = {"full": 0, "tied": 1, "diag": 2, "spherical": 3}
+MOST_COMPONENTS = 128  # NumPy adds up more numbers than these in another order
+
+
+def possible(shape: Any, n_features: int, n_components: int) -> bool:
+    """Tell whether the compiled code knows a shape, and mixtures of this size."""
+    known = isinstance(shape, Shape) and shape.accumulate.bind is not None
+    return known and n_features <= mixtures.MOST_FEATURES and n_components <= MOST_COMPONENTS
+
+
+class Vectors:
+    """Parameters of G mixtures as the compiled code has them: a row (P,) each, with views by field (G, ...)."""
+
+    def __init__(self, shape: Shape, n_groups: int, k: int, d: int) -> None:
+        matrix = shape.array_shape(k, d)
+        size = int(np.prod(matrix))
+        self.rows = np.empty((n_groups, k + k * d + 2 * size))
+        stops = np.cumsum([0, k, k * d, size, size])
+        parts = [self.rows[:, first:stop] for first, stop in itertools.pairwise(stops)]
+        self.params = GaussianParams(
+            *[part.reshape(n_groups, *form) for part, form in zip(parts, ((k,), (k, d), matrix, matrix), strict=True)]
+        )
+
+
+class Workplaces:
+    """Prepared parameters of a few threads, and the kernels that are bound to them.
+
+    Attributes
+    ----------
+    buffers : tuple of ndarray
+        As `mixtures.run` takes them: origin, means, factors, whitened, vectors.
+    """
+
+    def __init__(self, shape: Shape, k: int, d: int, dtype: np.dtype, n_threads: int) -> None:
+        dp, tied = padded_features(d), shape.name == "tied"
+        inner = {"full": (k, dp, dp), "tied": (dp, dp), "diag": (k, d), "spherical": (k,)}[shape.name]
+        origin, means = np.zeros((n_threads, d), dtype), np.zeros((n_threads, k, d), dtype)
+        factors = np.zeros((n_threads, int(np.prod(inner))), dtype)
+        whitened = np.zeros((n_threads, k if tied else 0, d if tied else 0), dtype)
+        vectors = np.zeros((n_threads, 3, k))
+        self.buffers = origin, means, factors, whitened, vectors
+        self._prepared: list[Any] = []
+        self._contexts: list[np.ndarray] = []
+        for t in range(n_threads):
+            logs, offsets, negligible = vectors[t]
+            factor = factors[t].reshape(inner)
+            if tied:
+                self._prepared.append(TiedPrepared(origin[t], means[t], logs, factor, whitened[t], offsets, negligible))
+            else:
+                self._prepared.append(Prepared(origin[t], means[t], logs, factor, offsets, negligible))
+
+    def calls(self, sweep: Sweep, before: tuple, after: tuple = ()) -> np.ndarray:
+        """Return address and context (T, 2) of a kernel of arguments `before`, prepared parameters and `after`."""
+        found = np.empty((len(self._prepared), 2), np.intp)
+        for t, prepared in enumerate(self._prepared):
+            assert sweep.bind is not None
+            address, context = sweep.bind((*before, prepared, *after))
+            self._contexts.append(context)
+            found[t] = address, context.ctypes.data
+        return found
+
+    def check(self) -> None:
+        """Refuse what a kernel has left that could not do its work."""
+        if any(context[0] for context in self._contexts):
+            raise RuntimeError("a compiled E-step failed, most likely for want of memory")
+
+
+def run(
+    shape: Shape,
+    reg_covar: float,
+    groups: Groups,
+    start: Labelled | None,
+    constants: np.ndarray,
+    vectors: Vectors,
+    limits: Limits,
+    n_threads: int,
+    *,
+    keep: bool = False,
+) -> Runs:
+    """Run EM on every group.
+
+    Parameters
+    ----------
+    shape : Shape
+        A shape that is `possible`.
+    reg_covar : float
+        Added to the variances.
+    groups : Groups
+        The rows.
+    start : Labelled or None
+        Labels that the runs begin with; None: they begin with the parameters in `vectors`.
+    constants : ndarray (G, d + d d) or (G, 0)
+        Centre and scatter of each group's rows, for a tied covariance.
+    vectors : Vectors
+        The parameters.  # IN / OUT
+    limits : Limits
+        When to stop.
+    n_threads : int
+        Threads; each takes the next group that nobody has.
+    keep : bool
+        Whether the objectives of all iterations are kept.
+    """
+    d, k, n_groups = groups.X.shape[1], vectors.params.weights.shape[1], groups.n_groups
+    places = Workplaces(shape, k, d, groups.X.dtype, n_threads)
+    next_calls = places.calls(shape.accumulate, (groups.X, groups.w, np.empty(0, np.int32)))
+    first_calls = next_calls if start is None else places.calls(shape.accumulate, (groups.X, groups.w, start.labels))
+    objective, objectives = np.full(n_groups, np.nan), np.empty((n_groups, limits.max_iter) if keep else (0, 0))
+    n_iter = np.ones(n_groups, np.int32) if start is None else start.found.astype(np.int32)
+    mixtures.run(
+        KINDS[shape.name], reg_covar, *groups, constants,
+        np.empty((0, 0, 0)) if start is None else start.centers, np.hstack([first_calls, next_calls]),
+        *places.buffers, *limits, vectors.rows, objectives, objective, n_iter,
+    )  # fmt: skip
+    places.check()
+    return Runs(objective, np.abs(n_iter), n_iter > 0, objectives)
+
+
+def expect(shape: Shape, groups: Groups, vectors: Vectors, found: np.ndarray, out: Expected, n_threads: int) -> None:
+    """Fill the outputs of an E-step alone for the rows of all groups with `found` parameters (G,)."""
+    k, d = vectors.params.means.shape[1:]
+    places = Workplaces(shape, k, d, groups.X.dtype, n_threads)
+    calls = places.calls(shape.expect, (groups.X,), (out,))
+    mixtures.expect(KINDS[shape.name], groups.offsets, calls, *places.buffers, vectors.rows, found.astype(np.int32))
+    places.check()

@@ -1,0 +1,196 @@
+# K-means of many groups of rows, each at most one grid cell, in one call; included by nearest.pyx.
+
+cdef uint64_t mix64(uint64_t z) noexcept nogil:
+    """`fastem.draws.mix64`."""
+    z = (z ^ (z >> 30)) * <uint64_t>0xBF58476D1CE4E5B9
+    z = (z ^ (z >> 27)) * <uint64_t>0x94D049BB133111EB
+    return z ^ (z >> 31)
+
+
+cdef void draw(uint64_t key, uint64_t first, ptrdiff_t n, double *uniforms) noexcept nogil:
+    """`Draws.uniform`: n numbers in [0, 1), the first of which is number `first` of all, counted from 0."""
+    cdef ptrdiff_t i
+    for i in range(n):
+        uniforms[i] = <double>(mix64(key + (first + i + 1) * <uint64_t>0x9E3779B97F4A7C15) >> 11) * 2.0**-53
+
+
+cdef ptrdiff_t first_row(const real *w, ptrdiff_t n, double uniform) noexcept nogil:
+    """A row drawn in proportion to its weight: `Draws.weighted`."""
+    cdef double total = 0, target, sum = 0
+    cdef ptrdiff_t i, last = 0
+    if w == NULL:
+        return <ptrdiff_t>(uniform * n)
+    for i in range(n):
+        total += <double>w[i]
+        if w[i] > 0:
+            last = i
+    target = uniform * total
+    for i in range(n):
+        sum += <double>w[i]
+        if sum > target:
+            return min(i, last)
+    return last
+
+
+cdef double variance_of(const real *x, const real *w, ptrdiff_t n, ptrdiff_t d, double *room) noexcept nogil:
+    """Weighted variance of a feature, on average over the features; `room` has d numbers."""
+    cdef double total = 0, mass, squares = 0
+    cdef ptrdiff_t i, j
+    memset(room, 0, d * sizeof(double))
+    for i in range(n):
+        mass = <double>w[i] if w != NULL else 1.0
+        total += mass
+        for j in range(d):
+            room[j] += mass * <double>x[i * d + j]
+    for j in range(d):
+        room[j] /= total
+    for i in range(n):
+        mass = <double>w[i] if w != NULL else 1.0
+        for j in range(d):
+            squares += mass * (<double>x[i * d + j] - room[j]) * (<double>x[i * d + j] - room[j])
+    return squares / total / d
+
+
+def mean_variance(const real[:, ::1] X, const real[::1] w):
+    """Return the weighted variance of a feature of rows (n, d), on average over the features; w may be empty."""
+    cdef double[::1] room = np.empty(X.shape[1])
+    return variance_of[real](&X[0, 0], <const real *>start_of[real](w), X.shape[0], X.shape[1], &room[0])
+
+
+cdef bint ordinary(const real *x, ptrdiff_t n) noexcept nogil:
+    """Whether all values are finite and so small that no sum of squares comes near the range of their type."""
+    cdef double squares = 0, most = 1e250 if sizeof(real) == 8 else 1e25
+    cdef ptrdiff_t i
+    for i in range(n):
+        squares += <double>x[i] * <double>x[i]
+    return squares < most
+
+
+cdef struct many_clusterings:  # the arguments of `fit_groups`
+    const nearest_kernels *kernels
+    const void *x
+    const void *w
+    const int64_t *offsets
+    ptrdiff_t d, k, trials
+    uint64_t key
+    int max_iter
+    double tol, slack
+    double *centers
+    int32_t *labels
+    double *objective
+    int32_t *n_iter
+
+
+cdef int fit_group(const many_clusterings *all, ptrdiff_t g, const small_room *room, double *uniforms,
+                   real *as_type) noexcept nogil:
+    """Cluster group g; see `fit_groups` for what is returned."""
+    cdef ptrdiff_t start = all.offsets[g], n = all.offsets[g + 1] - all.offsets[g], k = all.k, d = all.d, row
+    cdef const real *x = <const real *>all.x + start * d
+    cdef const real *w = <const real *>all.w + start if all.w != NULL else NULL
+    cdef double *centers = all.centers + g * k * d
+    cdef double tol
+    cdef nearest_job job
+    cdef int n_iter = 1
+    cdef bint converged = True
+    if n < k or n > CELL_ROWS or not ordinary[real](x, n * d):
+        return 0
+    tol = all.tol * variance_of[real](x, w, n, d, uniforms) if all.tol > 0 else 0.0
+    if not tol >= 0:  # no row has weight
+        return 0
+    draw(all.key, 0, 1 + (k - 1) * all.trials, uniforms)
+    row = first_row[real](w, n, uniforms[0])
+    if plant[real](all.kernels, room, x, w, n, d, uniforms + 1, all.trials, row, k, centers) < k:
+        return 0
+    job = job_in[real](room, x, w, n, d, k)
+    job.labels = all.labels + start
+    if all.max_iter:
+        n_iter = lloyd[real](&job, all.kernels, room, centers, all.max_iter, tol, all.slack, NULL, &converged,
+                              as_type)
+    else:
+        assign_small[real](&job, all.kernels, room, centers, False, as_type)
+    all.objective[g] = -room.record[k + k * d]
+    return n_iter if converged else -n_iter
+
+
+def fit_groups(
+    const real[:, ::1] X,
+    const real[::1] w,
+    const int64_t[::1] offsets,
+    uint64_t key,
+    ptrdiff_t trials,
+    int max_iter,
+    double tol,
+    double slack,
+    double[:, :, ::1] centers,
+    int32_t[::1] labels,
+    double[::1] objective,
+    int32_t[::1] n_iter,
+    int n_threads,
+):
+    """Cluster each group of rows by Lloyd's algorithm from greedy k-means++.
+
+    Parameters
+    ----------
+    X : array (n, d)
+        Rows, group after group.
+    w : array (n,) or (0,)
+        Weights.
+    offsets : int64 array (G + 1,)
+        Rows offsets[g] .. offsets[g + 1] are those of group g.
+    key : int
+        What tells the random numbers from all others: `Draws.key`; every group has the same.
+    trials : int
+        Candidates for each seed.
+    max_iter, tol : int, float
+        Stop after so many iterations, or when the squared movement is at most tol times the mean variance.  With 0
+        iterations the seeds are the centres.
+    slack : float
+        Relative fall of the objective that is rounding.
+    centers : float64 array (G, k, d)
+        OUT. Final centres.
+    labels : int32 array (n,)
+        OUT. The nearest of them.
+    objective : float64 array (G,)
+        OUT. Minus the distortion.
+    n_iter : int32 array (G,)
+        IN. 0 for groups that are to be left out.  OUT. Number of iterations, negative if the run has not converged; 0
+        where the group is left to the engine: an empty cluster, fewer distinct rows than clusters, more rows than a
+        grid cell, values that are not finite or very large, no weight.
+    n_threads : int
+        Threads; each takes the next group.
+    """
+    cdef ptrdiff_t n_groups = offsets.shape[0] - 1, k = centers.shape[1], d = X.shape[1], g, most = 1, each, t
+    if n_groups == 0 or X.shape[0] == 0:
+        n_iter[:] = 0
+        return
+    if centers.shape[2] != d or centers.shape[0] != n_groups or labels.shape[0] != X.shape[0]:
+        raise ValueError("centers and labels do not fit the rows")
+    for g in range(n_groups):
+        most = max(most, min(<ptrdiff_t>(offsets[g + 1] - offsets[g]), CELL_ROWS))
+    cdef many_clusterings all
+    all.kernels = kernels_for(isa, real is double)
+    all.x, all.w, all.offsets = <const void *>&X[0, 0], start_of[real](w), &offsets[0]
+    all.d, all.k, all.trials, all.key = d, k, trials, key
+    all.max_iter, all.tol, all.slack = max_iter, tol, slack
+    all.centers, all.labels, all.objective, all.n_iter = &centers[0, 0, 0], &labels[0], &objective[0], &n_iter[0]
+    # A thread's memory: the random numbers, in which features are averaged before, and the rooms.
+    cdef ptrdiff_t draws = in_lines(8 * max(1 + (k - 1) * trials, d))
+    each = draws + in_lines(small_bytes(all.kernels, k, d, most, trials, sizeof(real)))
+    cdef int threads = <int>max(1, min(n_threads, n_groups))
+    cdef unsigned char[::1] memory = _aligned(threads * each)
+    with nogil:
+        if threads == 1:
+            for g in range(n_groups):
+                fit_group_in[real](&all, g, &memory[0], draws, most, <real *>NULL)
+        else:
+            for g in prange(n_groups, schedule="dynamic", chunksize=16, num_threads=threads):
+                fit_group_in[real](&all, g, &memory[threadid() * each], draws, most, <real *>NULL)
+
+
+cdef void fit_group_in(const many_clusterings *all, ptrdiff_t g, unsigned char *memory, ptrdiff_t draws, ptrdiff_t most,
+                       real *as_type) noexcept nogil:
+    """Cluster group g in a thread's memory, if it is not left out."""
+    cdef small_room room
+    if all.n_iter[g]:
+        room = rooms_in(memory + draws, all.kernels, all.k, all.d, most, all.trials, sizeof(real))
+        all.n_iter[g] = fit_group[real](all, g, &room, <double *>memory, as_type)
