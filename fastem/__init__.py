@@ -9,9 +9,9 @@ How data flows through a fit, file by file::
                                                                         |  family.m_step, then          |
                                                                         |    engine/monitor.py ---------+
 
-The rooms, from the top; none imports from one above it: ``cli``, ``plot``; ``analysis``; ``estimators``; ``starts``,
-``engine``; ``sources``; ``families``; ``kernels``; ``jit``.  What every room needs lies beside this file: the door
-(``validate``), the grid and the records that are summed on it, draws, threads, files.
+The rooms, from the top; none imports from one above it: ``cli``, ``plot``; ``many``; ``analysis``; ``estimators``;
+``starts``, ``engine``; ``sources``; ``families``; ``kernels``; ``jit``.  What every room needs lies beside this file:
+the door (``validate``), the grid and the records that are summed on it, draws, threads, files.
 
 Public names are loaded when they are first used: ``import fastem`` imports neither scikit-learn nor Numba.
 """
@@ -31,8 +31,10 @@ _HOME = {
     "IterationInfo": "fastem.engine.monitor",
     "GaussianQ": "fastem.analysis.bound",
     "LowerBound": "fastem.analysis.bound",
+    "ManyFits": "fastem.many.result",
     "MonotonicityError": "fastem.engine.monitor",
     "build_info": "fastem.build",
+    "fit_many": "fastem.many.fit",
     "k_means": "fastem.estimators.functions",
     "kmeans_plusplus": "fastem.estimators.functions",
     "load": "fastem.persist",
@@ -70,6 +72,8 @@ if TYPE_CHECKING:
     from fastem.estimators.minibatch import MiniBatchKMeans as MiniBatchKMeans
     from fastem.estimators.poisson import PoissonMixture as PoissonMixture
     from fastem.estimators.student import StudentTMixture as StudentTMixture
+    from fastem.many.fit import fit_many as fit_many
+    from fastem.many.result import ManyFits as ManyFits
     from fastem.persist import load as load
     from fastem.persist import save as save
     from fastem.warming import warmup as warmup

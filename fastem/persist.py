@@ -15,9 +15,11 @@ import numpy as np
 from fastem.registry import ESTIMATORS  # `load` makes no other classes; a file names one, never a module
 
 FORMAT = 1
-_HEADER = "fastem.json"
+HEADER = "fastem.json"
 # What a fit tells beside the attributes that a class names.
-_OF_ANY_FIT = ("notes_",)
+OF_ANY_FIT = ("notes_",)
+# What tells how a fit went, iteration by iteration: the models of `fastem.fit_many` have none.
+TRACES = frozenset({"inertia_history_", "lower_bounds_", "loglike_", "restarts_"})
 
 
 def save(model: Any, path: str | os.PathLike[str], *, extra: dict[str, Any] | None = None) -> None:
@@ -60,30 +62,32 @@ def save(model: Any, path: str | os.PathLike[str], *, extra: dict[str, Any] | No
     try:
         model._check_to_save()
     except ValueError as error:
-        raise ValueError(f"Cannot save this {name}, which could not be read again: {_reason(error)}.") from error
+        raise ValueError(f"Cannot save this {name}, which could not be read again: {reason(error)}.") from error
     arrays: dict[str, np.ndarray] = {}
-    fitted = {key: getattr(model, key) for key in (*model._saved, "n_features_in_")}
-    fitted |= {key: getattr(model, key) for key in (*model._saved_if_set, *_OF_ANY_FIT) if hasattr(model, key)}
+    kept = [key for key in (*model._saved, "n_features_in_") if key not in TRACES or hasattr(model, key)]
+    fitted = {key: getattr(model, key) for key in kept}
+    fitted |= {key: getattr(model, key) for key in (*model._saved_if_set, *OF_ANY_FIT) if hasattr(model, key)}
     if hasattr(model, "feature_names_in_"):
         fitted["feature_names_in_"] = model.feature_names_in_.tolist()
     header = {
         "format": FORMAT,
         "class": name,
-        "params": _split("params", _savable(model.get_params(deep=False)), arrays),
-        "fitted": _split("fitted", fitted, arrays),
-        "extra": _split("extra", extra or {}, arrays),
+        "params": split("params", savable(model.get_params(deep=False)), arrays),
+        "fitted": split("fitted", fitted, arrays),
+        "extra": split("extra", extra or {}, arrays),
     }
-    arrays[_HEADER] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
-    _write_whole(Path(path), arrays)
+    arrays[HEADER] = np.frombuffer(json.dumps(header).encode(), dtype=np.uint8)
+    write_whole(Path(path), arrays)
 
 
-def _savable(params: dict[str, Any]) -> dict[str, Any]:
+def savable(params: dict[str, Any]) -> dict[str, Any]:
+    """Return the parameters that a file can hold."""
     plain = (str, int, float, bool, np.integer, np.floating, np.ndarray, list, tuple, type(None))
     params = {key: sorted(value) if isinstance(value, set | frozenset) else value for key, value in params.items()}
     return {key: value for key, value in params.items() if isinstance(value, plain)}
 
 
-def _split(section: str, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+def split(section: str, values: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     """Move numeric arrays from `values` to `arrays`; return what JSON can hold."""
     header: dict[str, Any] = {}
     for key, value in values.items():
@@ -102,7 +106,7 @@ def _split(section: str, values: dict[str, Any], arrays: dict[str, np.ndarray]) 
     return header
 
 
-def _write_whole(path: Path, arrays: dict[str, np.ndarray]) -> None:
+def write_whole(path: Path, arrays: dict[str, np.ndarray]) -> None:
     """Write beside `path` and rename, so that no half-written model is ever found."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -143,22 +147,23 @@ def load(path: str | os.PathLike[str], *, with_extra: bool = False) -> Any:
     ValueError
         If it is not a model of fastem: truncated, foreign, hostile, or of a newer format.  Nothing in it is run.
     """
-    arrays = _read(Path(path))
+    arrays = read_arrays(Path(path))
     header = _header(arrays, path)
     try:
-        params = _join(header["params"], arrays)
-        fitted = _join(header["fitted"], arrays)
-        extra = _join(header["extra"], arrays)
+        params = join(header["params"], arrays)
+        fitted = join(header["fitted"], arrays)
+        extra = join(header["extra"], arrays)
         model_class = getattr(importlib.import_module(ESTIMATORS[header["class"]].module), header["class"])
         known = model_class._get_param_names()
         model = model_class(**{key: value for key, value in params.items() if key in known})
         _restore(model, fitted)
     except (LookupError, TypeError, AttributeError, ValueError, ArithmeticError) as error:
-        raise ValueError(f"{path} is not a complete fastem model: {_reason(error)}.") from error
+        raise ValueError(f"{path} is not a complete fastem model: {reason(error)}.") from error
     return (model, extra) if with_extra else model
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Return the arrays of a file that fastem has written; nothing in it is run."""
     try:
         with zipfile.ZipFile(path) as archive:
             if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
@@ -171,10 +176,10 @@ def _read(path: Path) -> dict[str, np.ndarray]:
     except OSError:
         raise
     except Exception as error:  # a damaged archive raises anything from AttributeError to zlib.error
-        raise ValueError(f"{path} is not a fastem model: {_reason(error)}.") from error
+        raise ValueError(f"{path} is not a fastem model: {reason(error)}.") from error
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """Return the first sentence of an error, without its full stop."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
     return lines[0].rstrip(".")
@@ -182,24 +187,27 @@ def _reason(error: Exception) -> str:
 
 def _header(arrays: dict[str, np.ndarray], path: Any) -> dict[str, Any]:
     try:
-        header = json.loads(arrays[_HEADER].tobytes())
+        header = json.loads(arrays[HEADER].tobytes())
         version, name = header["format"], header["class"]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a fastem model: it has no readable header.") from error
     if version != FORMAT:
         raise ValueError(f"{path} has format {version!r}, but this version of fastem reads format {FORMAT}.")
+    if name == "ManyFits":
+        raise ValueError(f"{path} holds the models of many groups, which fastem.ManyFits.load reads.")
     if name not in ESTIMATORS:
         raise ValueError(f"{path} holds a {name!r}, which is none of {', '.join(ESTIMATORS)}.")
     return header
 
 
-def _join(section: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+def join(section: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Return the values that `split` has told apart."""
     return {key: arrays[entry["array"]] if "array" in entry else entry["value"] for key, entry in section.items()}
 
 
 def _restore(model: Any, fitted: dict[str, Any]) -> None:
-    allowed = {*model._saved, *model._saved_if_set, *_OF_ANY_FIT, "n_features_in_", "feature_names_in_"}
-    missing = {*model._saved, "n_features_in_"} - fitted.keys()
+    allowed = {*model._saved, *model._saved_if_set, *OF_ANY_FIT, "n_features_in_", "feature_names_in_"}
+    missing = {*model._saved, "n_features_in_"} - TRACES - fitted.keys()
     if missing or not fitted.keys() <= allowed:
         raise ValueError(f"unexpected or missing attributes {sorted(missing | (fitted.keys() - allowed))}")
     if "feature_names_in_" in fitted:
