@@ -17,7 +17,7 @@ import numpy as np
 import typer
 
 import fastem
-from fastem.cli import models, report
+from fastem.cli import groups, models, report
 from fastem.cli.models import KINDS, CommandError, ModelName, Saved, Scaling
 from fastem.cli.outputs import WRITABLE, check_outputs, write_table
 from fastem.cli.tables import Table, open_table, read_table, split_names
@@ -93,6 +93,14 @@ def fit(
         int, typer.Option("-k", metavar="K", min=1, help="Number of clusters, or of factors.", show_default=False)
     ],
     model: Model = ModelName.kmeans,
+    by: Annotated[
+        str | None,
+        typer.Option(
+            metavar="A,B,...",
+            help="Fit a model to every group of rows: those with the same values in these columns.",
+            show_default=False,
+        ),
+    ] = None,
     covariance: Annotated[
         str | None,
         typer.Option(
@@ -133,20 +141,33 @@ def fit(
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the fit: .png, .svg or .pdf.", show_default=False)
     ] = None,
+    group_report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report",
+            metavar="FILE",
+            help="With --by, write one line per group: .csv, .parquet or .feather.",
+            show_default=False,
+        ),
+    ] = None,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Fit a model to a table and print its clusters."""
     models.check_options(model, None if covariance is None else [covariance], factors, scale)
-    check_outputs([path], (output, WRITABLE), (save, (".npz",)), (plot, PLOT_SUFFIXES))
+    check_outputs([path], (output, WRITABLE), (save, (".npz",)), (plot, PLOT_SUFFIXES), (group_report, groups.REPORTS))
     if plot is not None:
         _check_plot(model)
+    groups.check_options(by, group_report, plot, scale)
     source = open_table(path, header=header)
     estimator = models.estimator(
         model, k, covariance_type=covariance, n_factors=factors, n_init=n_init, max_iter=max_iter,
         tol=tol, random_state=seed, n_threads=threads,
     )  # fmt: skip
     chosen = None if columns is None else split_names(columns)
+    if by is not None:
+        asked = groups.Asked(split_names(by), chosen, model, estimator, k, output, save, group_report, as_json, quiet)
+        return groups.fit(source, asked)
     table = read_table(source, chosen, allow_nan=models.takes_missing(estimator))
     _check_size(model, k, table, path)
     models.run_to_the_end(estimator, len(table.X), tol, max_iter)
@@ -190,6 +211,10 @@ def predict(
 ) -> None:
     """Assign the rows of a table to the clusters of a saved model; of factor analysis, find their factors."""
     check_outputs([model, path], (output, WRITABLE))
+    if groups.holds_groups(model):
+        if proba:
+            raise CommandError(f"--proba is for one model, and {model} holds those of many groups.")
+        return groups.predict(model, path, output, threads, header, as_json=as_json, quiet=quiet)
     saved = models.load(model, threads)
     name = models.name_of(saved.model)
     if proba and not hasattr(saved.model, "predict_proba"):

@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -97,6 +99,58 @@ def write_table(path: str | Path, columns: dict[str, np.ndarray]) -> None:
             np.save(temporary, _array(columns), allow_pickle=False)
         else:
             _write_arrow(temporary, suffix, columns)
+
+
+@contextmanager
+def writing(path: str | Path) -> Iterator[Callable[[Any], None]]:
+    """Write a table piece by piece to a file that appears whole or not at all.
+
+    Parameters
+    ----------
+    path : str or Path
+        The suffix says how, as in `write_table`; a .npy file is written when all pieces are there.
+
+    Yields
+    ------
+    callable
+        What writes an Arrow table; all have the same columns.
+    """
+    suffix = Path(path).suffix.lower()
+    pieces: list[Any] = []
+    with replacing(path) as temporary, ExitStack() as stack:
+        writer: Any = None
+
+        def write(table: Any) -> None:
+            nonlocal writer
+            if suffix == ".npy":
+                pieces.append(table)
+                return
+            if writer is None:
+                writer = stack.enter_context(_writer(temporary, suffix, table.schema))
+            writer.write_table(table)
+
+        yield write
+        if pieces:
+            import pyarrow as pa
+
+            whole = pa.concat_tables(pieces)
+            columns = {name: whole[name].to_numpy() for name in whole.column_names}
+            texts = {name: column.astype(str) if column.dtype == object else column for name, column in columns.items()}
+            np.save(temporary, _array(texts), allow_pickle=False)
+
+
+def _writer(path: Path, suffix: str, schema: Any) -> Any:
+    if suffix == ".csv":
+        from pyarrow import csv as arrow_csv
+
+        return arrow_csv.CSVWriter(str(path), schema)
+    if suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        return pq.ParquetWriter(path, schema)
+    from pyarrow import ipc
+
+    return ipc.new_file(str(path), schema)
 
 
 def _array(columns: dict[str, np.ndarray]) -> np.ndarray:

@@ -77,7 +77,7 @@ def _numbers(result: Any, rows: Grouped) -> np.ndarray:
     if new.positional and not known.positional:
         raise ValueError("The groups of these models have keys: say by groups= which rows are whose.")
     numbers = known.find(new.columns())
-    return np.where((numbers >= 0) & result._has_model[numbers], numbers, -1)
+    return np.where((numbers >= 0) & result.has_model[numbers], numbers, -1)
 
 
 def _of_batch(result: Any, batch: Batch, numbers: np.ndarray, question: str, answers: np.ndarray) -> np.ndarray:

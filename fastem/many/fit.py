@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -107,25 +107,62 @@ def fit_many(
     rows = gather(X, groups, offsets, by, columns, sample_weight)
     if fallback and rows.layout.slices:
         raise ValueError("fallback='pooled' is for groups of rows: groups of columns have no rows in common.")
+    result = fit_groups(
+        estimator, rows, n_components, candidates, raises=on_error == "raise", pools=fallback is not None
+    )
+    if on_error == "warn":
+        _warn(result)
+    return result
+
+
+def fit_groups(
+    estimator: Any,
+    rows: Grouped,
+    n_components: Any,
+    candidates: Iterable[int] = (),
+    *,
+    raises: bool = False,
+    pools: bool = False,
+    told: Callable[[int], Any] = int,
+) -> ManyFits:
+    """Fit every group of rows that have been gathered.
+
+    Parameters
+    ----------
+    estimator : estimator
+        As `template` makes it.
+    rows : Grouped
+        The rows.
+    n_components, candidates
+        As in `fit_many`.
+    raises : bool
+        Whether the first bad group is an error.
+    pools : bool
+        Whether bad groups get the model of all rows.
+    told : callable
+        Called after each batch with the number of its groups.
+
+    Returns
+    -------
+    ManyFits
+    """
     numbers = _numbers(n_components, candidates, rows)
     parts, picked = [], []
     for batch in rows.batches():
         own = numbers[:, batch.first : batch.first + len(batch.offsets) - 1]
         fit, which, bic = choosing.fit(estimator, batch, own)
-        if on_error == "raise":
+        if raises:
             _raise_for(fit, batch, rows)
         parts.append(fit)
         picked.append((own[which, np.arange(own.shape[1])], bic))
+        told(own.shape[1])
     chosen, bics = (np.concatenate(column) for column in zip(*picked, strict=True))
     fit = concatenated(parts)
-    pooled = np.zeros(len(fit.n_iter), bool)
-    if fallback:
-        fit, pooled, chosen = pooling.pooled(estimator, rows, fit, numbers, chosen)
-    facts = Facts(chosen, rows.n_features(), _totals(rows), pooled, bics)
-    result = ManyFits(estimator, rows.layout, _as_given(fit, rows), facts, rows.names)
-    if on_error == "warn":
-        _warn(result)
-    return result
+    is_pooled = np.zeros(len(fit.n_iter), bool)
+    if pools:
+        fit, is_pooled, chosen = pooling.pooled(estimator, rows, fit, numbers, chosen)
+    facts = Facts(chosen, rows.n_features(), _totals(rows), is_pooled, bics)
+    return ManyFits(estimator, rows.layout, _as_given(fit, rows), facts, rows.names)
 
 
 def template(model: Any, random_state: Any, n_threads: int | None, options: dict[str, Any]) -> Any:

@@ -42,18 +42,16 @@ def read(frame: Any, by: list[str], columns: Any = None) -> Frame:
         )
     table = frame if hasattr(frame, "iloc") else _arrow(frame)
     there = [str(name) for name in (table.columns if hasattr(table, "iloc") else table.column_names)]
-    names = [name for name in there if name not in by] if columns is None else _names(columns)
+    names = features_of(there, by, columns)
     missing = [name for name in (*by, *names) if name not in there]
     if missing:
         raise ValueError(f"The frame has no column {missing[0]!r}; it has {', '.join(map(repr, there))}.")
-    if not by or not names:
-        raise ValueError(f"There is no column {'of a key: by is empty' if not by else 'beside those of by'}.")
     features = [_feature(table[name], name) for name in names]
     dtype = np.float32 if all(part.dtype == np.float32 for part in features) else np.float64
     X = np.empty((len(features[0]), len(features)), dtype)
     for j, part in enumerate(features):
         X[:, j] = part
-    return Frame(X, names, [_key(table[name]) for name in by], list(by))
+    return Frame(X, names, [key_of(table[name]) for name in by], list(by))
 
 
 def _arrow(frame: Any) -> Any:
@@ -62,6 +60,20 @@ def _arrow(frame: Any) -> Any:
     import pyarrow as pa
 
     return frame if isinstance(frame, pa.Table) else pa.table(frame)
+
+
+def features_of(there: list[str], by: list[str], columns: Any = None) -> list[str]:
+    """Return the names of the features: as given, or all that are there and no part of a key.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If there are none, or they are no names.
+    """
+    names = [name for name in there if name not in by] if columns is None else _names(columns)
+    if not by or not names:
+        raise ValueError(f"There is no column {'of a key: by is empty' if not by else 'beside those of the key'}.")
+    return names
 
 
 def _names(columns: Any) -> list[str]:
@@ -86,10 +98,10 @@ def _feature(column: Any, name: str) -> np.ndarray:
         return column.cast(kind, safe=False).to_numpy()
     except (TypeError, ValueError, NotImplementedError):
         kind = column.dtype if hasattr(column, "iloc") else column.type
-        raise TypeError(f"Column {name!r} is not numeric ({kind}): name the features by columns=.") from None
+        raise ValueError(f"Column {name!r} is not numeric ({kind}): name the features by columns=.") from None
 
 
-def _key(column: Any) -> np.ndarray:
+def key_of(column: Any) -> np.ndarray:
     """Return the values of a key column; missing ones as None, of dates as NaT."""
     if hasattr(column, "iloc"):
         plain = column.astype(object) if str(column.dtype) in ("category", "string", "str") else column

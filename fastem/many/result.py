@@ -87,6 +87,16 @@ class ManyFits:
         return columns[0] if len(columns) == 1 else list(zip(*(column.tolist() for column in columns), strict=True))
 
     @property
+    def key_names(self) -> list[str]:
+        """What the parts of the keys are called."""
+        return list(self._layout.keys.names)
+
+    @property
+    def feature_names(self) -> list[str]:
+        """The names of the features; empty if the rows had none."""
+        return list(self._names)
+
+    @property
     def labels(self) -> Any:
         """The component of each row, in the form in which the rows were given."""
         return self._layout.shaped(self._fit.labels) if self._fit.labels.size else None
@@ -128,7 +138,8 @@ class ManyFits:
         return hasattr(self.estimator, "n_clusters")
 
     @property
-    def _has_model(self) -> np.ndarray:
+    def has_model(self) -> np.ndarray:
+        """Whether each group has a model (n_groups,), its own or that of all rows."""
         return ~np.isnan(self.objective)
 
     def __len__(self) -> int:

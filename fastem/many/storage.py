@@ -68,6 +68,15 @@ def _level(level: np.ndarray, name: str, arrays: dict[str, np.ndarray]) -> Any:
     return values
 
 
+def is_result(path: str | os.PathLike[str]) -> bool:
+    """Tell whether a file says that it is one of `write`; it may be damaged all the same."""
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return json.loads(archive[persist.HEADER].tobytes())["class"] == "ManyFits"
+    except Exception:  # a damaged archive raises anything from AttributeError to zlib.error
+        return False
+
+
 def read(path: str | os.PathLike[str]) -> tuple[Any, Layout, BatchFit, list[np.ndarray], list[str]]:
     """Read the parts of a `ManyFits`: estimator, layout, fit, facts and names of features.
 

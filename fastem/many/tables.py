@@ -20,7 +20,7 @@ def components(result: Any) -> dict[str, Any]:
     A vector that all groups have of one length becomes a column for each feature, ``means_x0`` or by the features'
     names; all else a column of flat arrays.
     """
-    groups = np.flatnonzero(result._has_model).tolist()
+    groups = np.flatnonzero(result.has_model).tolist()
     counts = np.array([_n_components(result, group) for group in groups], np.int64)
     repeated = np.repeat(np.array(groups, np.int64), counts)
     component = np.concatenate([np.arange(count) for count in counts]) if len(groups) else np.empty(0, np.int64)
