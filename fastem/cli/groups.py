@@ -170,11 +170,11 @@ def _fit_whole(source: Source, asked: Asked, features: list[str], stack: ExitSta
     from fastem.many.fit import fit_groups
     from fastem.many.grouping import gather
 
-    if not asked.quiet:
-        print(f"fastem: {source.path} is read whole: {_why_whole(source)}.", file=sys.stderr)
     with _sentences(source.path):
         table = _whole(source, [*asked.by, *features])
     rows = gather(table, by=asked.by, columns=features)
+    if not asked.quiet:
+        print(f"fastem: {source.path} is read whole: {_why_whole(source)}.", file=sys.stderr)
     with _progress(len(rows.layout.keys), shown=not asked.quiet) as advance:
         result = fit_groups(asked.estimator, rows, asked.k, told=advance)
     if asked.output is not None:
@@ -293,8 +293,8 @@ def predict(
             labels = counts.labels(table)
             if write is not None:
                 write(_labelled(table.select(result.key_names), labels))
-    if not counts.rows:
-        raise TableError(f"{path} has no rows.")
+        if not counts.rows:
+            raise TableError(f"{path} has no rows.")
     summary = {"input": str(path), "model": str(model)} | counts.summary()
     if as_json or not quiet:
         report.show(summary, predict_tables, as_json=as_json)

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from fastem import validate
 from fastem.many import frames
@@ -74,7 +75,8 @@ class Grouped(NamedTuple):
 
     def n_features(self) -> np.ndarray:
         """Return the number of features of each group (G,)."""
-        return np.array([self._width(group) for group in range(len(self.layout.offsets) - 1)], np.int64)
+        widths = [len(columns) for columns in self.layout.slices] or self.pieces[0].shape[1]
+        return np.full(len(self.layout.offsets) - 1, widths, np.int64)
 
     def whole(self) -> tuple[np.ndarray, np.ndarray]:
         """Return all rows as one table, and their weights."""
@@ -173,10 +175,17 @@ def _by_keys(
     offsets = np.concatenate([[0], np.cumsum(np.bincount(codes, minlength=len(keys)))]).astype(np.int64)
     order = None
     if not bool((codes[1:] >= codes[:-1]).all()):
-        narrow = codes.astype(np.uint16) if len(keys) < 1 << 16 else codes  # which NumPy sorts by counting
-        order = np.argsort(narrow, kind="stable")
+        order = _stable_order(codes, len(keys))
     w = validate.weights(sample_weight, len(table), np.float64)
     return Grouped(Layout(keys, offsets, order, "rows", []), [table], w, names)
+
+
+def _stable_order(codes: np.ndarray, n_codes: int) -> np.ndarray:
+    """Return the numbers of rows sorted by their codes, equal ones as they lie: SciPy counts where NumPy would sort."""
+    n = len(codes)
+    kind = np.int32 if max(n, n_codes) < 2**31 else np.int64
+    one_row = csr_array((np.arange(n, dtype=kind), codes.astype(kind), np.array([0, n], kind)), shape=(1, n_codes))
+    return one_row.tocsc().data
 
 
 def _by_columns(X: Any, columns: Any, given: list[str], sample_weight: Any) -> Grouped:

@@ -59,7 +59,8 @@ class Keys(NamedTuple):
         """
         parts = key if len(self.levels) > 1 else (key,)
         if isinstance(parts, tuple | list) and len(parts) == len(self.levels):
-            number = int(self.find([as_column([part]) for part in parts])[0])
+            columns = [as_column([part]) for part in parts]
+            number = int(self.find(columns)[0]) if all(column.ndim == 1 for column in columns) else -1
             if number >= 0:
                 return number
         raise KeyError(key)
@@ -81,10 +82,10 @@ def numbered(n_groups: int) -> Keys:
 
 def grouped(columns: Sequence[np.ndarray], names: list[str]) -> tuple[Keys, np.ndarray]:
     """Return the distinct keys of rows and the number of each row's key (n,)."""
-    level, codes = _distinct(columns[0], names[0])
+    level, codes = _distinct(columns[0])
     levels, pairs = [level], []
-    for name, column in zip(names[1:], columns[1:], strict=True):
-        level, own = _distinct(column, name)
+    for column in columns[1:]:
+        level, own = _distinct(column)
         levels.append(level)
         known, codes = np.unique(codes * len(level) + own, return_inverse=True)
         pairs.append(known)
@@ -169,15 +170,28 @@ def _is_missing(value: Any) -> bool:
     return value is None or type(value).__name__ in ("NAType", "NaTType") or bool(value != value)
 
 
-def _distinct(column: np.ndarray, name: str) -> tuple[np.ndarray, np.ndarray]:
+def _distinct(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the sorted values of a column and the number of each row's (n,) int64."""
     if column.dtype == object:
         return _distinct_objects(column)
     if len(column) > 1 and bool((column[1:] >= column[:-1]).all()):  # as they lie: most often groups come in order
         new = np.append(True, column[1:] != column[:-1])
         return column[new], np.cumsum(new) - 1
+    if column.dtype.kind in "iu" and len(column):
+        low, high = int(column.min()), int(column.max())
+        if high - low < 2 * len(column):
+            return _distinct_numbers(column, low, high)
     level, codes = np.unique(column, return_inverse=True)
     return level, codes.astype(np.int64, copy=False)
+
+
+def _distinct_numbers(column: np.ndarray, low: int, high: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return those of integers that lie close together, by counting: no sort."""
+    wide: Any = column.dtype if column.dtype.kind == "u" else np.int64  # that holds the values and all differences
+    shifted = (column.astype(wide) - np.array(low, wide)).astype(np.int64)
+    there = np.bincount(shifted, minlength=high - low + 1) > 0
+    level = (np.flatnonzero(there).astype(wide) + np.array(low, wide)).astype(column.dtype)
+    return level, (np.cumsum(there) - 1)[shifted]
 
 
 def _distinct_objects(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -170,7 +170,7 @@ class ManyFits:
         for name, stacked in self.parameters.items():
             value = stacked.of(group)
             if value is not None:
-                setattr(model, name, value.copy() if value.ndim else value[()])
+                setattr(model, name, value.copy() if value.ndim else value.item())
         model.n_features_in_ = int(self.n_features[group])
         model.n_iter_, model.converged_ = int(self.n_iter[group]), bool(self.converged[group])
         if self._names:

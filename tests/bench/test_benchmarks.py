@@ -193,6 +193,17 @@ def test_comparison_with_peers_runs(model, shape, n_tables, tmp_path):
     assert len(tables) == n_tables
 
 
+def test_comparison_of_many_problems_runs(tmp_path):
+    few = ["--shrink", "200", "--repeats", "1", "--budget", "1", "--dtypes", "float64"]
+    arguments = [*few, "--json", str(tmp_path / "tables.json")]
+    command = [sys.executable, "-m", "asv_bench.peers", "many", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr
+    tables = json.loads((tmp_path / "tables.json").read_text())["tables"]
+    assert list(tables) == ["problems", "sizes", "threads", "quantisation"]
+    assert {row["objective"] for row in tables["problems"][1:]} == {"equal"}  # of mixtures; k-means starts elsewhere
+
+
 def test_the_history_has_a_dozen_commits_of_one_machine():
     machines = [folder for folder in (ROOT / "asv_bench" / "results").iterdir() if folder.is_dir()]
     assert len(machines) == 1

@@ -22,8 +22,8 @@ def test_python_examples_run(block, tmp_path, monkeypatch):
     exec(compile(block, str(README), "exec"), {"__name__": "__readme__"})
 
 
-def test_there_are_two_examples_of_ten_lines():
-    assert len(blocks("python")) == 2
+def test_there_are_three_examples_of_ten_lines():
+    assert len(blocks("python")) == 3
     for block in blocks("python"):
         assert len([line for line in block.splitlines() if line]) <= 11
 
@@ -60,7 +60,11 @@ def test_links_to_files_resolve():
         assert (README.parent / name).exists(), name
 
 
-def test_the_page_on_twins_runs():
-    page = README.parent / "docs" / "twins.md"
+@pytest.mark.parametrize("name", ["twins", "many"])
+def test_the_pages_run(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    if name == "many":
+        pytest.importorskip("dask.dataframe")
+    page = README.parent / "docs" / f"{name}.md"
     for block in re.findall(r"^```python\n(.*?)^```$", page.read_text(), flags=re.DOTALL | re.MULTILINE):
         exec(compile(block, str(page), "exec"), {})
