@@ -176,15 +176,15 @@ def _run_small(problem: Problem, params: Any, settings: Settings, restart: int) 
 
 def _run_with_start(problem: Problem, start: Start, draws: Draws, settings: Settings, restart: int) -> Run | None:
     """Return a run that compiled code makes of few rows from seeds to end, or None."""
-    limits, labels_of = _limits_of_small(problem, settings), getattr(start, "labels_of", None)
-    if limits is None or labels_of is None or problem.shares_centers:
+    limits, source, family = _limits_of_small(problem, settings), problem.source, problem.family
+    if limits is None or not getattr(start, "labels_groups", False) or problem.shares_centers:
         return None
-    source, family = problem.source, problem.family
+    if not family.runs_groups(source.n_features):
+        return None
     groups = Groups(source.array, source.sample_weight, np.array([0, source.n_rows]))
-    begun = labels_of(family, groups, draws, limits.slack, 1) if family.runs_groups(source.n_features) else None
-    if begun is None:
-        return None
-    params, runs = family.run_groups(groups, begun, limits, 1, keep=True)
+    begun = start.labels_of(family, groups, draws, limits.slack, 1)  # type: ignore[attr-defined]
+    constants = problem.once("constants_of_groups", lambda: family.constants_of_groups(groups, 1))
+    params, runs = family.run_groups(groups, begun, constants, limits, 1, keep=True)
     if not runs.n_iter[0]:
         return None
     n_iter = int(runs.n_iter[0])

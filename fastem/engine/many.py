@@ -71,10 +71,10 @@ def fit(
     n_threads : int
         Threads.
     """
-    limits = _limits(groups, settings)
+    limits, constants = _limits(groups, settings), family.constants_of_groups(groups, n_threads)
 
     def restart(draws: Draws) -> tuple[Any, np.ndarray, Runs]:
-        params, runs = family.run_groups(groups, start(groups, draws, limits.slack), limits, n_threads)
+        params, runs = family.run_groups(groups, start(groups, draws, limits.slack), constants, limits, n_threads)
         return params, np.empty(0, np.int32), runs
 
     best = _best(groups, restart, n_init, seed)

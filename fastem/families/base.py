@@ -202,8 +202,19 @@ class Family(ABC):
         """Tell whether compiled code runs this model from a first assignment to the end: `run_groups`."""
         return False
 
+    def constants_of_groups(self, groups: Groups, n_threads: int) -> np.ndarray:
+        """Return what no parameter changes of each group's rows (G, m), as `run_groups` takes it."""
+        return np.empty((groups.n_groups, 0))
+
     def run_groups(
-        self, groups: Groups, start: Labelled, limits: Limits, n_threads: int, *, keep: bool = False
+        self,
+        groups: Groups,
+        start: Labelled,
+        constants: np.ndarray,
+        limits: Limits,
+        n_threads: int,
+        *,
+        keep: bool = False,
     ) -> tuple[Any, Runs]:
         """Return the parameters (G, ...) at which a run of each group arrives that begins with labels.
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from fastem import threads
-from fastem.many.batches import LARGE
 from fastem.many.grouping import Batch, Grouped, gather
+from fastem.many.loop import LARGE
 
 
 def ask(result: Any, given: tuple[Any, Any, Any, Any], question: str, none: float, dtype: Any) -> Any:

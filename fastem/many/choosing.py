@@ -7,8 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fastem.many.batches import BatchFit, chosen, fit_batch, with_components
+from fastem.many.batches import fit_batch
 from fastem.many.grouping import Batch
+from fastem.many.loop import with_components
+from fastem.many.record import BatchFit, chosen
 from fastem.many.statuses import Status
 
 

@@ -13,8 +13,8 @@ from sklearn.exceptions import ConvergenceWarning
 import fastem
 from fastem import validate
 from fastem.many import choosing, pooling
-from fastem.many.batches import BatchFit, concatenated
 from fastem.many.grouping import Batch, Grouped, gather
+from fastem.many.record import BatchFit, concatenated
 from fastem.many.result import Facts, ManyFits, shown
 from fastem.many.statuses import GOOD, Status
 from fastem.registry import BY_SHORT_NAME

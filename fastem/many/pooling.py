@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from fastem.many import choosing
-from fastem.many.batches import BatchFit
 from fastem.many.grouping import Batch, Grouped
+from fastem.many.record import BatchFit
 from fastem.many.stacked import Stacked, stack
 from fastem.many.statuses import GOOD, TITLES
 

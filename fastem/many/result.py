@@ -10,9 +10,10 @@ import numpy as np
 from sklearn.exceptions import NotFittedError
 
 from fastem.many import answers, storage, tables
-from fastem.many.batches import BatchFit, with_components
 from fastem.many.grouping import Layout
 from fastem.many.keys import as_columns
+from fastem.many.loop import with_components
+from fastem.many.record import BatchFit
 from fastem.many.stacked import Stacked
 from fastem.many.statuses import TITLES, Status
 

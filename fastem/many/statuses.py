@@ -84,20 +84,14 @@ def of_model(model: Any, n_rows: float, labels: np.ndarray | None) -> Verdict | 
         distinct = np.count_nonzero(np.bincount(labels)) if labels is not None else 0
         if distinct < model.n_clusters:
             return Status.too_few_rows, f"It has {distinct} distinct rows for {model.n_clusters} clusters."
-    collapsed = model._n_collapsed(n_rows)
+    return of_run(model._n_collapsed(n_rows), bool(model.converged_), int(model.n_iter_))
+
+
+def of_run(collapsed: int, converged: bool, n_iter: int) -> Verdict | None:
+    """Tell what is wrong with a run after which so many components have no variance of their own; None: nothing."""
     if collapsed:
-        return (
-            Status.singular,
-            f"{collapsed} of its components {_has(collapsed)} no variance of {_their(collapsed)} own.",
-        )
-    if not model.converged_:
-        return Status.stopped, f"It stopped after {model.n_iter_} iterations, before it had converged."
+        has, own = ("has", "its") if collapsed == 1 else ("have", "their")
+        return Status.singular, f"{collapsed} of its components {has} no variance of {own} own."
+    if not converged:
+        return Status.stopped, f"It stopped after {n_iter} iterations, before it had converged."
     return None
-
-
-def _has(number: int) -> str:
-    return "has" if number == 1 else "have"
-
-
-def _their(number: int) -> str:
-    return "its" if number == 1 else "their"

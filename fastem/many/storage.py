@@ -11,9 +11,9 @@ import numpy as np
 
 import fastem
 from fastem import persist
-from fastem.many.batches import ARRAYS, COLUMNS, BatchFit
 from fastem.many.grouping import Layout
 from fastem.many.keys import Keys
+from fastem.many.record import ARRAYS, COLUMNS, BatchFit
 from fastem.many.stacked import Stacked
 from fastem.many.statuses import Status
 from fastem.registry import BY_SHORT_NAME

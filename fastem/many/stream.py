@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from fastem.many.batches import BatchFit, concatenated, fit_batch
+from fastem.many.batches import fit_batch
 from fastem.many.grouping import Layout
 from fastem.many.keys import grouped
+from fastem.many.record import BatchFit, concatenated
 from fastem.many.result import Facts, ManyFits
 
 

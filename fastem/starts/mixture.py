@@ -60,10 +60,13 @@ class MixtureStart:
             params = from_centers(problem, centers)
         return params._replace(**self.given)
 
-    def labels_of(self, family: Family, groups: Groups, draws: Draws, slack: float, n_threads: int) -> Labelled | None:
-        """Return the first assignment of the rows of each group, whose M-step is this start; None: there is none."""
-        if self.given or self.init_params not in KMEANS_ITERATIONS:
-            return None
+    @property
+    def labels_groups(self) -> bool:
+        """Whether `labels_of` has an answer."""
+        return not self.given and self.init_params in KMEANS_ITERATIONS
+
+    def labels_of(self, family: Family, groups: Groups, draws: Draws, slack: float, n_threads: int) -> Labelled:
+        """Return the first assignment of the rows of each group, whose M-step is this start."""
         return mixture_labels(family, groups, self.init_params, draws, slack, n_threads)
 
 

@@ -100,7 +100,7 @@ def test_a_large_group_beside_small_ones(monkeypatch):
     """Which groups get all threads changes nothing."""
     X, keys, _ = random_groups("gmm", 5, 4)
     before = fastem.fit_many(X, keys, model="gmm", n_components=2, random_state=0)
-    monkeypatch.setattr("fastem.many.batches.LARGE", 200)
+    monkeypatch.setattr("fastem.many.loop.LARGE", 200)
     after = fastem.fit_many(X, keys, model="gmm", n_components=2, random_state=0)
     assert all(differing(before[key], after[key]) == [] for key in range(5))
 

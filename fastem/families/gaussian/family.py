@@ -120,12 +120,21 @@ class GaussianFamily(EllipticalFamily):
         objectives = found.objectives[0, :n_iter].copy()
         return SmallRun(arrived, float(found.objective[0]), objectives, n_iter, bool(found.converged[0]), None)
 
+    def constants_of_groups(self, groups: Groups, n_threads: int) -> np.ndarray:
+        return self.shape.constants_of_groups(groups, n_threads)
+
     def run_groups(
-        self, groups: Groups, start: Labelled, limits: Limits, n_threads: int, *, keep: bool = False
+        self,
+        groups: Groups,
+        start: Labelled,
+        constants: np.ndarray,
+        limits: Limits,
+        n_threads: int,
+        *,
+        keep: bool = False,
     ) -> tuple[GaussianParams, Runs]:
         vectors = runs.Vectors(self.shape, groups.n_groups, *start.centers.shape[1:])
-        moments = self.shape.constants_of_groups(groups, n_threads)
-        found = runs.run(self.shape, self.reg_covar, groups, start, moments, vectors, limits, n_threads, keep=keep)
+        found = runs.run(self.shape, self.reg_covar, groups, start, constants, vectors, limits, n_threads, keep=keep)
         return vectors.params, found
 
     def expect_groups(

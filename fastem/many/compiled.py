@@ -1,0 +1,153 @@
+"""Many groups in one compiled call, as far as compiled code goes; the loop over estimators does the rest.
+
+Every group that is in any way odd is left: what became of it is found out by the loop, which looks at one group.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+
+from fastem import threads, validate
+from fastem.engine import many
+from fastem.estimators.gaussian import GaussianMixture
+from fastem.estimators.kmeans import KMeans
+from fastem.families.base import Groups
+from fastem.grid import CELL
+from fastem.many import statuses
+from fastem.many.record import BatchFit, parameters_of
+from fastem.many.stacked import uniform
+from fastem.many.statuses import Status
+from fastem.starts import groups as starts
+
+# A variance that is this part of the rows' is no rounding; `families.degenerate` is asked about smaller ones.
+PLAIN = 1e-8
+
+
+def fit_compiled(
+    estimator: Any, X: np.ndarray, sample_weight: np.ndarray, offsets: np.ndarray, n_components: int
+) -> tuple[BatchFit, np.ndarray] | None:
+    """Fit every group of a batch with the same number of components.
+
+    Parameters
+    ----------
+    estimator, X, sample_weight, offsets
+        As in `fit_batch`.
+    n_components : int
+        Components of every group.
+
+    Returns
+    -------
+    tuple or None
+        The record, and which groups are left (G,), whose part of it means nothing.  None: there is no compiled code for
+        this model, or these options.
+    """
+    model = copy.copy(estimator)
+    n_threads = threads.native_threads(threads.resolve(model.n_threads))
+    groups = Groups(X, sample_weight.astype(X.dtype, copy=False), offsets)
+    fit = {KMeans: _clusterings, GaussianMixture: _mixtures}.get(type(model))
+    found = fit(model, groups, n_components, n_threads) if fit else None
+    if found is None:
+        return None
+    runs, fitted, collapsed, left = found
+    left = left | (runs.n_iter == 0) | _unusual(sample_weight, offsets, n_components)
+    verdicts = [(Status.converged, "")] * groups.n_groups
+    for group in np.flatnonzero((collapsed > 0) | ~runs.converged).tolist():
+        told = statuses.of_run(int(collapsed[group]), bool(runs.converged[group]), int(runs.n_iter[group]))
+        verdicts[group] = told or verdicts[group]
+    record = BatchFit(
+        {name: uniform(np.ascontiguousarray(values)) for name, values in fitted.items()},
+        runs.labels, runs.objective, runs.n_iter, runs.converged,
+        np.array([status for status, _ in verdicts], np.int8),
+        {group: reason for group, (_, reason) in enumerate(verdicts) if reason}, {},
+    )  # fmt: skip
+    return record, left
+
+
+# The runs, fitted attributes (G, ...) by name, how many components of a group have no variance, and which are left.
+Found = tuple[many.ManyRuns, dict[str, np.ndarray], np.ndarray, np.ndarray]
+
+
+def _clusterings(model: KMeans, groups: Groups, k: int, n_threads: int) -> Found | None:
+    model.n_clusters = k
+    d = groups.X.shape[1]
+    plain = isinstance(model.init, str) and model.init == "k-means++" and not model.spherical and not model.n_swaps
+    settings = model._settings(model.tol)
+    if not plain or not many.possible(settings) or model._family(CELL, d).algorithm != "lloyd":
+        return None
+    n_init = model._start(d, k)[1]
+
+    def clustering(groups: Groups, draws: Any, limits: Any) -> Any:
+        return starts.clusters(groups, k, draws, limits, n_threads)
+
+    runs = many.cluster(groups, clustering, settings, n_init, validate.seed(model.random_state))
+    member = np.repeat(np.arange(groups.n_groups), np.diff(groups.offsets))
+    done = np.repeat(runs.n_iter > 0, np.diff(groups.offsets))
+    sizes = np.bincount(member[done] * k + runs.labels[done], minlength=groups.n_groups * k).reshape(-1, k)
+    left = (sizes == 0).any(axis=1) | ~(runs.objective < 0)  # an empty cluster, or nothing but equal rows
+    nobody = np.zeros(groups.n_groups, np.int64)
+    return runs, {"cluster_centers_": runs.params.centers.astype(groups.X.dtype)}, nobody, left
+
+
+def _mixtures(model: GaussianMixture, groups: Groups, k: int, n_threads: int) -> Found | None:
+    model.n_components = k
+    family, settings, d = model._family(), model._settings(model.tol), groups.X.shape[1]
+    start: Any = model._start(model._given(family, d))
+    if not family.runs_groups(d) or not many.possible(settings) or not start.labels_groups or settings.max_iter < 1:
+        return None
+
+    def begin(groups: Groups, draws: Any, slack: float) -> Any:
+        return start.labels_of(family, groups, draws, slack, n_threads)
+
+    seed = validate.seed(model.random_state)
+    runs = many.fit(family, groups, begin, settings, int(model.n_init), seed, n_threads)
+    model._keep_params(family, runs.params)
+    model._round_to(groups.X.dtype)
+    return runs, parameters_of(model), *_without_variance(family, groups, runs)
+
+
+def _without_variance(family: Any, groups: Groups, runs: many.ManyRuns) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many components of each group (G,) have too few rows, and which groups need `Family.degenerate`."""
+    params, d, n_groups = runs.params, groups.X.shape[1], groups.n_groups
+    if not family.covariance.own_volumes:
+        return np.zeros(n_groups, np.int64), np.zeros(n_groups, bool)
+    totals = _sums(groups.w, groups.offsets) if groups.w.size else np.diff(groups.offsets)
+    with np.errstate(invalid="ignore", over="ignore"):  # of groups that are left the parameters mean nothing
+        rows = params.weights * totals[:, None]
+        least_rows = family.covariance.least_rows(d)
+        doubt = (np.abs(rows - least_rows) < 1e-6 * least_rows) if groups.w.size else np.zeros(rows.shape, bool)
+        # The variance in any direction is at least one over the sum of the factor's squares.
+        steepest = np.square(params.precisions_cholesky).reshape(n_groups, len(params.weights[0]), -1).sum(axis=2)
+        least = np.maximum(2.5 * family.reg_covar, PLAIN * _whole(family, params))
+        left = ~(steepest * least[:, None] < 1).all(axis=1) | doubt.any(axis=1)
+        return (rows < least_rows).sum(axis=1), left
+
+
+def _whole(family: Any, params: Any) -> np.ndarray:
+    """Return the variance of each group's mixture (G,), summed over all features."""
+    wide = params.covariances
+    d = params.means.shape[2]
+    if family.shape.matrices:
+        within = np.trace(wide, axis1=-2, axis2=-1)
+    else:
+        within = wide.sum(axis=2) if wide.ndim == 3 else d * wide
+    middle = np.einsum("gk,gkj->gj", params.weights, params.means)
+    between = np.square(params.means - middle[:, None]).sum(axis=2)
+    return np.asarray(np.einsum("gk,gk->g", params.weights, within + between))
+
+
+def _sums(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Return the sum of each group's values (G,)."""
+    return np.diff(np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])[offsets])
+
+
+def _unusual(sample_weight: np.ndarray, offsets: np.ndarray, n_components: int) -> np.ndarray:
+    """Tell which groups (G,) have fewer rows with weight than components, or weights that are no counts' size."""
+    sizes = np.diff(offsets)
+    if not sample_weight.size:
+        return sizes < n_components
+    positive = _sums(sample_weight > 0, offsets)
+    usual = _sums(sample_weight, offsets) / np.maximum(positive, 1)
+    return (positive < n_components) | ~((usual > 2 / validate.COUNTS) & (usual < validate.COUNTS / 2))
