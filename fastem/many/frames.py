@@ -110,6 +110,10 @@ def key_of(column: Any) -> np.ndarray:
 
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
+    if column.null_count == 0 and (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+        coded = column.dictionary_encode().unify_dictionaries()  # far fewer texts than rows become objects
+        texts = [np.array(chunk.dictionary.to_pylist(), np.str_)[chunk.indices.to_numpy()] for chunk in coded.chunks]
+        return np.concatenate(texts) if texts else np.empty(0, "U1")
     dates = pa.types.is_temporal(column.type)
     plain = dates or (
         column.null_count == 0 and (pa.types.is_integer(column.type) or pa.types.is_floating(column.type))

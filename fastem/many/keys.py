@@ -177,6 +177,9 @@ def _distinct(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if len(column) > 1 and bool((column[1:] >= column[:-1]).all()):  # as they lie: most often groups come in order
         new = np.append(True, column[1:] != column[:-1])
         return column[new], np.cumsum(new) - 1
+    if column.dtype.kind in "US":  # a dictionary takes a tenth of the time of a sort
+        level, codes = _distinct_objects(column)
+        return level.astype(column.dtype), codes
     if column.dtype.kind in "iu" and len(column):
         low, high = int(column.min()), int(column.max())
         if high - low < 2 * len(column):
@@ -202,7 +205,7 @@ def _distinct_objects(column: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     numbers = {value: number for number, value in enumerate(order)}
     level = np.empty(len(order), object)
     level[:] = order
-    return level, np.array([numbers[value] for value in values], np.int64)
+    return level, np.fromiter(map(numbers.__getitem__, values), np.int64, len(values))
 
 
 def _positions(level: np.ndarray, column: np.ndarray) -> np.ndarray:

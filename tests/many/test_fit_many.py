@@ -1,6 +1,7 @@
 """fit_many: every group as if it were fitted alone, in whatever form and order the groups come."""
 
 import datetime
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -302,3 +303,22 @@ def test_the_rows_are_not_written_to():
     X.setflags(write=False)
     keys.setflags(write=False)
     fastem.fit_many(X, keys[::-1], n_components=2)
+
+
+def test_memory_is_that_of_the_results_and_a_batch(monkeypatch):
+    """The rows are never copied as a whole, in whatever order they come."""
+    rng = np.random.default_rng(0)
+    X = rng.normal(size=(100_000, 32))
+    keys = rng.permutation(np.repeat(np.arange(200), 500))
+    monkeypatch.setattr("fastem.many.grouping.BATCH_BYTES", 1 << 20)
+    options = {"n_components": 2, "max_iter": 2, "random_state": 0, "n_threads": 1}
+    fastem.fit_many(X[:10], keys[:10], **options)
+    tracemalloc.start()
+    try:
+        fastem.fit_many(X, keys, **options)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    per_row = 48  # numbers of rows and groups, labels; for a moment two of each
+    assert peak < len(X) * per_row + 4 * (1 << 20)
+    assert peak < X.nbytes / 2
