@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
 
+from fastem import threads
 from fastem.many.compiled import fit_compiled
-from fastem.many.loop import fit_each
-from fastem.many.record import BatchFit, blank, replaced, rows_of
+from fastem.many.loop import fit_each, with_components
+from fastem.many.record import BatchFit, blank, concatenated, replaced, rows_of
+
+# Shares of the groups a thread takes in turn, so that none waits long for another; and groups in one, at least.
+SHARES, LEAST_SHARE = 4, 64
 
 
 def fit_batch(
@@ -53,7 +58,7 @@ def fit_batch(
             part = fit_batch(estimator, *taken(X, sample_weight, offsets, groups), n_components[groups])
             whole = replaced(whole, groups, part, offsets)
         return whole
-    found = fit_compiled(estimator, X, sample_weight, offsets, int(numbers[0])) if len(numbers) else None
+    found = _compiled(estimator, X, sample_weight, offsets, int(numbers[0])) if len(numbers) else None
     if found is None:
         return fit_each(estimator, X, sample_weight, offsets, n_components)
     record, left = found[0], np.flatnonzero(found[1])
@@ -61,6 +66,30 @@ def fit_batch(
         return record
     rest = fit_each(estimator, *taken(X, sample_weight, offsets, left), n_components[left])
     return replaced(record, left, rest, offsets)
+
+
+def _compiled(
+    estimator: Any, X: np.ndarray, sample_weight: np.ndarray, offsets: np.ndarray, n_components: int
+) -> tuple[BatchFit, np.ndarray] | None:
+    """Do the work of `fit_compiled` in threads, each with a share of the groups."""
+    n_groups, n_threads = len(offsets) - 1, threads.resolve(estimator.n_threads)
+    n_shares = max(1, min(SHARES * n_threads, n_groups // LEAST_SHARE)) if n_threads > 1 else 1
+    bounds = np.searchsorted(offsets, np.linspace(0, len(X), n_shares + 1).astype(np.int64)[1:-1])
+    bounds = np.unique([0, *bounds.tolist(), n_groups])
+    shares = list(itertools.pairwise(bounds.tolist()))
+    model = with_components(estimator, n_components, 1)
+    found: list[Any] = [None] * len(shares)
+
+    def fit(number: int) -> None:
+        first, last = shares[number]
+        rows = slice(int(offsets[first]), int(offsets[last]))
+        weights = sample_weight[rows] if sample_weight.size else sample_weight
+        found[number] = fit_compiled(model, X[rows], weights, offsets[first : last + 1] - offsets[first], n_components)
+
+    threads.map_tasks(fit, len(shares), n_threads)
+    if any(share is None for share in found):
+        return None
+    return concatenated([record for record, _ in found]), np.concatenate([left for _, left in found])
 
 
 def taken(
