@@ -23,7 +23,7 @@ import numpy as np
 from fastem.jit import Sweep, each_cell, kernel, sweep
 from fastem.kernels.blocks import STRIDE, block_rows, load_weights, padded
 from fastem.kernels.elementary import exp, log, log1p
-from fastem.kernels.responsibilities import finish_rows, fix_labels, settle, shares
+from fastem.kernels.responsibilities import finish_rows, fix_labels, most_responsible, settle, shares
 from fastem.kernels.transpose import transpose_block
 
 __all__ = ["accumulator", "by_features", "exp", "expectation", "log", "log1p"]
@@ -88,6 +88,7 @@ def expectation(log_joint_block: Any, room: Any) -> Sweep:
         heavy = np.zeros(k)
         negligible = np.exp(prepared.log_weights) * (1e-18 if X.itemsize == 8 else 1e-11)
         nothing = np.empty(0, np.int32)
+        picked = np.empty((2, STRIDE), X.dtype)  # by itself: in `space` its loops would not become vectors
         size = block_rows(space.shape[0], X.itemsize)
         for first in range(start, stop, size):
             m = min(size, stop - first)
@@ -107,12 +108,10 @@ def expectation(log_joint_block: Any, room: Any) -> Sweep:
                 for r in range(m):
                     out.loglik[first + r] = np.float64(best[r]) + np.float64(log(total[r]))
             if out.labels.shape[0]:
+                most_responsible(rows, share, picked[0], picked[1])
+                labels = out.labels[first : first + m]
                 for r in range(m):
-                    label = 0
-                    for c in range(1, k):
-                        if share[c, r] > share[label, r]:
-                            label = c
-                    out.labels[first + r] = label
+                    labels[r] = np.int32(picked[1, r])
             if out.resp.shape[0]:
                 for r in range(m):
                     factor = 1.0 / np.float64(total[r])

@@ -124,6 +124,29 @@ def settle(
 
 
 @kernel
+def most_responsible(
+    rows,
+    share,  # (k, STRIDE)
+    most,  # (STRIDE,) OUT: the largest share of each row
+    component,  # (STRIDE,) OUT: whose it is, the lowest of equals
+):
+    """Find the component of the largest share of each row, as a number of the type of shares: vectors are compared."""
+    for r in range(rows):
+        most[r] = share[0, r]
+    for c in range(1, share.shape[0]):
+        for r in range(rows):
+            most[r] = share[c, r] if share[c, r] > most[r] else most[r]
+    last = share.dtype.type(share.shape[0])
+    for r in range(rows):
+        component[r] = last
+    for c in range(share.shape[0]):
+        own = share.dtype.type(c)
+        for r in range(rows):
+            found = own if share[c, r] == most[r] else last
+            component[r] = found if found < component[r] else component[r]
+
+
+@kernel
 def heavy_rows(
     rows,
     XT,  # (d, STRIDE)

@@ -39,7 +39,7 @@ cdef bint first_step(const mixture *m, const steps *s, const real *x, const real
     cdef ptrdiff_t c, j, per = m.n_matrix if m.kind == TIED else m.n_matrix // m.k
     cdef double most = 0, least = m.reg_covar if m.reg_covar > 0 else 2.2250738585072014e-308
     cdef double *scales = s.room + m.d
-    variances_of[real](x + start * m.d, w + start if w != NULL else NULL, stop - start, m.d, scales, s.room)
+    variances_of[real](x + start * m.d, w + start if w != NULL else NULL, stop - start, m.d, scales)
     for j in range(m.d):
         scales[j] = max(scales[j], least)
         most = max(most, scales[j])
@@ -295,32 +295,28 @@ cdef void expect_group(const mixture *m, const ready *prepared, intptr_t address
     (<e_step><void *>address)(context, start, stop, NULL, 0)
 
 
-cdef void variances_of(const real *x, const real *w, ptrdiff_t n, ptrdiff_t d, double *out, double *room) noexcept nogil:
-    """Weighted variances (d,) of rows, about their mean; `room` has d numbers."""
-    cdef double total = 0, mass
+cdef void variances_of(const real *x, const real *w, ptrdiff_t n, ptrdiff_t d, double *out) noexcept nogil:
+    """Weighted variances (d,) of rows, about their mean."""
+    cdef double total = 0, sum, squares, mean, mass
     cdef ptrdiff_t i, j
-    memset(out, 0, d * sizeof(double))
-    memset(room, 0, d * sizeof(double))
-    for i in range(n):
-        mass = <double>w[i] if w != NULL else 1.0
-        total += mass
-        for j in range(d):
-            room[j] += mass * (<double>x[i * d + j] - <double>x[j])
-    for j in range(d):
-        room[j] = <double>x[j] + room[j] / total
-    for i in range(n):
-        mass = <double>w[i] if w != NULL else 1.0
-        for j in range(d):
-            out[j] += mass * (<double>x[i * d + j] - room[j]) * (<double>x[i * d + j] - room[j])
-    for j in range(d):
-        out[j] /= total
+    for j in range(d):  # feature by feature, whose sums stay in registers: rows are few and in the cache
+        sum, squares, total = 0, 0, 0
+        for i in range(n):
+            mass = <double>w[i] if w != NULL else 1.0
+            total += mass
+            sum += mass * (<double>x[i * d + j] - <double>x[j])
+        mean = <double>x[j] + sum / total
+        for i in range(n):
+            mass = <double>w[i] if w != NULL else 1.0
+            squares += mass * (<double>x[i * d + j] - mean) * (<double>x[i * d + j] - mean)
+        out[j] = squares / total
 
 
 def variances(const real[:, ::1] X, const real[::1] w):
     """Return the weighted variances (d,) of rows (n, d); w may be empty."""
     found = np.empty(X.shape[1])
-    cdef double[::1] out = found, room = np.empty(X.shape[1])
-    variances_of[real](&X[0, 0], &w[0] if w.shape[0] else NULL, X.shape[0], X.shape[1], &out[0], &room[0])
+    cdef double[::1] out = found
+    variances_of[real](&X[0, 0], &w[0] if w.shape[0] else NULL, X.shape[0], X.shape[1], &out[0])
     return found
 
 
