@@ -13,6 +13,7 @@ pytest.importorskip("rich")
 pa = pytest.importorskip("pyarrow")
 csv, feather, parquet = (pytest.importorskip(f"pyarrow.{name}") for name in ("csv", "feather", "parquet"))
 open_table = pytest.importorskip("fastem.cli.tables").open_table
+groups = pytest.importorskip("fastem.cli.groups")
 
 KEYS = ["shop", "week"]
 
@@ -81,6 +82,12 @@ def test_a_sorted_file_comes_in_batches(run, table, expected, rows, suffix):
     assert saved.keys == expected.keys
     assert saved.reasons == expected.reasons
     assert all(np.array_equal(saved[key].cluster_centers_, expected[key].cluster_centers_) for key in saved.keys[:-1])
+
+
+@pytest.mark.parametrize("rows", [1, 7, 1000])
+def test_groups_are_counted_before_the_first_is_fitted(table, rows):
+    write(table, "in.parquet", rows)
+    assert groups._n_sorted_groups(open_table("in.parquet"), KEYS) == 19
 
 
 @pytest.mark.parametrize("how", ["shuffled.parquet", "sales.csv", "shuffled.feather"])
@@ -217,8 +224,6 @@ def test_nothing_appears_when_writing_fails(run, table, tmp_path, monkeypatch):
 
 
 def test_the_bar_counts_groups(monkeypatch, capsys):
-    from fastem.cli import groups
-
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     with groups._progress(7, shown=True) as advance:
         advance(3)

@@ -222,6 +222,18 @@ def test_bic_chooses_as_by_hand(model):
         assert result.summary["bic"][key] == pytest.approx(bics[best], abs=1.0)  # before the last step
 
 
+def test_candidates_that_collapsed_come_last():
+    """Three rows that are equal: a component of their own has an unbounded likelihood, and the lowest BIC."""
+    X = np.concatenate([rows_for("gmm", 60, 0), np.full((3, 4), 9.0)])
+    tried = {"model": "gmm", "reg_covar": 1e-12, "random_state": 0}
+    fits = {k: fastem.fit_many([X], n_components=k, **tried) for k in range(1, 6)}
+    collapsed = {k for k, fit in fits.items() if fit.status[0] == "singular"}
+    bics = {k: fit[0].bic(X) for k, fit in fits.items()}
+    assert min(bics, key=bics.get) in collapsed  # or nothing is tested
+    result = fastem.fit_many([X], n_components="bic", candidates=range(1, 6), **tried)
+    assert result.n_components[0] == min(set(bics) - collapsed, key=bics.get)
+
+
 def test_bic_tries_no_more_components_than_there_are_rows():
     X = rows_for("gmm", 3, 0)
     result = fastem.fit_many(X, np.zeros(3, int), model="gmm", n_components="bic", random_state=0)
