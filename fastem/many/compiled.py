@@ -103,8 +103,9 @@ def _mixtures(model: GaussianMixture, groups: Groups, k: int, n_threads: int) ->
 
     seed = validate.seed(model.random_state)
     runs = many.fit(family, groups, begin, settings, int(model.n_init), seed, n_threads)
-    model._keep_params(family, runs.params)
-    model._round_to(groups.X.dtype)
+    with np.errstate(all="ignore"):  # of groups that are left the parameters are whatever was in memory
+        model._keep_params(family, runs.params)
+        model._round_to(groups.X.dtype)
     return runs, parameters_of(model), *_without_variance(family, groups, runs)
 
 
