@@ -44,11 +44,11 @@ for name, function in list(vars(nearest).items()):
             return _function(*args, **options)
 
         setattr(nearest, name, noted)
-for room in ("kernels", "missing"):
+for room in ("kernels", "missing", "many"):
     module = importlib.import_module(f"asv_bench.benchmarks.{room}")
     for suite in vars(module).values():
         if inspect.isclass(suite) and suite.__module__ == module.__name__:
-            for values in itertools.product(*suite.params):
+            for values in itertools.product(*getattr(suite, "params", ())):
                 instance = suite()
                 instance.setup(*values)
                 for method in dir(suite):
