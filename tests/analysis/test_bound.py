@@ -10,7 +10,7 @@ from fastem.engine import em
 from fastem.engine.monitor import Settings
 from fastem.engine.problem import Problem
 from fastem.sources.memory import MemorySource
-from fastem.starts.mixture import mixture_start
+from fastem.starts.mixture import MixtureStart
 
 NAMES = sorted(name for name in families.FAMILIES if name != "kmeans" and families.mixes(name))
 K, D = 3, 4
@@ -24,7 +24,7 @@ def problem(name, n=300, seed=0):
     draws = Draws(seed)
     X, _ = family.sample(family.example_params(D, draws), n, draws)
     X = np.ascontiguousarray(X, np.float64)
-    return family, mixture_start("random")(Problem(MemorySource(X), family), draws), X
+    return family, MixtureStart("random")(Problem(MemorySource(X), family), draws), X
 
 
 def some_q(n, seed=0, sharp=1.0):

@@ -22,7 +22,7 @@ from fastem.engine.problem import Problem
 from fastem.families.gaussian import GaussianFamily
 from fastem.sources.memory import MemorySource
 from fastem.starts.kmeans import kmeans_start
-from fastem.starts.mixture import mixture_start
+from fastem.starts.mixture import MixtureStart
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -278,7 +278,7 @@ def family_problem(name, n=300, seed=0):
     if hasattr(family, "reg_covar"):
         family.reg_covar = 0.0
     X = np.ascontiguousarray(family.sample(family.example_params(4, draws), n, draws)[0], np.float64)
-    return family, X, mixture_start("random")(Problem(MemorySource(X), family), draws)
+    return family, X, MixtureStart("random")(Problem(MemorySource(X), family), draws)
 
 
 @pytest.mark.parametrize("name", MIXTURES)
@@ -345,7 +345,7 @@ def test_L9_one_engine_fits_every_family(name):
     family, draws = families.make(name, 2), Draws(3)
     params = family.example_params(5, draws)
     X = np.ascontiguousarray(family.sample(params, 4000, draws)[0], np.float64)
-    start = kmeans_start(2, "k-means++") if name == "kmeans" else mixture_start("kmeans")
+    start = kmeans_start(2, "k-means++") if name == "kmeans" else MixtureStart("kmeans")
     result = em.run(
         Problem(MemorySource(X), family), start, settings=Settings(max_iter=1000, tol=1e-9, certify=True), n_init=5
     )
@@ -359,7 +359,7 @@ def test_L9_a_family_of_ones_own_needs_no_change_to_the_engine():
     family, draws = Exponential(2), Draws(0)
     X = family.sample(family.example_params(1, draws), 20_000, draws)[0]
     settings = Settings(max_iter=1000, tol=1e-10, certify=True)
-    result = em.run(Problem(MemorySource(X), family), mixture_start("kmeans"), settings=settings, n_init=2)
+    result = em.run(Problem(MemorySource(X), family), MixtureStart("kmeans"), settings=settings, n_init=2)
     order = np.argsort(result.best.params.rates)
     np.testing.assert_allclose(result.best.params.rates[order], [0.2, 5.0], rtol=0.1)
     np.testing.assert_allclose(result.best.params.weights[order], [0.4, 0.6], atol=0.03)

@@ -18,7 +18,7 @@ from fastem.families.base import MStep
 from fastem.families.gaussian import GaussianFamily
 from fastem.families.gaussian.noise import NoisyGaussianFamily
 from fastem.sources.memory import MemorySource
-from fastem.starts.mixture import from_centers, mixture_start
+from fastem.starts.mixture import from_centers, MixtureStart
 
 
 class Wrong(Exponential):
@@ -94,7 +94,7 @@ def test_L8_a_floor_does_not_excuse_a_wrong_m_step(name, floor, monkeypatch):
         unlikely = np.where(step.params.weights > 0.5, 1e-6, 1 - 1e-6)
         return MStep(step.params._replace(weights=unlikely)) if len(calls) == 4 else step
 
-    start = mixture_start("k-means++")(Problem(source, family), draws)
+    start = MixtureStart("k-means++")(Problem(source, family), draws)
     calls.clear()
     monkeypatch.setattr(type(family), "m_step", wrong)
     with pytest.raises(fastem.MonotonicityError, match=r"at iteration 5 of restart 0"):

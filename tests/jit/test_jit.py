@@ -134,7 +134,7 @@ def test_each_cell_writes_every_row(driver):
 
 def test_a_failing_kernel_is_reported():
     X, prepared = data(2 * grid.CELL)
-    for driver in FAILING:
+    for driver in FAILING[:2]:
         driver(X[:9], UNIT, UNKNOWN, prepared, 0, 0, np.empty((1, 3)))
         with pytest.raises(RuntimeError, match="failing"):
             driver(X, UNIT, UNKNOWN, prepared, 0, 0, np.empty((2, 3)))
