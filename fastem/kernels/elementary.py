@@ -7,77 +7,46 @@ They are compiled without `reassoc`, which would cancel the steps that carry the
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
-from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic, overload, register_jitable
 
 _EXACT = {"fastmath": {"contract"}, "error_model": "numpy"}
 
 
-@intrinsic
-def _bits64(typingcontext, x):
-    """Reinterpret a float64 as int64."""
-    if x != types.float64:
-        return None
-    return types.int64(x), lambda context, builder, signature, args: builder.bitcast(args[0], ir.IntType(64))
+def _reinterpreting(kind: Any, other: Any) -> Any:
+    """Make the function that shows the bits of one type as another."""
+
+    @intrinsic
+    def reinterpret(typingcontext, x):
+        if x != kind:
+            return None
+        return other(x), lambda context, builder, signature, args: builder.bitcast(
+            args[0], context.get_value_type(other)
+        )
+
+    return reinterpret
 
 
-@intrinsic
-def _float64(typingcontext, bits):
-    """Reinterpret an int64 as float64."""
-    if bits != types.int64:
-        return None
-    return types.float64(bits), lambda context, builder, signature, args: builder.bitcast(args[0], ir.DoubleType())
+_bits64, _float64 = _reinterpreting(types.float64, types.int64), _reinterpreting(types.int64, types.float64)
+_bits32, _float32 = _reinterpreting(types.float32, types.int32), _reinterpreting(types.int32, types.float32)
 
 
-@intrinsic
-def _bits32(typingcontext, x):
-    """Reinterpret a float32 as int32."""
-    if x != types.float32:
-        return None
-    return types.int32(x), lambda context, builder, signature, args: builder.bitcast(args[0], ir.IntType(32))
+def _int32_operation(name: str) -> Any:
+    """Make an operation of LLVM on two int32, or an int32 and a constant; Numba's own would widen them to int64."""
+
+    @intrinsic
+    def operate(typingcontext, a, b):
+        if a != types.int32 or b != types.int32:
+            return None
+        return types.int32(a, b), lambda context, builder, signature, args: getattr(builder, name)(*args)
+
+    return operate
 
 
-@intrinsic
-def _float32(typingcontext, bits):
-    """Reinterpret an int32 as float32."""
-    if bits != types.int32:
-        return None
-    return types.float32(bits), lambda context, builder, signature, args: builder.bitcast(args[0], ir.FloatType())
-
-
-@intrinsic
-def _shift32(typingcontext, bits, by):
-    """Shift an int32 left by a constant; Numba's own `<<` would widen it to int64."""
-    if bits != types.int32 or not isinstance(by, types.IntegerLiteral):
-        return None
-    amount = by.literal_value
-
-    def build(context, builder, signature, args):
-        return builder.shl(args[0], ir.Constant(ir.IntType(32), amount))
-
-    return types.int32(bits, by), build
-
-
-@intrinsic
-def _plus32(typingcontext, a, b):
-    """Add two int32 as int32."""
-    if a != types.int32 or b != types.int32:
-        return None
-    return types.int32(a, b), lambda context, builder, signature, args: builder.add(args[0], args[1])
-
-
-@intrinsic
-def _exponent32(typingcontext, bits):
-    """Shift an int32 right by 23 places, keeping its sign."""
-    if bits != types.int32:
-        return None
-
-    def build(context, builder, signature, args):
-        return builder.ashr(args[0], ir.Constant(ir.IntType(32), 23))
-
-    return types.int32(bits), build
+_plus32, _shift32, _back32 = map(_int32_operation, ("add", "shl", "ashr"))
 
 
 def exp(x):
@@ -135,7 +104,7 @@ def _exp32(x):
     p = p * r + f32(0.16666576666119928)
     p = p * r + f32(0.5)
     p = p * (r * r) + r + f32(1.0)
-    scaled = _float32(_plus32(_bits32(p), _shift32(_bits32(shifted), 23)))
+    scaled = _float32(_plus32(_bits32(p), _shift32(_bits32(shifted), np.int32(23))))
     return f32(0.0) if x < f32(-70.0) else scaled
 
 
@@ -162,8 +131,8 @@ def _log64(x):
 def _log32(x):
     f32 = np.float32
     t = _plus32(_bits32(x), np.int32(-1060439283))
-    e = _exponent32(t)
-    m = _float32(_plus32(_bits32(x), _shift32(np.int32(-e), 23)))
+    e = _back32(t, np.int32(23))  # keeps the sign
+    m = _float32(_plus32(_bits32(x), _shift32(np.int32(-e), np.int32(23))))
     f = m - f32(1.0)
     s = f / (f32(2.0) + f)
     z = s * s

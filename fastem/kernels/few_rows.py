@@ -17,7 +17,7 @@ from llvmlite import ir
 from numba.core import cgutils, types
 
 from fastem.jit import instruction
-from fastem.kernels.vectors import WORD, Code, data_of, procedure
+from fastem.kernels.vectors import WORD, Code, call, passed, shape_of
 
 # Rows that `add_rows` takes at a time.
 TOGETHER = 4
@@ -70,13 +70,9 @@ def find_rows(typingcontext, rows, share, threshold, index):
             *given, count = arguments
             builder.store(list_rows(Code(builder, real), *given), count)
 
-        kinds = [WORD, real.as_pointer(), real, WORD.as_pointer(), WORD.as_pointer()]
-        defined = procedure(builder, f"fastem.find_rows.{number}", kinds, build)
         count = cgutils.alloca_once(builder, WORD)
-        rows, share, threshold, index = args
-        share = data_of(context, builder, signature.args[1], share)
-        index = data_of(context, builder, signature.args[3], index)
-        builder.call(defined, [rows, share, threshold, index, count])
+        values = [*passed(context, builder, signature, args), count]
+        call(builder, f"fastem.find_rows.{number}", values, build)
         return builder.load(count)
 
     return types.intp(types.intp, share, number, index), generate
@@ -140,14 +136,10 @@ def add_rows(typingcontext, count, d, Z, root, out, sums, scatter):
                         features(t, builder.and_(d, code.word(-2 * width)), width)
                     width //= 2
 
-        pointer = double.as_pointer()
-        defined = procedure(builder, "fastem.add_rows", [WORD, WORD, WORD, pointer, pointer, pointer, pointer], build)
-        count, d, Z, root, out, sums, scatter = args
-        stride = cgutils.unpack_tuple(builder, context.make_array(signature.args[2])(context, builder, Z).shape)[1]
-        Z, root, out = (
-            data_of(context, builder, signature.args[i], value) for i, value in ((2, Z), (3, root), (4, out))
-        )
-        builder.call(defined, [count, d, stride, Z, root, builder.gep(out, [sums]), builder.gep(out, [scatter])])
+        count, d, Z, root, out, sums, scatter = passed(context, builder, signature, args)
+        stride = shape_of(context, builder, signature.args[2], args[2])[1]
+        values = [count, d, stride, Z, root, builder.gep(out, [sums]), builder.gep(out, [scatter])]
+        call(builder, "fastem.add_rows", values, build)
         return context.get_dummy_value()
 
     integer = types.intp

@@ -22,14 +22,12 @@ from fastem.jit import instruction, kernel
 from fastem.kernels.blocks import STRIDE
 from fastem.kernels.few_rows import list_rows
 from fastem.kernels.transpose import turned
-from fastem.kernels.vectors import MACHINE, WORD, Code, passed, procedure
+from fastem.kernels.vectors import MACHINE, Code, call, passed
 
 # Features whose sums stay in registers together: over the vectors of a column, and vectors of them over rows.
 _FEATURES = 8 if MACHINE.many else 4
 _VECTORS = 4
 _BYTES = MACHINE.n_bytes
-_DOUBLES = ir.DoubleType().as_pointer()
-_WORDS = WORD.as_pointer()
 
 
 def _add_centred(code: Code, x: Any, weight: Any, centre: Any, slots: list[Any]) -> None:
@@ -101,10 +99,9 @@ def _add_columns(typingcontext, rows, d, k, XT, means, resp, wanted, out, sums, 
 
     def generate(context, builder, signature, args):
         real = context.get_value_type(number)
-        kinds = [WORD] * 3 + [real.as_pointer()] * 3 + [_WORDS, _DOUBLES, WORD, WORD]
+        values = passed(context, builder, signature, args)[:-1]
         build = partial(_build_columns, number=real, with_squares=both)
-        defined = procedure(builder, f"fastem.columns{1 + both}.{number}", kinds, build)
-        builder.call(defined, passed(context, builder, signature, args)[:-1])
+        call(builder, f"fastem.columns{1 + both}.{number}", values, build)
         return context.get_dummy_value()
 
     integer = types.intp
@@ -133,9 +130,8 @@ def _turn_back(typingcontext, rows, d, XT, Y):
 
     def generate(context, builder, signature, args):
         real = context.get_value_type(number)
-        kinds = [WORD, WORD, real.as_pointer(), real.as_pointer()]
-        defined = procedure(builder, f"fastem.back.{number}", kinds, partial(_build_back, number=real))
-        builder.call(defined, passed(context, builder, signature, args))
+        values = passed(context, builder, signature, args)
+        call(builder, f"fastem.back.{number}", values, partial(_build_back, number=real))
         return context.get_dummy_value()
 
     return types.void(types.intp, types.intp, XT, Y), generate
@@ -208,10 +204,9 @@ def _add_rows(
 
     def generate(context, builder, signature, args):
         real = context.get_value_type(number)
-        kinds = [WORD, WORD, *[real.as_pointer()] * 5, real, _WORDS, _DOUBLES, WORD, WORD, WORD]
+        values = passed(context, builder, signature, args)[:-1]
         build = partial(_build_rows, number=real, with_squares=both)
-        defined = procedure(builder, f"fastem.rows{1 + both}.{number}", kinds, build)
-        builder.call(defined, passed(context, builder, signature, args)[:-1])
+        call(builder, f"fastem.rows{1 + both}.{number}", values, build)
         return context.get_dummy_value()
 
     integer = types.intp

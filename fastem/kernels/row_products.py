@@ -13,6 +13,7 @@ nothing: so that rows need as many features as a vector has numbers.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
@@ -20,7 +21,7 @@ from numba.core import cgutils, types
 
 from fastem.jit import instruction
 from fastem.kernels.blocks import STRIDE
-from fastem.kernels.vectors import MACHINE, WORD, Code, data_of, procedure
+from fastem.kernels.vectors import MACHINE, WORD, Code, call, passed, shape_of
 
 ROWS = 4
 VECTORS = 4 if MACHINE.many else 2
@@ -94,7 +95,7 @@ def _sums(count: int) -> Any:
 
     def build(builder: ir.IRBuilder, arguments: Any, number: ir.Type) -> None:
         X, d, start, m, origin, resp, out = arguments
-        code, double = Code(builder, number), ir.DoubleType()
+        code = Code(builder, number)
         slots = code.zeros(count * VECTORS)
 
         def panel(j: Any, n: int, keep: Any) -> None:
@@ -113,13 +114,8 @@ def _sums(count: int) -> Any:
                         builder.store(code.fma(weight, x[v], builder.load(slot)), slot)
             for c in range(count):
                 for v in range(n):
-                    add(keep(builder.load(slots[c * n + v])), c, code.plus(j, v * code.lanes))
-
-        def add(total: Any, c: int, j: Any) -> None:
-            kind = ir.VectorType(double, code.lanes)
-            total = total if number == double else builder.fpext(total, kind)
-            target = builder.bitcast(code.at(out, builder.add(builder.mul(d, code.word(c)), j)), kind.as_pointer())
-            builder.store(builder.fadd(builder.load(target, align=8), total), target, align=8)
+                    at = builder.add(builder.mul(d, code.word(c)), code.plus(j, v * code.lanes))
+                    code.add_wide(keep(builder.load(slots[c * n + v])), out, at)
 
         width = VECTORS * code.lanes
         whole = builder.mul(builder.sdiv(d, code.word(width)), code.word(width))
@@ -134,20 +130,16 @@ def _sums(count: int) -> Any:
     return build
 
 
-def _over_components(builder: ir.IRBuilder, k: Any, call: Any) -> None:
-    """Call ``call(c, count)`` for tiles of components that cover k: whole ones, then what is left."""
+def _over_components(builder: ir.IRBuilder, k: Any, tile: Any) -> None:
+    """Call ``tile(c, count)`` for tiles of components that cover k: whole ones, then what is left."""
     most = ir.Constant(WORD, COMPONENTS)
     whole = builder.mul(builder.sdiv(k, most), most)
     with cgutils.for_range_slice(builder, ir.Constant(WORD, 0), whole, most, WORD) as (c, _):
-        call(c, COMPONENTS)
+        tile(c, COMPONENTS)
     rest = builder.sub(k, whole)
     for count in range(1, COMPONENTS):
         with builder.if_then(builder.icmp_signed("==", rest, ir.Constant(WORD, count))):
-            call(whole, count)
-
-
-def _shape(context: Any, builder: ir.IRBuilder, kind: Any, value: Any) -> list[Any]:
-    return cgutils.unpack_tuple(builder, context.make_array(kind)(context, builder, value).shape)
+            tile(whole, count)
 
 
 def _multiply_in_python(X, start, m, origin, A, out):
@@ -176,20 +168,17 @@ def multiply_rows(typingcontext, X, start, m, origin, A, out):
 
     def generate(context, builder, signature, args):
         real = context.get_value_type(X.dtype)
-        pointer = real.as_pointer()
-        kinds = [pointer, WORD, WORD, WORD, pointer, pointer, WORD, pointer]
-        data = {i: data_of(context, builder, signature.args[i], args[i]) for i in (0, 3, 4, 5)}
-        d = _shape(context, builder, signature.args[0], args[0])[1]
-        k, width = _shape(context, builder, signature.args[4], args[4])
+        rows, start, m, point, coefficients, products = passed(context, builder, signature, args)
+        d = shape_of(context, builder, signature.args[0], args[0])[1]
+        k, width = shape_of(context, builder, signature.args[4], args[4])
 
-        def call(c: Any, count: int) -> None:
-            name, body = f"fastem.products.{X.dtype}.{count}", _products(count)
-            defined = procedure(builder, name, kinds, lambda b, values: body(b, values, real))
-            coefficients = builder.gep(data[4], [builder.mul(c, width)])
-            products = builder.gep(data[5], [builder.mul(c, ir.Constant(WORD, STRIDE))])
-            builder.call(defined, [data[0], d, args[1], args[2], data[3], coefficients, width, products])
+        def tile(c: Any, count: int) -> None:
+            own = builder.gep(coefficients, [builder.mul(c, width)])
+            target = builder.gep(products, [builder.mul(c, ir.Constant(WORD, STRIDE))])
+            values = [rows, d, start, m, point, own, width, target]
+            call(builder, f"fastem.products.{X.dtype}.{count}", values, partial(_products(count), number=real))
 
-        _over_components(builder, k, call)
+        _over_components(builder, k, tile)
         return context.get_dummy_value()
 
     integer = types.intp
@@ -225,20 +214,17 @@ def add_rows(typingcontext, X, start, m, origin, resp, out, at):
 
     def generate(context, builder, signature, args):
         real = context.get_value_type(X.dtype)
-        pointer = real.as_pointer()
-        kinds = [pointer, WORD, WORD, WORD, pointer, pointer, ir.DoubleType().as_pointer()]
-        data = {i: data_of(context, builder, signature.args[i], args[i]) for i in (0, 3, 4, 5)}
-        d = _shape(context, builder, signature.args[0], args[0])[1]
-        k = _shape(context, builder, signature.args[4], args[4])[0]
+        rows, start, m, point, weights, sums, first = passed(context, builder, signature, args)
+        d = shape_of(context, builder, signature.args[0], args[0])[1]
+        k = shape_of(context, builder, signature.args[4], args[4])[0]
 
-        def call(c: Any, count: int) -> None:
-            name, body = f"fastem.sums.{X.dtype}.{count}", _sums(count)
-            defined = procedure(builder, name, kinds, lambda b, values: body(b, values, real))
-            weights = builder.gep(data[4], [builder.mul(c, ir.Constant(WORD, STRIDE))])
-            sums = builder.gep(data[5], [builder.add(args[6], builder.mul(c, d))])
-            builder.call(defined, [data[0], d, args[1], args[2], data[3], weights, sums])
+        def tile(c: Any, count: int) -> None:
+            own = builder.gep(weights, [builder.mul(c, ir.Constant(WORD, STRIDE))])
+            target = builder.gep(sums, [builder.add(first, builder.mul(c, d))])
+            values = [rows, d, start, m, point, own, target]
+            call(builder, f"fastem.sums.{X.dtype}.{count}", values, partial(_sums(count), number=real))
 
-        _over_components(builder, k, call)
+        _over_components(builder, k, tile)
         return context.get_dummy_value()
 
     integer = types.intp

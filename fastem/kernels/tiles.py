@@ -12,15 +12,16 @@ is sized by the machine that compiles: 32 vectors of 64 bytes with AVX-512, othe
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 
 from fastem.jit import instruction
 from fastem.kernels.blocks import STRIDE
-from fastem.kernels.vectors import MACHINE, WORD, Code, data_of, passed, procedure
+from fastem.kernels.vectors import MACHINE, WORD, Code, call, passed, shape_of
 
 
 def vectors_of_rows() -> int:
@@ -64,8 +65,6 @@ def mahalanobis(typingcontext, rows, d, XT, mean, P, offset, panel, log_joint, b
 
     def generate(context, builder, signature, args):
         real = context.get_value_type(number)
-        pointer = real.as_pointer()
-        kinds = [WORD, WORD, WORD, pointer, pointer, pointer, real, pointer, pointer, pointer]
 
         def build(builder, arguments):
             rows, d, dp, XT, mean, P, offset, panel, log_joint, best = arguments
@@ -114,33 +113,9 @@ def mahalanobis(typingcontext, rows, d, XT, mean, P, offset, panel, log_joint, b
                     old = code.load(best, place)
                     code.store(builder.select(builder.fcmp_ordered(">", value, old), value, old), best, place)
 
-        defined = procedure(builder, f"fastem.mahalanobis.{number}", kinds, build)
-        kind = dict(
-            zip(("rows", "d", "XT", "mean", "P", "offset", "panel", "log_joint", "best"), signature.args, strict=True)
-        )
-        value = dict(zip(kind, args, strict=True))
-        factor = context.make_array(kind["P"])(context, builder, value["P"])
-        dp = cgutils.unpack_tuple(builder, factor.shape)[0]
-        arrays = {
-            name: data_of(context, builder, kind[name], value[name])
-            for name in kind
-            if isinstance(kind[name], types.Array)
-        }
-        builder.call(
-            defined,
-            [
-                value["rows"],
-                value["d"],
-                dp,
-                arrays["XT"],
-                arrays["mean"],
-                arrays["P"],
-                value["offset"],
-                arrays["panel"],
-                arrays["log_joint"],
-                arrays["best"],
-            ],
-        )
+        rows, d, *others = passed(context, builder, signature, args)
+        dp = shape_of(context, builder, signature.args[4], args[4])[0]
+        call(builder, f"fastem.mahalanobis.{number}", [rows, d, dp, *others], build)
         return context.get_dummy_value()
 
     integer = types.intp
@@ -178,7 +153,6 @@ def add_outer_tile(typingcontext, rows, Z, i, j, out, width, at, mirrored):
 
     def generate(context, builder, signature, args):
         real = context.get_value_type(number)
-        pointer, double = real.as_pointer(), ir.DoubleType()
         columns = 4 if MACHINE.many else 2
 
         def build(builder, arguments):
@@ -205,15 +179,11 @@ def add_outer_tile(typingcontext, rows, Z, i, j, out, width, at, mirrored):
                     places = [4 * a + b for a in range(4)]
                     code.add_quad(totals, places, out, builder.add(mirrored, builder.mul(width, code.word(b))))
 
-        kinds = [WORD, pointer, pointer, double.as_pointer(), WORD, WORD, WORD]
-        defined = procedure(builder, f"fastem.outer.{number}", kinds, build)
         # One tile lies on the diagonal and reads the same rows twice: nothing is written there, so noalias holds.
-        rows, columns_of_rows, i, j, sums, width, at, mirrored = args
-        base = data_of(context, builder, signature.args[1], columns_of_rows)
+        rows, base, i, j, *others = passed(context, builder, signature, args)
         left = builder.gep(base, [builder.mul(i, ir.Constant(WORD, STRIDE))])
         right = builder.gep(base, [builder.mul(j, ir.Constant(WORD, STRIDE))])
-        target = data_of(context, builder, signature.args[4], sums)
-        builder.call(defined, [rows, left, right, target, width, at, mirrored])
+        call(builder, f"fastem.outer.{number}", [rows, left, right, *others], build)
         return context.get_dummy_value()
 
     integer = types.intp
@@ -279,10 +249,8 @@ def _density(scaled: bool, kept: bool) -> Any:
     def typing(number: Any, arguments: tuple) -> Any:
         def generate(context, builder, signature, args):
             real = context.get_value_type(number)
-            kinds = [context.get_value_type(kind.dtype).as_pointer() for kind in arguments]
             name = f"fastem.{'diagonal' if scaled else 'round' if kept else 'plain'}.{number}"
-            defined = procedure(builder, name, [WORD] * 3 + kinds, lambda b, values: build(b, values, real))
-            builder.call(defined, passed(context, builder, signature, args))
+            call(builder, name, passed(context, builder, signature, args), partial(build, real=real))
             return context.get_dummy_value()
 
         return types.void(types.intp, types.intp, types.intp, *arguments), generate

@@ -10,13 +10,14 @@ vectors, first joined to full ones; what is left of the rows, number by number.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from llvmlite import ir
-from numba.core import cgutils, types
+from numba.core import types
 
 from fastem.jit import instruction
-from fastem.kernels.vectors import WORD, Code, data_of, procedure
+from fastem.kernels.vectors import Code, call, passed, shape_of
 
 
 def turned(code: Code, rows: list[Any]) -> list[Any]:
@@ -45,12 +46,6 @@ def turned(code: Code, rows: list[Any]) -> list[Any]:
     return [part[0] for part in parts]
 
 
-def _load_row(code: Code, base: Any, index: Any, width: int) -> Any:
-    """Load `width` neighbours as a vector."""
-    pointer = code.builder.bitcast(code.at(base, index), ir.VectorType(code.number, width).as_pointer())
-    return code.builder.load(pointer, align=code.size)
-
-
 def _build(builder: ir.IRBuilder, arguments: Any, number: ir.Type) -> None:
     X, d, start, m, rows, origin, XT, stride = arguments
     code = Code(builder, number)
@@ -66,7 +61,8 @@ def _build(builder: ir.IRBuilder, arguments: Any, number: ir.Type) -> None:
                 column = builder.insert_element(column, value, ir.Constant(ir.IntType(32), i))
             found = [column]
         else:
-            found = turned(code, [_load_row(code, X, builder.add(index, j), width) for index in at])
+            few = Code(builder, number, width)
+            found = turned(code, [few.load(X, builder.add(index, j)) for index in at])
         for f, column in enumerate(found):
             feature = code.plus(j, f)
             value = builder.fsub(column, code.number_at(origin, feature))
@@ -118,15 +114,9 @@ def transpose_block(typingcontext, X, start, m, rows, origin, XT):
 
     def generate(context, builder, signature, args):
         real = context.get_value_type(number)
-        pointer = real.as_pointer()
-        kinds = [pointer, WORD, WORD, WORD, WORD, pointer, pointer, WORD]
-        defined = procedure(builder, f"fastem.transpose.{number}", kinds, lambda b, values: _build(b, values, real))
-        shapes = [
-            cgutils.unpack_tuple(builder, context.make_array(kind)(context, builder, value).shape)[1]
-            for kind, value in ((signature.args[0], args[0]), (signature.args[5], args[5]))
-        ]
-        data = {i: data_of(context, builder, signature.args[i], args[i]) for i in (0, 4, 5)}
-        builder.call(defined, [data[0], shapes[0], args[1], args[2], args[3], data[4], data[5], shapes[1]])
+        d, stride = (shape_of(context, builder, signature.args[i], args[i])[1] for i in (0, 5))
+        first, *others = passed(context, builder, signature, args)
+        call(builder, f"fastem.transpose.{number}", [first, d, *others, stride], partial(_build, number=real))
         return context.get_dummy_value()
 
     integer = types.intp

@@ -172,6 +172,16 @@ def procedure(builder: ir.IRBuilder, name: str, kinds: list[ir.Type], build: Any
     return function
 
 
+def call(builder: ir.IRBuilder, name: str, values: list[Any], build: Any) -> None:
+    """Call the procedure of that name with these values; see `procedure`."""
+    builder.call(procedure(builder, name, [value.type for value in values], build), values)
+
+
+def shape_of(context: Any, builder: ir.IRBuilder, kind: Any, value: Any) -> list[Any]:
+    """Return the extents of an array."""
+    return cgutils.unpack_tuple(builder, context.make_array(kind)(context, builder, value).shape)
+
+
 def data_of(context: Any, builder: ir.IRBuilder, kind: Any, value: Any) -> Any:
     """Return the pointer to an array's first number."""
     return context.make_array(kind)(context, builder, value).data
