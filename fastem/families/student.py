@@ -50,8 +50,9 @@ from fastem.families.elliptical import coordinates
 from fastem.families.elliptical.family import EllipticalFamily
 from fastem.families.elliptical.records import LOG_2PI, alive, updated_means
 from fastem.families.elliptical.shape import Shape
-from fastem.jit import Sweep, kernel
-from fastem.kernels.cell_pass import accumulator, expectation, log, log1p
+from fastem.jit import kernel
+from fastem.kernels.cell_pass import Passes, passes
+from fastem.kernels.elementary import log, log1p
 from fastem.records import Layout
 
 COVARIANCE_TYPES = ("full", "diag", "spherical")
@@ -230,22 +231,16 @@ def _weigh(rows, first, end, prepared, s, stats):
 @functools.cache
 def _missing_kernels(matrices: bool) -> Any:
     """Return the passes over rows with missing values, for full matrices or for variances."""
-    from fastem.families.elliptical.missing import completion, passes
+    from fastem.families.elliptical.missing.completion import DIAG, FULL
+    from fastem.families.elliptical.missing.passes import Density, assemble
 
-    density = passes.Density(_finish, _weigh, n_sums=2, keeps_distances=True)
-    return passes.passes(completion.FULL if matrices else completion.DIAG, density)
-
-
-class Kernels(NamedTuple):
-    """The drivers of one shape."""
-
-    accumulate: Sweep
-    expect: Sweep
+    density = Density(_finish, _weigh, n_sums=2, keeps_distances=True)
+    return assemble(FULL if matrices else DIAG, density)
 
 
 @functools.cache
-def kernels(shape: Shape) -> Kernels:
-    """Return the drivers: the Gaussian's kernels between two passes over the components of a block."""
+def kernels(shape: Shape) -> Passes:
+    """Return the passes: the Gaussian's kernels between two passes over the components of a block."""
     exponents, moments, gaussian_room = shape.blocks
 
     @kernel
@@ -265,8 +260,7 @@ def kernels(shape: Shape) -> Kernels:
         features, inner = gaussian_room(prepared)
         return features, inner + prepared.means.shape[0]
 
-    expect = expectation(log_joint_block, room)
-    return Kernels(accumulator(log_joint_block, moments_block, room), expect)
+    return passes(log_joint_block, moments_block, room)
 
 
 # --- algebra

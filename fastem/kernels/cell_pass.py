@@ -16,17 +16,27 @@ A row matters to a component if its share is not lost in rounding, next to what 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fastem.jit import Sweep, each_cell, kernel, sweep
 from fastem.kernels.blocks import STRIDE, block_rows, load_weights, padded
-from fastem.kernels.elementary import exp, log, log1p
+from fastem.kernels.elementary import log
 from fastem.kernels.responsibilities import finish_rows, fix_labels, most_responsible, settle, shares
 from fastem.kernels.transpose import transpose_block
 
-__all__ = ["accumulator", "by_features", "exp", "expectation", "log", "log1p"]
+
+class Passes(NamedTuple):
+    """The compiled passes of a family."""
+
+    accumulate: Sweep  # adds up its statistics
+    expect: Sweep  # the E-step alone, which fills an `Expected`
+
+
+def passes(log_joint_block: Any, moments_block: Any, room: Any) -> Passes:
+    """Make both passes; see `cell` for the parameters.  Who needs one does not wait for the other to be compiled."""
+    return Passes(accumulator(log_joint_block, moments_block, room), expectation(log_joint_block, room))
 
 
 def accumulator(log_joint_block: Any, moments_block: Any, room: Any) -> Sweep:

@@ -50,10 +50,6 @@ class BernoulliFamily(LinearFamily):
     name = "bernoulli"
     params = BernoulliParams
 
-    def __init__(self, n_components: int, floor: float = 0.0) -> None:
-        self.n_components = n_components
-        self.floor = floor
-
     def check(self, X: np.ndarray) -> None:
         values.zeros_and_ones(X, "A Bernoulli mixture")
 
@@ -97,12 +93,6 @@ class BernoulliFamily(LinearFamily):
         y = np.sort(draws.weighted(params.weights, n))
         d = params.means.shape[1]
         return (draws.uniform(n * d).reshape(n, d) < params.means[y]).astype(np.float64), y
-
-    def shapes(self, n_features: int) -> dict[str, tuple[int, ...]]:
-        return {"weights": (self.n_components,), "means": (self.n_components, n_features)}
-
-    def n_free_params(self, n_features: int) -> int:
-        return self.n_components * n_features + self.n_components - 1
 
 
 def _information(like: BernoulliParams) -> np.ndarray:

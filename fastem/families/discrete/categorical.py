@@ -29,7 +29,7 @@ from fastem.families.base import MStep
 from fastem.families.coordinates import log_ratio, measured, pack_weights, present, steps_of, unpack_weights
 from fastem.families.discrete.linear import DEAD, NEVER, POOLED, DiscreteFamily, log_weights, weigh
 from fastem.jit import kernel
-from fastem.kernels.cell_pass import accumulator, expectation
+from fastem.kernels.cell_pass import passes
 from fastem.kernels.products import add_product, highest, sum_rows
 from fastem.records import Layout
 
@@ -147,8 +147,7 @@ def _room(prepared):
     return prepared.origin.shape[0], PANEL
 
 
-accumulate = accumulator(_log_joint_block, _moments_block, _room)
-expect = expectation(_log_joint_block, _room)
+accumulate, expect = passes(_log_joint_block, _moments_block, _room)
 
 # --- algebra
 

@@ -277,6 +277,17 @@ class LinearFamily(DiscreteFamily):
 
     complete = True  # no row lacks a value
 
+    def __init__(self, n_components: int, floor: float = 0.0) -> None:
+        self.n_components = n_components
+        self.floor = floor
+
+    def shapes(self, n_features: int) -> dict[str, tuple[int, ...]]:
+        weights, others = self.params._fields
+        return {weights: (self.n_components,), others: (self.n_components, n_features)}
+
+    def n_free_params(self, n_features: int) -> int:
+        return self.n_components * n_features + self.n_components - 1
+
     def for_missing(self) -> Self:
         other = copy.copy(self)
         other.complete = False

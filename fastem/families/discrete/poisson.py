@@ -81,10 +81,6 @@ class PoissonFamily(LinearFamily):
     params = PoissonParams
     positive_only = True
 
-    def __init__(self, n_components: int, floor: float = 0.0) -> None:
-        self.n_components = n_components
-        self.floor = floor
-
     def check(self, X: np.ndarray) -> None:
         values.nonnegative(X, "PoissonMixture")
         values.at_most(X, MOST, "PoissonMixture")
@@ -180,12 +176,6 @@ class PoissonFamily(LinearFamily):
         y = np.sort(draws.weighted(params.weights, n))
         generator = np.random.default_rng(draws.bits(4))
         return generator.poisson(params.rates[y]).astype(np.float64), y
-
-    def shapes(self, n_features: int) -> dict[str, tuple[int, ...]]:
-        return {"weights": (self.n_components,), "rates": (self.n_components, n_features)}
-
-    def n_free_params(self, n_features: int) -> int:
-        return self.n_components * n_features + self.n_components - 1
 
 
 def _base(X: np.ndarray, origin: np.ndarray) -> np.ndarray:

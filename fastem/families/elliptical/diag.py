@@ -15,9 +15,9 @@ from __future__ import annotations
 import numpy as np
 
 from fastem.families.elliptical.records import Stats, sums_of_logarithms
-from fastem.families.elliptical.shape import Blocks, Shape, Variances
+from fastem.families.elliptical.shape import Blocks, Variances
 from fastem.jit import kernel
-from fastem.kernels.cell_pass import accumulator, expectation
+from fastem.kernels.cell_pass import passes
 from fastem.kernels.moments import add_moments
 from fastem.kernels.tiles import diagonal_density
 
@@ -45,9 +45,6 @@ def room(prepared):
     return d, 1 + d
 
 
-accumulate = accumulator(log_joint_block, moments_block, room)
-expect = expectation(log_joint_block, room)
-
 # --- algebra
 
 
@@ -56,12 +53,7 @@ class Diag(Variances):
 
     name = "diag"
     blocks = Blocks(log_joint_block, moments_block, room)
-    accumulate = accumulate
-    expect = expect
-
-    @property
-    def wide(self) -> Shape:
-        return self
+    accumulate, expect = passes(*blocks)
 
     def array_shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
         return n_components, n_features
@@ -96,9 +88,6 @@ class Diag(Variances):
 
     def of_variances(self, n_components: int, variances: np.ndarray) -> np.ndarray:
         return np.broadcast_to(variances, self.array_shape(n_components, len(variances))).copy()
-
-    def stacked(self, factors: np.ndarray) -> np.ndarray:
-        return factors
 
 
 SHAPE = Diag()

@@ -17,6 +17,7 @@ and next to nothing where only a few do (`kernels/few_rows.py`):
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -32,10 +33,10 @@ from fastem.families.elliptical.records import (
     shifts,
     sums_of_logarithms,
 )
-from fastem.families.elliptical.shape import Blocks, Matrices, Shape
+from fastem.families.elliptical.shape import Blocks, Matrices
 from fastem.jit import kernel
 from fastem.kernels.blocks import STRIDE
-from fastem.kernels.cell_pass import accumulator, by_features, expectation
+from fastem.kernels.cell_pass import by_features, passes
 from fastem.kernels.few_rows import TOGETHER, add_rows, find_rows
 from fastem.kernels.responsibilities import heavy_rows
 from fastem.kernels.scatter import add_scatter
@@ -203,12 +204,6 @@ def room(prepared):
     return dp, dp + (dp + 3) // 4 + 1
 
 
-# Who needs one of the two does not wait for the other to be compiled.
-accumulate = by_features(
-    2, accumulator(plane_log_joint, plane_moments, room), accumulator(space_log_joint, space_moments, room)
-)
-expect = by_features(2, expectation(plane_log_joint, room), expectation(space_log_joint, room))
-
 # --- algebra
 
 
@@ -264,12 +259,11 @@ class Full(Matrices):
 
     name = "full"
     blocks = Blocks(log_joint_block, moments_block, room)
-    accumulate = accumulate
-    expect = expect
-
-    @property
-    def wide(self) -> Shape:
-        return self
+    accumulate, expect = map(
+        partial(by_features, 2),
+        passes(plane_log_joint, plane_moments, room),
+        passes(space_log_joint, space_moments, room),
+    )
 
     def array_shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
         return n_components, n_features, n_features
@@ -334,9 +328,6 @@ class Full(Matrices):
 
     def of_variances(self, n_components: int, variances: np.ndarray) -> np.ndarray:
         return np.broadcast_to(np.diag(variances), self.array_shape(n_components, len(variances))).copy()
-
-    def stacked(self, factors: np.ndarray) -> np.ndarray:
-        return factors
 
 
 SHAPE = Full()

@@ -50,9 +50,9 @@ class Shape(ABC):
     matrices: bool  # features may depend on each other
 
     @property
-    @abstractmethod
     def wide(self) -> Shape:
         """The shape in which each component has a matrix (k, d, d), or variances (k, d), of its own."""
+        return self
 
     @abstractmethod
     def array_shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
@@ -176,9 +176,9 @@ class Shape(ABC):
 
     # --- coordinates (see `coordinates`)
 
-    @abstractmethod
     def stacked(self, factors: np.ndarray) -> np.ndarray:
         """Show factors as matrices (k, d, d) or (1, d, d), or as rows (k, d) or (k, 1)."""
+        return factors
 
     def information(self, weights: np.ndarray, present: np.ndarray, n_features: int) -> np.ndarray:
         """Return how many rows' worth of information each covariance has, (k,) or (1,).

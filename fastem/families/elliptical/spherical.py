@@ -13,9 +13,9 @@ import numpy as np
 
 from fastem.families.elliptical.diag import SHAPE as DIAG
 from fastem.families.elliptical.records import Stats, sums_of_logarithms
-from fastem.families.elliptical.shape import Blocks, Shape, Variances
+from fastem.families.elliptical.shape import Blocks, Variances
 from fastem.jit import kernel
-from fastem.kernels.cell_pass import accumulator, expectation
+from fastem.kernels.cell_pass import passes
 from fastem.kernels.moments import add_sums
 from fastem.kernels.tiles import round_density
 
@@ -51,9 +51,6 @@ def room(prepared):
     return d, k + 1 + d
 
 
-accumulate = accumulator(log_joint_block, moments_block, room)
-expect = expectation(log_joint_block, room)
-
 # --- algebra
 
 
@@ -62,12 +59,9 @@ class Spherical(Variances):
 
     name = "spherical"
     blocks = Blocks(log_joint_block, moments_block, room)
-    accumulate = accumulate
-    expect = expect
+    accumulate, expect = passes(*blocks)
 
-    @property
-    def wide(self) -> Shape:
-        return DIAG
+    wide = DIAG
 
     def array_shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
         return (n_components,)

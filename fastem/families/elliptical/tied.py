@@ -30,9 +30,9 @@ from fastem.families.elliptical.records import (
     sums_of_logarithms,
     updated_means,
 )
-from fastem.families.elliptical.shape import Blocks, Matrices, Shape
+from fastem.families.elliptical.shape import Blocks, Matrices
 from fastem.jit import kernel
-from fastem.kernels.cell_pass import accumulator, expectation
+from fastem.kernels.cell_pass import passes
 from fastem.kernels.moments import add_sums
 from fastem.kernels.tiles import plain_density
 from fastem.records import Layout
@@ -74,10 +74,6 @@ def room(prepared):
     return dp, dp + 1
 
 
-accumulate = accumulator(log_joint_block, moments_block, room)
-expect = expectation(log_joint_block, room)
-
-
 # --- algebra
 
 
@@ -101,12 +97,9 @@ class Tied(Matrices):
     name = "tied"
     shared = True
     blocks = Blocks(log_joint_block, moments_block, room)
-    accumulate = accumulate
-    expect = expect
+    accumulate, expect = passes(*blocks)
 
-    @property
-    def wide(self) -> Shape:
-        return FULL
+    wide = FULL
 
     def array_shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
         return n_features, n_features

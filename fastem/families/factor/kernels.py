@@ -29,7 +29,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastem.families.factor.rare_patterns import gather_scattered, log_joint_scattered, moments_scattered, new_room
+from fastem.families.factor.rare_patterns import (
+    LOG_2PI,
+    gather_scattered,
+    log_joint_scattered,
+    moments_scattered,
+    new_room,
+)
 from fastem.jit import each_cell, kernel, sweep
 from fastem.kernels.blocks import STRIDE, block_rows, load_weights
 from fastem.kernels.elementary import log
@@ -38,7 +44,6 @@ from fastem.kernels.products import add_product, highest, sum_rows
 from fastem.kernels.responsibilities import finish_rows, fix_labels, settle, shares
 from fastem.records import Layout
 
-LOG_2PI = math.log(2 * math.pi)
 # To invert the matrices of a pattern costs as much as so many rows of patterns of their own.
 RARE = 32
 

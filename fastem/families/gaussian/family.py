@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Collection
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -213,10 +214,12 @@ class GaussianFamily(EllipticalFamily):
         )
         return np.asarray(within / counts.sum())
 
-    def shortfall(self, stats: Any, constants: Any, prepared: Any, old: GaussianParams, new: GaussianParams) -> float:
-        def q(params: GaussianParams) -> float:
-            return float(self.shape.expected_log_likelihood(stats, constants, prepared, params))
+    def expected_log_likelihood(self, stats: Any, constants: Any, prepared: Any, params: Any) -> float:
+        """Return Q, the expected complete-data log-likelihood of `params` under the responsibilities of the record."""
+        return float(self.shape.expected_log_likelihood(stats, constants, prepared, params))
 
+    def shortfall(self, stats: Any, constants: Any, prepared: Any, old: GaussianParams, new: GaussianParams) -> float:
+        q = partial(self.expected_log_likelihood, stats, constants, prepared)
         explained = q(old) - q(new)
         # No more than what reg_covar takes from the maximum of Q: a wrong M-step must not explain itself.
         plain = copy.copy(self)

@@ -182,23 +182,11 @@ class NoisyGaussianFamily(GaussianFamily):
         first: NoisyParams = self.m_step(stats, constants, prepared, params).params
         return first._replace(weights=first.weights * (1 - FIRST_SHARE))
 
-    def shortfall(self, stats: Any, constants: Any, prepared: Any, old: Any, new: Any) -> float:
+    def expected_log_likelihood(self, stats: Any, constants: Any, prepared: Any, params: NoisyParams) -> float:
         proper, centred = self._proper(stats, prepared)
-
-        def expected(params: NoisyParams) -> float:
-            gaussians = GaussianParams(params.weights, params.means, params.covariances, self._factors(params))
-            noise = float(stats.counts[-1]) * np.log(params.noise) if stats.counts[-1] > 0 else 0.0
-            return float(self.kernels.expected_log_likelihood(proper, None, centred, gaussians) + noise)
-
-        explained = expected(old) - expected(new)
-        plain = copy.copy(self)
-        plain.reg_covar = 0.0
-        best = plain.m_step(stats, constants, prepared, old)
-        floored = self.m_step(stats, constants, prepared, old)
-        if not best.notes:  # as in GaussianFamily: no more than what reg_covar takes from the maximum of Q
-            explained = min(explained, expected(best.params) - expected(floored.params))
-        rounded = self._rounding(prepared, new) if best.notes or floored.notes else 0.0
-        return max(0.0, explained / float(stats.counts.sum())) + rounded
+        gaussians = GaussianParams(params.weights, params.means, params.covariances, self._factors(params))
+        noise = float(stats.counts[-1]) * np.log(params.noise) if stats.counts[-1] > 0 else 0.0
+        return float(self.kernels.expected_log_likelihood(proper, None, centred, gaussians) + noise)
 
     def accumulate_given(self, X, w, resp: np.ndarray, prepared: Any, stats: np.ndarray) -> None:
         """Add one cell's statistics for responsibilities (m, k), of no noise, or (m, k + 1)."""

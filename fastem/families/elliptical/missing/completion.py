@@ -137,15 +137,15 @@ class Kind(NamedTuple):
     complete_heavy: Any  # does so where they matter to it, and adds the conditional covariances
 
 
-# --- full matrices: a long run of rows that miss the same
-
-
 @kernel
-def _some_full(p, c, end):
+def _some(p, c, end):
     own = slice(c, end)
     return Prepared(
         p.origin, p.means[own], p.log_weights[own], p.precisions_cholesky[own], p.offsets[own], p.negligible[own]
     )
+
+
+# --- full matrices: a long run of rows that miss the same
 
 
 @kernel
@@ -463,14 +463,6 @@ def _complete_heavy_full(block, m, prepared, c, XT, share, total, record):
 
 
 @kernel
-def _some_diag(p, c, end):
-    own = slice(c, end)
-    return Prepared(
-        p.origin, p.means[own], p.log_weights[own], p.precisions_cholesky[own], p.offsets[own], p.negligible[own]
-    )
-
-
-@kernel
 def _complete_diag(block, m, prepared, c, XT):
     """Complete the m rows of a block for component c, and write what that adds to their log-density to its gain."""
     for r in range(m):
@@ -495,5 +487,5 @@ def _complete_heavy_diag(block, m, prepared, c, XT, share, total, record):
                 record[2 + d + j] += mass / prepared.precisions[c, j]
 
 
-FULL = Kind(_some_full, *full.SHAPE.blocks, _complete_full, _complete_heavy_full)
-DIAG = Kind(_some_diag, *diag.SHAPE.blocks, _complete_diag, _complete_heavy_diag)
+FULL = Kind(_some, *full.SHAPE.blocks, _complete_full, _complete_heavy_full)
+DIAG = Kind(_some, *diag.SHAPE.blocks, _complete_diag, _complete_heavy_diag)

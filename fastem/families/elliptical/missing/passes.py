@@ -350,22 +350,18 @@ class Kernels(NamedTuple):
     conditional_mean: Sweep
 
 
-def assemble(kind: Kind, density: Density, log_joint_of: Any, moments: Any) -> Kernels:
-    """Make the passes of two functions of a block: its log-densities, and its moments."""
+def assemble(kind: Kind, density: Density, log_joint_of: Any = None, moments: Any = None) -> Kernels:
+    """Make the passes for one kind of matrices and a density, or of two functions of a block that know better."""
+    log_joint_of = log_joint_of or _log_joint_of(kind, density)
+    moments = moments or _moments_of(kind, density)
     e_step = _e_step_of(log_joint_of)
-    expect = _expectation(kind, density, e_step)
     return Kernels(
         _accumulator(kind, density, e_step, moments),
-        expect,
+        _expectation(kind, density, e_step),
         _given(kind, density, log_joint_of, moments),
         _conditional_mean(kind, density, e_step),
     )
 
 
-def passes(kind: Kind, density: Density) -> Kernels:
-    """Make the passes for one kind of matrices and a density."""
-    return assemble(kind, density, _log_joint_of(kind, density), _moments_of(kind, density))
-
-
-MATRICES = passes(FULL, Density())
-VARIANCES = passes(DIAG, Density())
+MATRICES = assemble(FULL, Density())
+VARIANCES = assemble(DIAG, Density())

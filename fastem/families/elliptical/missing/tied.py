@@ -31,6 +31,7 @@ from fastem.families.elliptical.records import LOG_2PI
 from fastem.jit import kernel
 from fastem.kernels.blocks import STRIDE, padded
 from fastem.kernels.elementary import log
+from fastem.kernels.products import highest
 from fastem.kernels.scatter import add_scatter
 from fastem.records import Layout
 
@@ -187,11 +188,7 @@ def _log_joint(m, rows, incomplete, prepared, s):
     for c in range(k):
         for r in range(m, rows):
             share[c, r] = 0
-    for r in range(rows):
-        best[r] = share[0, r]
-    for c in range(1, k):
-        for r in range(rows):
-            best[r] = share[c, r] if share[c, r] > best[r] else best[r]
+    highest(rows, share, best)
 
 
 @kernel
