@@ -21,7 +21,7 @@ def first_line(error: BaseException) -> str:
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def whole(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Write a file whole or not at all.
 
     Parameters
@@ -34,26 +34,32 @@ def replacing(path: str | Path) -> Iterator[Path]:
     Path
         A temporary file in the same folder and with the same suffix.  When the block ends well it takes the place of
         `path`; otherwise it is removed and `path` stays what it was.
+    """
+    target = Path(os.path.realpath(path))  # through a link, not over it
+    handle, name = tempfile.mkstemp(prefix=".fastem-", suffix=target.suffix, dir=target.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        _settle(temporary, target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Do the same as `whole`, with errors that are sentences.
 
     Raises
     ------
     FileError
         If the file cannot be written.
     """
-    target = Path(os.path.realpath(path))  # through a link, not over it
-    temporary = None
     try:
-        handle, name = tempfile.mkstemp(prefix=".fastem-", suffix=target.suffix, dir=target.parent)
-        temporary = Path(name)
-        os.close(handle)
-        yield temporary
-        _settle(temporary, target)
-        temporary = None
+        with whole(path) as temporary:
+            yield temporary
     except OSError as error:
         raise FileError(f"{path} cannot be written: {error.strerror or first_line(error)}.") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
 
 
 def _settle(temporary: Path, target: Path) -> None:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import json
 import os
-import tempfile
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fastem.files import whole
 from fastem.registry import ESTIMATORS  # `load` makes no other classes; a file names one, never a module
 
 FORMAT = 1
@@ -107,22 +107,9 @@ def split(section: str, values: dict[str, Any], arrays: dict[str, np.ndarray]) -
 
 
 def write_whole(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write beside `path` and rename, so that no half-written model is ever found."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    """Write arrays to a file that appears whole or not at all."""
+    with whole(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def load(path: str | os.PathLike[str], *, with_extra: bool = False) -> Any:

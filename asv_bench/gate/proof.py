@@ -239,9 +239,9 @@ def main(
     for number, name in enumerate([*names, *[""] * unchanged]):
         begun = time.monotonic()
         if name:
-            pair = changed(base, commit, name, 0), changed(base, commit, name, SLOWDOWN)
+            pair = built(base, commit, f"{name} 0 %", name), built(base, commit, f"{name} {SLOWDOWN} %", name, SLOWDOWN)
         else:
-            pair = base, unchanged_build(base, commit, number - len(names))
+            pair = base, built(base, commit, f"nothing, {number - len(names)}")
         if build_only:
             console.print(f"{name or 'nothing changed'}: built in {time.monotonic() - begun:.0f} s", highlight=False)
             continue
@@ -256,21 +256,14 @@ def main(
     sys.exit(0 if all(good) else 1)
 
 
-def changed(base: Build, commit: str, kernel: str, percent: int) -> Build:
-    """Return a build of a commit in which a kernel waits for a share of its time."""
+def built(base: Build, commit: str, message: str, kernel: str = "", percent: int = 0) -> Build:
+    """Return a build of a commit on top of another, in which one kernel, if named, waits for a share of its time."""
     with clone_of(commit) as clone:
-        plant(clone, kernel, percent)
-        planted = builds.build(commit_all(clone, f"{kernel} {percent} %"), clone)
-    seed_cache(base, planted)
-    return planted
-
-
-def unchanged_build(base: Build, commit: str, number: int) -> Build:
-    """Return a build of a commit on top of another in which nothing is changed."""
-    with clone_of(commit) as clone:
-        same = builds.build(commit_all(clone, f"nothing, {number}"), clone)
-    seed_cache(base, same)
-    return same
+        if kernel:
+            plant(clone, kernel, percent)
+        build = builds.build(commit_all(clone, message), clone)
+    seed_cache(base, build)
+    return build
 
 
 def outcome(gate: pairs.Gate, kernel: str, runs: Mapping[str, list[str]], seconds: float) -> dict[str, object]:

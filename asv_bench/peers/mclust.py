@@ -82,7 +82,7 @@ def _m_step(letters: str, X: np.ndarray, labels: np.ndarray, k: int) -> tuple[np
     means = np.array([X[labels == c].mean(axis=0) for c in range(k)])
     scatter = np.array([np.cov(X[labels == c].T, bias=True) for c in range(k)])
     if model.shape.shared:
-        return counts / len(X), means, np.tensordot(counts / len(X), scatter, 1)
+        return counts / len(X), means, model.shape.narrowed(counts, scatter, scatter[0])
     own = model.shape.of_matrices(scatter)
     return counts / len(X), means, model.constraint(counts, own, own) if model.constraint else own
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -26,6 +26,15 @@ CHUNK_ROWS = 1 << 16
 MOST_BY_DEFAULT = 9
 # Weights that add up to a smaller part of the rows than this are no counts of rows.
 FEW = 0.01
+
+
+def chosen(known: Sequence[str], asked: Any) -> list[str]:
+    """Return the covariance types that are asked for: None for the known words, "all" for the letters, or these."""
+    if asked is None:
+        return [kind for kind in known if kind in SHAPES]
+    if isinstance(asked, str):
+        return [asked] if asked != "all" else [kind for kind in known if kind in LETTERS] or list(known)
+    return list(asked)
 
 
 class Candidate(NamedTuple):
@@ -140,11 +149,9 @@ class Search:
                 raise ValueError(f"{type(self.estimator).__name__} has no covariance types to choose among.")
             return [None]
         known = getattr(self.estimator, "_covariance_types", COVARIANCE_TYPES)
-        if asked is None:
-            return [kind for kind in known if kind in SHAPES] if self.by_name else [self.estimator.covariance_type]
-        if isinstance(asked, str) and asked == "all":
-            return [kind for kind in known if kind in LETTERS] or list(known)
-        kinds = [asked] if isinstance(asked, str) else list(asked)
+        if asked is None and not self.by_name:
+            return [self.estimator.covariance_type]
+        kinds = chosen(known, asked)
         unknown = [kind for kind in kinds if kind not in known]
         if unknown or not kinds:
             raise ValueError(f"covariance_types must be among {', '.join(known)}, got {unknown or kinds!r}.")

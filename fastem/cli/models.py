@@ -12,7 +12,7 @@ import numpy as np
 import fastem
 from fastem.cli.tables import Source, Table, open_table, quoted, read_table
 from fastem.families import FAMILIES
-from fastem.families.elliptical.covariance import COVARIANCES, LETTERS
+from fastem.families.elliptical.covariance import COVARIANCES, LETTERS, SHAPES
 from fastem.files import first_line, replacing
 from fastem.registry import BY_SHORT_NAME, ESTIMATORS
 
@@ -43,8 +43,8 @@ def covariances(name: ModelName) -> tuple[str, ...]:
     """Return the covariance types that a model may have, those that are known by a word first."""
     prefixes = tuple(family for family in KINDS[name].families if family.endswith("-"))
     types = [family.removeprefix(prefix) for family in FAMILIES for prefix in prefixes if family.startswith(prefix)]
-    letters = LETTERS if any(kind.isupper() for kind in types) else ()
-    return (*(kind for kind in types if kind.islower()), *letters)
+    letters = () if set(types).isdisjoint(LETTERS) else LETTERS
+    return (*(kind for kind in types if kind in SHAPES), *letters)
 
 
 class Scaling(NamedTuple):

@@ -149,12 +149,10 @@ def _numbers(text: str) -> list[int]:
 
 def _kinds(text: str | None, model: ModelName) -> list[str]:
     """Read the covariance types to try: those that the model is known by, unless others are named."""
-    known = models.covariances(model)
-    if text is None:
-        return [kind for kind in known if kind.islower()]
-    if text.strip() == "all":
-        return [kind for kind in known if kind.isupper()] or list(known)
-    return [part.strip() for part in text.split(",")]
+    from fastem.analysis.candidates import chosen
+
+    parts = [part.strip() for part in (text or "").split(",")]
+    return chosen(models.covariances(model), None if text is None else parts[0] if len(parts) == 1 else parts)
 
 
 @contextmanager
