@@ -7,6 +7,7 @@ import math
 
 import numpy as np
 import pytest
+from drawn import holes
 from scipy import stats
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
@@ -36,10 +37,6 @@ def refuses_what_is_no_code(estimator):
 )
 def test_scikit_learns_estimator_checks(estimator, check):
     check(estimator)
-
-
-def holes(X, share, seed=0):
-    return np.where(np.random.default_rng(seed).random(X.shape) < share, np.nan, X)
 
 
 def bernoulli_terms(X, params):

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import pytest
+from drawn import holes
 from scipy.stats import multivariate_normal
 from sklearn import decomposition
 from sklearn.datasets import load_digits, load_iris
@@ -31,10 +32,6 @@ def drawn(n, d, q, seed=0):
     family = families.make("factor", 1, n_factors=q)
     params = family.example_params(d, Draws(seed))
     return family, params, family.sample(params, n, Draws(seed, 1))[0]
-
-
-def holes(X, share=0.2, seed=0):
-    return np.where(np.random.default_rng(seed).random(X.shape) < share, np.nan, X).astype(X.dtype)
 
 
 def naive_log_prob(X, params):

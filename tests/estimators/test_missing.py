@@ -7,9 +7,11 @@ import os
 import subprocess
 import sys
 
+import drawn
 import naive
 import numpy as np
 import pytest
+from drawn import holes
 from mixture_data import data
 
 import fastem
@@ -27,11 +29,6 @@ RTOL = {np.float64: 1e-10, np.float32: 3e-5}
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 
-def holes(X, share=0.2, seed=1):
-    """The same rows with values missing at random."""
-    return np.where(np.random.default_rng(seed).random(X.shape) < share, np.nan, X).astype(X.dtype)
-
-
 def few_patterns(X, seed=1):
     """The same rows, in most of which one of three sets of features is missing."""
     rng = np.random.default_rng(seed)
@@ -43,8 +40,7 @@ def problem(n, d, k, covariance_type, dtype=np.float64):
     """A family for missing values, parameters, and complete rows."""
     family = GaussianFamily(k, covariance_type, 0.0).for_missing()
     params = family.example_params(d, Draws(0))
-    X = family.sample(params, n, Draws(1))[0][np.argsort(Draws(2).uniform(n))]
-    return family, params, np.ascontiguousarray(X, dtype)
+    return family, params, drawn.rows(family, params, n, Draws(1)).astype(dtype)
 
 
 def close(actual, desired, rtol):

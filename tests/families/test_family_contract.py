@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 
+import drawn
 import naive
 import numpy as np
 import pytest
@@ -68,8 +69,7 @@ def problem(name, n=700, seed=0, k=K, d=D):
     """A family, true parameters, rows drawn from them, and a start that is a little off."""
     family, draws = make(name, k), Draws(seed, 0)
     params = family.example_params(d, draws)
-    X, _ = family.sample(params, n, draws)
-    X = np.ascontiguousarray(X[np.argsort(draws.uniform(n))])
+    X = drawn.rows(family, params, n, draws)
     centers = centers_of(params)
     start = family.blank_params(centers + 0.3 * draws.normal(centers.size).reshape(centers.shape), X.var(axis=0))
     return family, params, X, start

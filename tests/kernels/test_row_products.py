@@ -1,5 +1,6 @@
 """Rows of many features, read as they lie: the products, and E-steps equal to those over transposed blocks."""
 
+import drawn
 import naive
 import numpy as np
 import pytest
@@ -50,9 +51,8 @@ def problem(name, d, dtype=np.float64, k=3, n=700):
     family, draws = families.make(name, k), Draws(d)
     params = family.example_params(d, draws)
     near = params[1].mean(axis=0) + (params[1] - params[1].mean(axis=0)) / np.sqrt(d)  # components overlap
-    X = family.sample(params._replace(**{params._fields[1]: near}), n, draws)[0]
-    X = np.ascontiguousarray(X[np.argsort(draws.uniform(n))]).astype(dtype)
-    return family, params._replace(**{params._fields[1]: near}), X
+    params = params._replace(**{params._fields[1]: near})
+    return family, params, drawn.rows(family, params, n, draws).astype(dtype)
 
 
 def expect(family, params, X, w=None, labels=None, n_threads=1):
