@@ -3,6 +3,7 @@
 import copy
 import io
 import json
+import os
 import pickle
 import re
 import zipfile
@@ -74,6 +75,17 @@ def test_an_existing_file_survives_a_failed_save(tmp_path, monkeypatch):
         fastem.save(fastem.KMeans(2, random_state=0).fit(X), path)
     assert path.read_bytes() == b"precious"
     assert [file.name for file in tmp_path.iterdir()] == ["m"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="links and permissions of POSIX")
+def test_a_save_through_a_link_writes_the_file_with_its_permissions(tmp_path):
+    path, link = tmp_path / "m.npz", tmp_path / "link.npz"
+    path.touch(mode=0o600)
+    link.symlink_to(path)
+    fastem.save(fastem.KMeans(2, random_state=0).fit(X), link)
+    assert link.is_symlink()
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert fastem.load(path).n_clusters == 2
 
 
 @pytest.fixture
