@@ -133,7 +133,7 @@ class Astray(accelerate.Plain):
 def test_a_refused_proposal_costs_one_pass_and_changes_nothing(monkeypatch):
     X, family, start = overlapping()
     source, passes = MemorySource(X), counted(family)
-    plain = em.run_once(Problem(source, family), start, Settings(max_iter=20, tol=0.0))
+    plain = em.run_once(Problem(source, family), start, Settings(max_iter=20, tol=0.0, keep_history=True))
     assert passes == [20]
     monkeypatch.setitem(accelerate.METHODS, "squarem", Astray)
     led = em.run_once(
