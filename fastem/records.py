@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import itertools
 import math
-from typing import Generic, TypeVar
+from collections.abc import Callable
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
 T = TypeVar("T", bound=tuple)
+Empty = Callable[[int, Any], np.ndarray]  # (n, dtype) -> an array with an entry for each row
 
 
 class Layout(Generic[T]):

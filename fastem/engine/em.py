@@ -230,7 +230,7 @@ class EMRun:
 
     def until(self, iteration: int) -> Run:
         """Go on to the end of this iteration, counted from the start, or of the run; return where it stands then."""
-        memo, now = self.family.new_memo(self.source.n_rows), None
+        memo, now = self.family.new_memo(self.source.n_rows, self.source.empty), None
         while not self.over and self.monitor.iteration < iteration:
             now = self._expect(self.params, now and now.prepared, memo)
             base = None if self.plain is None else self.last  # what an extrapolation must not fall below

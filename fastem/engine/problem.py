@@ -13,7 +13,6 @@ import numpy as np
 from fastem import grid
 from fastem._native import mixtures
 from fastem.families.base import Family
-from fastem.sources.mapped import MappedSource
 
 
 class SharedCenters:
@@ -137,11 +136,11 @@ def start_space(source: Any, family: Family) -> Any:
     """
     embed = family.embedding()
     if embed is not None:
-        return MappedSource(source, embed)
+        return source.mapped(embed)
     if not family.allow_nan or not source.has_nan:
         return source
     middle = _observed_means(source).astype(source.dtype)
-    return MappedSource(source, lambda X: np.where(np.isnan(X), middle, X))
+    return source.mapped(lambda X: np.where(np.isnan(X), middle, X))
 
 
 def _observed_means(source: Any) -> np.ndarray:

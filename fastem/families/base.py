@@ -16,7 +16,7 @@ import numpy as np
 
 from fastem import grid, threads
 from fastem.kernels.expected import Expected
-from fastem.records import Layout
+from fastem.records import Empty, Layout
 
 # Cells of one chunk of rows in the passes of predict and score: what is kept of (rows, k) numbers at a time.
 CHUNK_CELLS = 4
@@ -175,8 +175,8 @@ class Family(ABC):
         weighted = log_prob if not w.size else np.where(w > 0, log_prob, 0.0) * w
         self.layout(X.shape[1]).view(stats).loglik[...] += weighted.sum()
 
-    def new_memo(self, n_rows: int) -> Any:
-        """Return per-row state that lives across the iterations of a run, or None.
+    def new_memo(self, n_rows: int, empty: Empty = np.empty) -> Any:
+        """Return per-row state that lives across the iterations of a run, or None; `empty` makes arrays for it.
 
         It is filled by `total_of_memo`, and offers ``rows(slice)``, the same state for a run of rows.
         """

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from fastem import grid
+from fastem import grid, validate
 from fastem.draws import Draws
 from fastem.families.kmeans import KMeansFamily, KMeansParams
 from fastem.sources.memory import MemorySource
@@ -47,8 +47,8 @@ def kmeans_parallel(source: Any, n_clusters: int, draws: Draws) -> np.ndarray:
         The centres.
     """
     first = source.sample_rows(1, draws)
-    closest = np.full(source.n_rows, np.inf, source.dtype)
-    owner = np.zeros(source.n_rows, np.int32)
+    closest, owner = source.empty(source.n_rows, source.dtype), source.empty(source.n_rows, np.int32)
+    closest[:], owner[:] = np.inf, 0
     candidates = [first]
     _bring_near(source, first, 0, closest, owner)
     wanted = max(1, int(OVERSAMPLING * n_clusters))
@@ -60,8 +60,7 @@ def kmeans_parallel(source: Any, n_clusters: int, draws: Draws) -> np.ndarray:
         candidates.append(source.take(rows))
         _bring_near(source, candidates[-1], sum(map(len, candidates[:-1])), closest, owner)
     found = np.ascontiguousarray(np.concatenate(candidates))
-    weights = source.sample_weight.astype(np.float64) if source.sample_weight.size else None
-    mass = np.bincount(owner, weights=weights, minlength=len(found)).astype(source.dtype)
+    mass = _mass(source, owner, len(found)).astype(source.dtype)
     seen = np.flatnonzero(mass)
     if len(seen) < n_clusters:
         return kmeans_plus_plus(source, n_clusters, draws)
@@ -80,6 +79,15 @@ def _bring_near(source: Any, fresh: np.ndarray, number: int, closest: np.ndarray
         np.copyto(owner[rows], labels + np.int32(number), where=nearer)
 
     source.each_block(block)
+
+
+def _mass(source: Any, owner: np.ndarray, n_candidates: int) -> np.ndarray:
+    """Return the weight of the rows of each candidate, float64, added in the order of the rows."""
+    mass = np.zeros(n_candidates)
+    for first in range(0, len(owner), validate.CHUNK_ROWS):
+        rows = slice(first, first + validate.CHUNK_ROWS)
+        np.add.at(mass, owner[rows], source.weights_of(rows).astype(np.float64) if source.sample_weight.size else 1.0)
+    return mass
 
 
 def _potential(source: Any, closest: np.ndarray) -> np.ndarray:

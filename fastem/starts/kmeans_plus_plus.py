@@ -136,8 +136,8 @@ class _Search:
         self.seeds = np.empty((n_clusters, d))
         self.chosen = np.empty((n_clusters, d), dtype)  # the seeds, in the rows' dtype
         self.n_seeds = 0
-        self.closest = np.full(n, np.inf, dtype)
-        self.owner = np.zeros(n, np.int32)
+        self.closest, self.owner = source.empty(n, dtype), source.empty(n, np.int32)
+        self.closest[:], self.owner[:] = np.inf, 0
         self.potential = np.zeros(grid.n_cells(n))  # sum of w closest over each cell
         self.pending = np.empty(0, np.int64)  # candidates, rows of the source
         self.reductions = np.empty(0)  # of the potential, by each of them

@@ -139,14 +139,13 @@ def from_centers(problem: Problem, centers: np.ndarray) -> Any:
     source, family = problem.source, problem.family
     kmeans = KMeansFamily(len(centers))
     prepared_centers = kmeans.prepare(KMeansParams(centers), source.dtype)
-    labels = np.empty(source.n_rows, np.int32)
+    labels = source.empty(source.n_rows, np.int32)
 
     def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
-        labels[rows] = kmeans.assign(X, prepared_centers, n_threads)[0]
+        nearest = kmeans.assign(X, prepared_centers, n_threads)[0]
+        labels[rows] = np.where(source.labels[rows] >= 0, source.labels[rows], nearest) if source.labels.size else nearest
 
     problem.space.each_block(block)
-    if source.labels.size:
-        labels = np.where(source.labels >= 0, source.labels, labels)
     assigned = source.with_labels(labels)
     blank = family.blank_params(centers, problem.variances)
     prepared = family.prepare(blank, source.dtype)

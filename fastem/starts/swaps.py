@@ -125,7 +125,7 @@ def _sqdist(source: Any, row: np.ndarray) -> np.ndarray:
     """Return the squared distance (n,) float64 of all rows to one."""
     family = KMeansFamily(1)
     prepared = family.prepare(KMeansParams(row[None]), source.dtype)
-    sqdist = np.empty(source.n_rows)
+    sqdist = source.empty(source.n_rows, np.float64)
 
     def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
         sqdist[rows] = family.assign(X, prepared, n_threads)[1]
@@ -138,8 +138,9 @@ def two_nearest(source: Any, centers: np.ndarray) -> Neighbours:
     """Return each row's nearest centre and, to rounding, its squared distances to the two nearest."""
     k, d = centers.shape
     prepared = KMeansFamily(k).prepare(KMeansParams(centers), source.dtype)
-    labels = np.empty(source.n_rows, np.int32)
-    first, second = np.empty(source.n_rows, source.dtype), np.empty(source.n_rows, source.dtype)
+    n = source.n_rows
+    labels = source.empty(n, np.int32)
+    first, second = source.empty(n, source.dtype), source.empty(n, source.dtype)
 
     def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
         size = k + k * d + 1

@@ -7,8 +7,7 @@ from scipy.sparse import csr_matrix
 from fastem import families, grid
 from fastem.draws import Draws
 from fastem.grid import CELL
-from fastem.sources.mapped import MappedSource
-from fastem.sources.memory import MemorySource, SparseSource
+from fastem.sources.memory import MappedSource, MemorySource, SparseSource
 
 SOURCES = {
     "memory": MemorySource,

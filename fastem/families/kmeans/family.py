@@ -28,7 +28,7 @@ from fastem.families.base import Family, Limits, MStep, SmallRun, State
 from fastem.families.kmeans import active_centers
 from fastem.families.kmeans.records import Bounds, KMeansMemo, KMeansParams, KMeansPrepared, KMeansStats, _layout
 from fastem.grid import plan
-from fastem.records import Layout
+from fastem.records import Empty, Layout
 
 # Bounded iterations between two counts from zero, so that rounding in the sums cannot pile up.
 RECOUNT = 16
@@ -89,8 +89,8 @@ class KMeansFamily(Family):
             moved = np.sqrt(np.einsum("kj,kj->k", step, step))
         return KMeansPrepared(origin, centers, half_norms, moved)
 
-    def new_memo(self, n_rows: int) -> KMeansMemo:
-        return KMeansMemo(np.empty(n_rows, np.int32))
+    def new_memo(self, n_rows: int, empty: Empty = np.empty) -> KMeansMemo:
+        return KMeansMemo(empty(n_rows, np.int32), empty)
 
     def accumulator(self, n_features: int) -> NativePass:
         return NativePass()
@@ -150,12 +150,13 @@ class KMeansFamily(Family):
         """Compare every row with every centre, and make the bounds, and the sums that are kept up to date, of that."""
         n = len(X)
         kept = memo.bounds
-        upper = kept.upper if kept else np.empty(n, X.dtype)
-        lower = kept.lower if kept else np.empty(n, X.dtype)
-        changes = kept.changes if kept else np.empty(n, np.uint32)
+        upper = kept.upper if kept else memo.empty(n, X.dtype)
+        lower = kept.lower if kept else memo.empty(n, X.dtype)
+        changes = kept.changes if kept else memo.empty(n, np.uint32)
         k = self.n_components
         grouped = active_centers.worthwhile(n, X.shape[1], k)
-        near, active = np.full(n if grouped else 0, np.inf, X.dtype), np.zeros(k, bool)
+        near, active = memo.empty(n if grouped else 0, X.dtype), np.zeros(k, bool)
+        near[:] = np.inf
         total = self._count(X, w, prepared, n_threads, memo, upper, lower)
         memo.bounds = Bounds(upper, lower, changes, near, active, total, float(total[-1]) + self._gain(total, prepared))
         memo.passes, memo.half_gaps = 0, np.empty(0)

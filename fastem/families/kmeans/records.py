@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fastem.records import Layout
+from fastem.records import Empty, Layout
 
 
 class KMeansParams(NamedTuple):
@@ -53,8 +53,9 @@ class Bounds(NamedTuple):
 class KMeansMemo:
     """What is kept of a run for each row: the labels, and bounds once the bounded algorithm has made them."""
 
-    def __init__(self, labels: np.ndarray) -> None:
+    def __init__(self, labels: np.ndarray, empty: Empty = np.empty) -> None:
         self.labels = labels  # (n,) int32, nearest centre at the last pass
+        self.empty = empty  # makes arrays with an entry for each row
         self.bounds: Bounds | None = None
         self.half_gaps = np.empty(0)  # (k,) half the distance of a centre to the nearest other
         self.passes = 0  # since the last count from zero

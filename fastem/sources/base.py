@@ -1,0 +1,230 @@
+"""What a source of rows is, and the passes that follow from it for every source."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastem import threads, validate
+from fastem.draws import Draws
+
+
+class Rows(NamedTuple):
+    """A few rows taken out of a source."""
+
+    indices: np.ndarray  # (m,) int64
+    X: np.ndarray  # (m, d)
+    weights: np.ndarray  # (m,) float64
+
+
+class Source:
+    """Rows, with their weights and known labels, in the order of their numbers.
+
+    A source owes its facts (the attributes below), its rows block by block (`each_block`, `fold`), rows by number
+    (`take`), the E-step's pass (`accumulate`), parts of itself (`subset`, `having`) and its rows seen through a function
+    (`mapped`, `image`).  Sums are those of the grid (`grid.py`), so that no bit of them depends on the source.
+
+    Two capabilities are asked for where they matter.  `array` is all rows as one array, or None: a start or a run of few
+    rows in one compiled call, and bounds that k-means keeps, need it.  `keeps_labels` tells whether a fit may keep the
+    label of every row: a stream does not.
+
+    Attributes
+    ----------
+    n_rows, n_features : int
+        Rows n and features d.
+    dtype : dtype
+        Of the rows: float32 or float64.
+    sample_weight : ndarray (n,) of that dtype, or empty
+        Weights; empty means one each.
+    labels : ndarray (n,) int32, or empty
+        Known components, -1 for unknown; empty means all unknown.
+    n_threads : int
+        Threads of one pass.
+    """
+
+    n_rows: int
+    n_features: int
+    dtype: np.dtype
+    sample_weight: np.ndarray
+    labels: np.ndarray
+    n_threads: int
+    keeps_labels = True
+
+    # ------------------------------------------------------------------------------------------- owed by each source
+
+    @property
+    def array(self) -> np.ndarray | None:
+        """All rows as one array (n, d), or None where they are made block by block."""
+        return None
+
+    def each_block(self, function: Callable[[np.ndarray, slice, int], None]) -> None:
+        """Call ``function(X_block, rows, n_threads)`` so that the blocks cover all rows; blocks begin on the grid."""
+        raise NotImplementedError
+
+    def fold(self, function: Callable[[np.ndarray, slice], np.ndarray], size: int) -> np.ndarray:
+        """Add up ``function(X_cell, rows)`` (size,) over the grid cells, by the fixed tree.
+
+        For the passes around a fit (starts, given responsibilities), whose kernels are NumPy's.
+        """
+        raise NotImplementedError
+
+    def take(self, indices: np.ndarray) -> np.ndarray:
+        """Return the rows with these numbers, dense (m, d)."""
+        raise NotImplementedError
+
+    def _total(self, family: Any, prepared: Any, memo: Any) -> np.ndarray:
+        """Return a family's record of all rows, as one vector."""
+        raise NotImplementedError
+
+    def subset(self, rows: np.ndarray, weights: np.ndarray) -> Source:
+        """Return the rows with these numbers as a source of their own, with other weights (m,), or empty."""
+        raise NotImplementedError
+
+    def having(self, sample_weight: np.ndarray, labels: np.ndarray, n_threads: int) -> Source:
+        """Return the same rows with other weights, known labels and threads."""
+        raise NotImplementedError
+
+    def mapped(self, function: Callable[[np.ndarray], np.ndarray]) -> Source:
+        """Return the rows seen through a function of rows (m, d) -> (m, e), which is called at every pass."""
+        raise NotImplementedError
+
+    def image(self, function: Callable[[np.ndarray], np.ndarray]) -> Source:
+        """Return what a function of rows (m, d) -> (m, e) makes of them, kept as the rows themselves are."""
+        raise NotImplementedError
+
+    def empty(self, shape: int | tuple[int, ...], dtype: Any) -> np.ndarray:
+        """Return a new array with an entry for each row, where such arrays may lie."""
+        return np.empty(shape, dtype)
+
+    # ---------------------------------------------------------------------------------------------- follows from it
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and features, as of an array."""
+        return self.n_rows, self.n_features
+
+    def __len__(self) -> int:
+        return self.n_rows
+
+    @property
+    def total_weight(self) -> float:
+        """Sum of the weights."""
+        return float(self.sample_weight.sum(dtype=np.float64)) if self.sample_weight.size else float(self.n_rows)
+
+    @cached_property
+    def has_nan(self) -> bool:
+        """Whether a value is missing (NaN); one pass over the rows, the first time."""
+        found = []
+
+        def part(X: np.ndarray) -> None:
+            with np.errstate(over="ignore", invalid="ignore"):
+                suspicious = np.isnan(X.sum())  # without a mask first; an overflowing sum is no proof
+            if suspicious and np.isnan(X).any():
+                found.append(True)
+
+        def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
+            n_parts = 1 if X.size < threads.PARALLEL_SEARCH else 2 * n_threads
+            parts = np.array_split(X, n_parts)
+            threads.map_tasks(lambda number: part(parts[number]), n_parts, n_threads)
+
+        self.each_block(block)
+        return bool(found)
+
+    def served_by(self, family: Any) -> Any:
+        """Return the family that serves these rows: its like for rows with missing values, if a value is missing."""
+        return family.for_missing() if family.allow_nan and self.has_nan else family
+
+    def refuse_empty_columns(self) -> None:
+        """Refuse rows in which a column is missing (NaN) wherever there is weight.
+
+        Raises
+        ------
+        ValueError
+            With the number of the first such column.
+        """
+        empty = np.ones(self.n_features, bool)
+
+        def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
+            w = self.weights_of(rows)
+            for first in range(0, len(X) if empty.any() else 0, validate.CHUNK_ROWS):
+                part, here = X[first : first + validate.CHUNK_ROWS], w[first : first + validate.CHUNK_ROWS]
+                np.logical_and(empty, np.isnan(part[here > 0] if here.size else part).all(axis=0), out=empty)
+                if not empty.any():
+                    return
+
+        self.each_block(block)
+        validate.refuse_empty(empty)
+
+    def _having(self, labels: np.ndarray, n_threads: int) -> Any:
+        other = self.having(self.sample_weight, labels, n_threads)
+        if "has_nan" in self.__dict__:
+            other.has_nan = self.has_nan
+        return other
+
+    def with_threads(self, n_threads: int) -> Any:
+        """Return the same rows, read by another number of threads."""
+        return self._having(self.labels, n_threads)
+
+    def with_labels(self, labels: np.ndarray) -> Any:
+        """Return the same rows with other known labels (n,) int32, -1 for unknown."""
+        return self._having(labels, self.n_threads)
+
+    def accumulate(self, family: Any, prepared: Any, memo: Any = None) -> Any:
+        """Return the family's statistics over all rows: the E-step of one iteration."""
+        return family.layout(self.n_features).view(self._total(family, prepared, memo))
+
+    def weights_of(self, rows: slice) -> np.ndarray:
+        """Weights of a run of rows, or empty."""
+        return self.sample_weight[rows]
+
+    def sample_rows(self, m: int, draws: Draws) -> np.ndarray:
+        """Return m distinct rows (m, d), drawn in proportion to their weights."""
+        if self.sample_weight.size:
+            return self.take(draws.weighted_distinct(self.sample_weight.astype(np.float64), m))
+        return self.take(draws.distinct(self.n_rows, m))
+
+    def extreme_rows(self, family: Any, prepared: Any, m: int) -> Rows:
+        """Return the m rows that the family explains worst, worst first; missing values (NaN) count neither way."""
+        badness = self.empty(self.n_rows, np.float64)
+
+        def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
+            badness[rows] = family.badness(X, self.weights_of(rows), prepared, n_threads)
+
+        self.each_block(block)
+        if family.allow_nan and self.has_nan:
+            badness = self._beside_the_observed(badness)
+        worst = np.argsort(-badness, kind="stable")[:m] if m > 1 else np.array([np.argmax(badness)])
+        weights = self.sample_weight[worst].astype(np.float64) if self.sample_weight.size else np.ones(len(worst))
+        return Rows(worst, self.take(worst), weights)
+
+    def _beside_the_observed(self, badness: np.ndarray) -> np.ndarray:
+        """Return by how much badness (n,) exceeds what is usual for the features observed in each row, standardised.
+
+        A log-density is the lower the more features it is of.  What is usual is a sum over a row's observed features,
+        fitted to all rows by least squares; the scatter about it grows with the square root of their number.
+        """
+        d = self.n_features
+
+        def normal_equations(X: np.ndarray, rows: slice) -> np.ndarray:
+            finite = np.isfinite(badness[rows])
+            seen, w = (~np.isnan(X[finite])).astype(np.float64), self.weights_of(rows)
+            weighted = seen * w[finite, None] if w.size else seen
+            return np.concatenate([(weighted.T @ seen).ravel(), badness[rows][finite] @ weighted])
+
+        total = self.fold(normal_equations, d * d + d)
+        usual = np.linalg.lstsq(total[: d * d].reshape(d, d), total[d * d :], rcond=None)[0]
+        standardised = self.empty(self.n_rows, np.float64)
+
+        def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
+            seen = ~np.isnan(X)
+            m = seen.sum(axis=1)
+            some = m > 0
+            here = np.full(len(X), -np.inf)  # a row without any value stays there
+            here[some] = (badness[rows][some] - seen[some] @ usual) / np.sqrt(m[some])
+            standardised[rows] = here
+
+        self.each_block(block)
+        return standardised
