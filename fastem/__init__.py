@@ -38,6 +38,7 @@ _HOME = {
     "k_means": "fastem.estimators.functions",
     "kmeans_plusplus": "fastem.estimators.functions",
     "load": "fastem.persist",
+    "rows": "fastem.sources.rows",
     "save": "fastem.persist",
     "select": "fastem.analysis.selection",
     "warmup": "fastem.warming",
@@ -76,6 +77,7 @@ if TYPE_CHECKING:
     from fastem.many.result import ManyFits as ManyFits
     from fastem.persist import load as load
     from fastem.persist import save as save
+    from fastem.sources.rows import rows as rows
     from fastem.warming import warmup as warmup
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,10 +14,31 @@ class FileError(ValueError):
     """A file that cannot be read or written, said in one sentence."""
 
 
+class TableError(FileError):
+    """A table that cannot be read or written, said in one sentence."""
+
+
 def first_line(error: BaseException) -> str:
     """Return the first line of an error's text, or its name, to be put into a sentence."""
     lines = str(error).strip().splitlines()
     return re.split(r"\. (?=[A-Z])", lines[0])[0].rstrip(". ") if lines else type(error).__name__
+
+
+def quoted(names: Sequence[str]) -> str:
+    """Column names in quotes, the first twenty of them."""
+    shown = ", ".join(f'"{short(name)}"' for name in names[:20])
+    return shown if len(names) <= 20 else f"{shown} and {len(names) - 20} more"
+
+
+def short(text: str) -> str:
+    """Return the beginning of a text, on one line, to be put into a sentence."""
+    text = " ".join(text.split())
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+def plural(word: str, names: Sequence[str]) -> str:
+    """Return a word in the number of the names that follow it."""
+    return word if len(names) == 1 else f"{word}s"
 
 
 @contextmanager

@@ -72,23 +72,6 @@ def finite(X: np.ndarray, name: str, *, allow_nan: bool = False) -> None:
         raise ValueError(f"Input {name} contains {kind} (first at {place}).")
 
 
-def columns_with_values(X: np.ndarray, sample_weight: np.ndarray) -> None:
-    """Refuse rows (n, d) in which a column is missing (NaN) wherever there is weight; weights (n,), or empty.
-
-    Raises
-    ------
-    ValueError
-        With the number of the first such column.
-    """
-    empty = np.ones(X.shape[1], bool)
-    for first in range(0, len(X), CHUNK_ROWS):
-        part, w = X[first : first + CHUNK_ROWS], sample_weight[first : first + CHUNK_ROWS]
-        empty &= np.isnan(part[w > 0] if w.size else part).all(axis=0)
-        if not empty.any():
-            return
-    refuse_empty(empty)
-
-
 def refuse_empty(columns: np.ndarray) -> None:
     """Refuse data with columns that have no value; `columns` (d,) bool tells which.
 

@@ -10,10 +10,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import fastem
-from fastem.cli.tables import Source, Table, open_table, quoted, read_table
+from fastem.cli.tables import Source, Table, open_table, read_table
 from fastem.families import FAMILIES
 from fastem.families.elliptical.covariance import COVARIANCES, LETTERS, SHAPES
-from fastem.files import first_line, replacing
+from fastem.files import first_line, quoted, replacing
 from fastem.registry import BY_SHORT_NAME, ESTIMATORS
 
 BLOCK_ROWS = 1 << 16  # rows whose (n, k) probabilities are alive at once

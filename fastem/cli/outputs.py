@@ -15,8 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fastem.cli.tables import TableError
-from fastem.files import replacing
+from fastem.files import TableError, replacing
 
 WRITABLE = (".csv", ".parquet", ".feather", ".arrow", ".npy")
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import csv
 import io
-import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,18 +17,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastem.files import FileError, first_line
+from fastem.files import TableError, first_line, plural, quoted, short
+from fastem.sources.arrow import decoded, fill, not_numeric
+from fastem.sources.csv_head import Head, all_numbers, head_of
 
 CSV_SUFFIXES = (".csv", ".tsv", ".txt")
 COMPRESSIONS = (".gz", ".bz2")
 READABLE = ".csv, .tsv, .txt (also .gz, .bz2), .parquet, .feather, .arrow, .npy"
-DELIMITERS = ",;\t|"
-HEAD_BYTES = 1 << 20  # enough for the header of a table with tens of thousands of columns
 BLOCK_ROWS = 1 << 16
-
-
-class TableError(FileError):
-    """A table that cannot be read or written, said in one sentence."""
 
 
 class Source(NamedTuple):
@@ -151,9 +146,9 @@ def _sentences(path: Path) -> Iterator[None]:
 
 
 def _open_csv(path: Path, header: bool | None) -> Source:
-    start = _start(path)
+    start = head_of(path)
     if header is None:
-        header = not _all_numbers(start.fields)
+        header = not all_numbers(start.fields)
     names = [name.strip() for name in start.fields] if header else [f"x{j}" for j in range(len(start.fields))]
 
     def load(columns: list[str]) -> Any:
@@ -162,44 +157,7 @@ def _open_csv(path: Path, header: bool | None) -> Source:
     return Source(path, names, header, load)
 
 
-class _Start(NamedTuple):
-    """How a CSV file begins."""
-
-    blank_lines: int
-    fields: list[str]  # of the first line that is not blank
-    delimiter: str  # the one which that line uses most
-
-
-def _start(path: Path) -> _Start:
-    import pyarrow as pa
-
-    with pa.input_stream(str(path)) as stream:  # decompresses by suffix
-        head = stream.read(HEAD_BYTES)
-    try:
-        text = head.decode("utf-8-sig", errors="strict" if len(head) < HEAD_BYTES else "ignore")
-    except UnicodeDecodeError:
-        text = "\0"
-    if "\0" in text:
-        raise TableError(f"{path} is not text in UTF-8.")
-    lines = list(io.StringIO(text, newline=None))
-    blank = next((i for i, line in enumerate(lines) if line.strip()), None)
-    if blank is None:
-        raise TableError(f"{path} is empty.")
-    delimiter = max(DELIMITERS, key=lines[blank].count)
-    return _Start(blank, next(csv.reader(lines[blank:], delimiter=delimiter)), delimiter)
-
-
-def _all_numbers(fields: list[str]) -> bool:
-    """Whether a first line is data: numbers throughout, empty fields aside."""
-    values = [field for field in fields if field.strip()]
-    return bool(values) and all(_is_number(value) for value in values)
-
-
-def _is_number(text: str) -> bool:
-    return re.fullmatch(r"\s*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?\s*", text) is not None
-
-
-def _read_csv(path: Path, start: _Start, names: list[str], columns: list[str], header: bool) -> Any:
+def _read_csv(path: Path, start: Head, names: list[str], columns: list[str], header: bool) -> Any:
     from pyarrow import csv as arrow_csv
 
     ragged: list[Any] = []
@@ -303,7 +261,7 @@ def _check_columns(source: Source, chosen: list[str], *, everything: bool) -> No
     missing = [name for name in chosen if name not in source.names]
     if missing:
         raise TableError(
-            f"{source.path} has no {_plural('column', missing)} {quoted(missing)}; it has {quoted(source.names)}."
+            f"{source.path} has no {plural('column', missing)} {quoted(missing)}; it has {quoted(source.names)}."
         )
     twice = [name for name in dict.fromkeys(chosen) if chosen.count(name) > 1 or source.names.count(name) > 1]
     if twice:
@@ -318,96 +276,23 @@ def _matrix(source: Source, table: Any, *, everything: bool) -> np.ndarray:
     """Copy the columns of an Arrow table side by side."""
     import pyarrow as pa
 
-    columns = [_decoded(column) for column in table.columns]
-    bad = {name: why for name, column in zip(table.column_names, columns, strict=True) if (why := _not_numeric(column))}
+    columns = [decoded(column) for column in table.columns]
+    bad = {name: why for name, column in zip(table.column_names, columns, strict=True) if (why := not_numeric(column))}
     if bad:
         rest = [name for name in table.column_names if name not in bad] if everything else []
         raise TableError(f"{source.path}: {_reasons(bad)} not numeric{_advice(rest)}.")
     small = all(column.type in (pa.float16(), pa.float32()) for column in columns)
     X = np.empty((table.num_rows, len(columns)), np.float32 if small else np.float64)
     for j, column in enumerate(columns):
-        _fill(X[:, j], column)
+        fill(X[:, j], column)
     return X
 
 
 def _reasons(bad: dict[str, str]) -> str:
     """Name the columns that cannot be used, with the reason for each."""
-    shown = ", ".join(f'"{_short(name)}" ({why})' for name, why in list(bad.items())[:5])
+    shown = ", ".join(f'"{short(name)}" ({why})' for name, why in list(bad.items())[:5])
     more = f" and {len(bad) - 5} more" if len(bad) > 5 else ""
-    return f"{_plural('column', list(bad))} {shown}{more} {'is' if len(bad) == 1 else 'are'}"
-
-
-def _decoded(column: Any) -> Any:
-    """Strip dictionary encoding and extension types from an Arrow column."""
-    import pyarrow as pa
-
-    if isinstance(column.type, pa.BaseExtensionType):
-        column = pa.chunked_array([chunk.storage for chunk in column.chunks], column.type.storage_type)
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
-    return column
-
-
-def _is_text(kind: Any) -> bool:
-    import pyarrow as pa
-
-    return pa.types.is_string(kind) or pa.types.is_large_string(kind) or str(kind) == "string_view"
-
-
-def _not_numeric(column: Any) -> str | None:
-    """Why a column cannot be used: its first text that is no number, or its type.  None if it can."""
-    import pyarrow as pa
-
-    kind = column.type
-    if _is_text(kind):
-        row = _first_text(column)
-        return None if row is None else f'"{_short(column[row].as_py())}" in data row {row + 1}'
-    numeric = pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
-    return None if numeric or pa.types.is_boolean(kind) or pa.types.is_null(kind) else f"type {kind}"
-
-
-def _first_text(column: Any) -> int | None:
-    """Row of the first text that is not a number, found by halving."""
-    if _castable(column):
-        return None
-    start, stop = 0, len(column)
-    while stop - start > 1:
-        middle = (start + stop) // 2
-        if _castable(column.slice(start, middle - start)):
-            start = middle
-        else:
-            stop = middle
-    return start
-
-
-def _castable(column: Any) -> bool:
-    try:
-        _numbers(column)
-    except ValueError:
-        return False
-    return True
-
-
-def _numbers(column: Any) -> Any:
-    """Cast an Arrow column to float64; integers beyond 2**53 are rounded."""
-    import pyarrow as pa
-    import pyarrow.compute as pc
-
-    if _is_text(column.type):
-        column = pc.utf8_trim_whitespace(column.cast(pa.large_string()))
-    return column.cast(pa.float64(), safe=False)
-
-
-def _fill(out: np.ndarray, column: Any) -> None:
-    """Write an Arrow column into `out`, missing values as NaN."""
-    import pyarrow as pa
-
-    if column.type not in (pa.float16(), pa.float32(), pa.float64()):
-        column = _numbers(column)
-    start = 0
-    for chunk in column.chunks:
-        out[start : start + len(chunk)] = chunk.to_numpy(zero_copy_only=False)
-        start += len(chunk)
+    return f"{plural('column', list(bad))} {shown}{more} {'is' if len(bad) == 1 else 'are'}"
 
 
 def _check_finite(path: Path, X: np.ndarray, columns: list[str], *, allow_nan: bool) -> None:
@@ -430,21 +315,6 @@ def _advice(columns: list[str]) -> str:
     line = io.StringIO()
     csv.writer(line, lineterminator="").writerow(columns[:20])
     return f"; choose the numeric ones with --columns {shlex.quote(line.getvalue())}"
-
-
-def quoted(names: Sequence[str]) -> str:
-    """Column names in quotes, the first twenty of them."""
-    shown = ", ".join(f'"{_short(name)}"' for name in names[:20])
-    return shown if len(names) <= 20 else f"{shown} and {len(names) - 20} more"
-
-
-def _short(text: str) -> str:
-    text = " ".join(text.split())
-    return text if len(text) <= 40 else f"{text[:37]}..."
-
-
-def _plural(word: str, names: Sequence[str]) -> str:
-    return word if len(names) == 1 else f"{word}s"
 
 
 def _count(number: int, word: str) -> str:

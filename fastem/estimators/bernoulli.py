@@ -9,9 +9,11 @@ import numpy as np
 
 from fastem import validate
 from fastem.engine.monitor import IterationInfo
+from fastem.estimators import door
 from fastem.estimators.discrete import DiscreteMixture
 from fastem.families.base import Family
 from fastem.families.discrete.bernoulli import BernoulliFamily
+from fastem.sources.base import Source
 
 
 class BernoulliMixture(DiscreteMixture):
@@ -143,10 +145,13 @@ class BernoulliMixture(DiscreteMixture):
     def _family(self) -> BernoulliFamily:
         return BernoulliFamily(self.n_components, self.min_prob)
 
-    def _table(self, X: Any, *, reset: bool) -> np.ndarray:
+    def _table(self, X: Any, *, reset: bool) -> Any:
         if self.binarize is None:
             return super()._table(X, reset=reset)
-        X = validate.table(self, X, reset=reset, allow_nan=True)
+        X = door.table(self, X, reset=reset, allow_nan=True)
+        return X.image(self._binarized) if isinstance(X, Source) else self._binarized(X)
+
+    def _binarized(self, X: np.ndarray) -> np.ndarray:
         ones = (self.binarize < X).astype(X.dtype)
         missing = np.isnan(X)
         if missing.any():

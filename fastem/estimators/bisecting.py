@@ -13,12 +13,13 @@ from fastem.draws import Draws
 from fastem.engine import em
 from fastem.engine.monitor import Settings
 from fastem.engine.problem import Problem
+from fastem.estimators import door
 from fastem.estimators.callbacks import with_callbacks
 from fastem.estimators.conversion import HasTwin
 from fastem.estimators.kmeans import BOUNDS_PAY_OFF
 from fastem.estimators.kmeans_base import KMeansBase, assign
 from fastem.families.kmeans import KMeansFamily
-from fastem.sources.memory import MemorySource
+from fastem.sources.base import Source
 from fastem.starts.kmeans import kmeans_start, kmeans_tol
 
 STRATEGIES = ("biggest_inertia", "largest_cluster")
@@ -159,12 +160,12 @@ class BisectingKMeans(KMeansBase, HasTwin):
             largest = max((node for node in nodes if node.can_split()), key=lambda node: node.score)
             largest.children = (len(nodes), len(nodes) + 1)
             nodes.extend(self._split(source, largest, settings, int(Draws(seed, number).bits(1)[0])))
-        self._keep_tree(source, nodes)
+        labels = self._keep_tree(source, nodes)
         if watch is not None:
             watch.end(None)
         self._warn_if_stopped()
         self._n_features_out = self.n_clusters
-        self._warn_if_clusters_coincide()
+        self._warn_if_clusters_coincide(labels)
         return self
 
     def _check_parameters(self) -> None:
@@ -175,19 +176,19 @@ class BisectingKMeans(KMeansBase, HasTwin):
         check(self, "bisecting_strategy", f"a str among {set(STRATEGIES)}", known)
         self._check_clusters_and_init(arrays=False)
 
-    def _root(self, source: MemorySource, settings: Settings) -> _Node:
+    def _root(self, source: Source, settings: Settings) -> _Node:
         """Return the cluster of all rows."""
         start = kmeans_start(1, source.take(np.zeros(1, np.int64)).astype(np.float64))
         run = em.run(Problem(source, KMeansFamily(1)), start, settings=settings).best
         return _Node(np.arange(source.n_rows), run.params.centers[0], inertia=-run.objective)
 
-    def _split(self, source: MemorySource, node: _Node, settings: Settings, seed: int) -> list[_Node]:
+    def _split(self, source: Source, node: _Node, settings: Settings, seed: int) -> list[_Node]:
         """Return the two halves of a node, whose rows are let go."""
         rows = node.rows
         w = source.sample_weight[rows] if source.sample_weight.size else source.sample_weight
         if w.size and not np.any(w):
             w = w[:0]  # rows without a say of their own
-        part = type(source)(source.X[rows], w, n_threads=source.n_threads)
+        part = source.subset(rows, w)
         start, n_init = self._start(source.n_features, 2)
         bounded = self.algorithm == "elkan" and 2 * source.n_features >= BOUNDS_PAY_OFF
         family = KMeansFamily(2, "bounded" if bounded else "lloyd")
@@ -205,11 +206,11 @@ class BisectingKMeans(KMeansBase, HasTwin):
             halves.append(_Node(rows[mine], centers[half], score, inertia))
         return halves
 
-    def _keep_tree(self, source: MemorySource, nodes: list[_Node]) -> None:
-        """Set the fitted attributes; leaves are numbered from left to right, as scikit-learn does."""
+    def _keep_tree(self, source: Source, nodes: list[_Node]) -> np.ndarray:
+        """Set the fitted attributes and return the labels (n,); leaves are numbered from the left, as in scikit-learn."""
         self.tree_centers_ = np.array([node.center for node in nodes], dtype=source.dtype)
         self.tree_children_ = np.full((len(nodes), 2), -1, np.int32)
-        self.labels_ = np.empty(source.n_rows, np.int32)
+        labels = source.empty(source.n_rows, np.int32)
         leaves: list[int] = []
         waiting = [0]
         while waiting:
@@ -220,11 +221,14 @@ class BisectingKMeans(KMeansBase, HasTwin):
                 waiting.extend(reversed(node.children))
             else:
                 self.tree_children_[number, 1] = len(leaves)
-                self.labels_[node.rows] = len(leaves)
+                labels[node.rows] = len(leaves)
                 leaves.append(number)
+        self._keep_labels(source, labels)
         self.cluster_centers_ = self.tree_centers_[leaves]
         self.inertia_ = float(sum(nodes[leaf].inertia for leaf in leaves))
+        return labels
 
+    @door.by_blocks
     def predict(self, X: Any) -> np.ndarray:
         """Return the cluster of each row: at every split the nearer of the two centres.
 
@@ -237,7 +241,7 @@ class BisectingKMeans(KMeansBase, HasTwin):
         ndarray (n_samples,) int32
         """
         check_is_fitted(self)
-        source = self._source(validate.table(self, X, reset=False, accept_sparse=True), None)
+        source = self._source(door.table(self, X, reset=False, accept_sparse=True), None)
         labels = np.empty(source.n_rows, np.int32)
         waiting = [(0, np.arange(source.n_rows))]
         while waiting:
@@ -246,7 +250,7 @@ class BisectingKMeans(KMeansBase, HasTwin):
             if first < 0:
                 labels[rows] = second
             elif rows.size:
-                part = type(source)(source.X[rows], n_threads=source.n_threads)
+                part = source.subset(rows, source.sample_weight[:0])
                 nearer = assign(part, self.tree_centers_[[first, second]])[0]
                 waiting.extend([(first, rows[nearer == 0]), (second, rows[nearer == 1])])
         return labels

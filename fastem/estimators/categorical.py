@@ -13,6 +13,7 @@ from fastem import validate, values
 from fastem.draws import Draws
 from fastem.engine.monitor import IterationInfo
 from fastem.engine.problem import Problem
+from fastem.estimators import door
 from fastem.estimators.discrete import DiscreteMixture
 from fastem.families.base import Family
 from fastem.families.discrete.categorical import CategoricalFamily
@@ -166,8 +167,8 @@ class CategoricalMixture(DiscreteMixture):
     def _table(self, X: Any, *, reset: bool) -> np.ndarray:
         if not reset:
             return super()._table(X, reset=False)
-        X = validate.table(self, X, reset=True, allow_nan=True)
-        self.n_categories_ = self._count_categories(X)
+        X = door.table(self, X, reset=True, allow_nan=True)
+        self.n_categories_ = np.max(door.looked_through(X, self._count_categories), axis=0)
         return X
 
     def count_categories(self, X: Any) -> np.ndarray:
@@ -178,7 +179,8 @@ class CategoricalMixture(DiscreteMixture):
         ValueError
             If a value is no code, or none of those given.
         """
-        return self._count_categories(validate.table(clone(self), X, reset=True, allow_nan=True))
+        X = door.table(clone(self), X, reset=True, allow_nan=True)
+        return np.max(door.looked_through(X, self._count_categories), axis=0)
 
     def _count_categories(self, X: np.ndarray) -> np.ndarray:
         """Return the given or the seen number of categories (d,) of checked codes."""

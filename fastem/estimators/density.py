@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fastem import validate
+from fastem.estimators import door
 from fastem.estimators.base import EMEstimator
 from fastem.sources.memory import MemorySource
 
@@ -59,6 +60,7 @@ class DensityEstimator(EMEstimator):
         family = MemorySource(X, n_threads=self._threads()).served_by(family)
         return X, family, family.prepare(params, X.dtype)
 
+    @door.by_blocks
     def score_samples(self, X: Any) -> np.ndarray:
         """Return log p(x) of each row.
 
@@ -77,10 +79,14 @@ class DensityEstimator(EMEstimator):
         X, family, prepared = self._prepared(X)
         return family.log_prob(X, prepared, self._threads()), X.dtype
 
+    def _only_log_prob(self, X: Any) -> tuple[np.ndarray]:
+        return (self._log_prob(X)[0],)
+
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return the (weighted) mean log-likelihood of a row."""
-        log_prob = self._log_prob(X)[0]
-        weights = validate.weights(sample_weight, len(log_prob), np.float64)
+        X = door.opened(X)
+        (log_prob,) = door.all_of(self, DensityEstimator._only_log_prob, X)
+        weights = validate.weights(door.weights_with(X, sample_weight), len(log_prob), np.float64)
         return float(np.average(log_prob, weights=weights if weights.size else None))
 
     def aic(self, X: Any, sample_weight: Any = None) -> float:
@@ -100,7 +106,8 @@ class DensityEstimator(EMEstimator):
 
     def _deviance(self, X: Any, sample_weight: Any) -> tuple[float, float]:
         """Return -2 times the log-likelihood of rows, and how many they are, weighted."""
-        n = X.shape[0] if hasattr(X, "shape") else len(X)
+        X = door.opened(X)
+        n, sample_weight = door.n_rows(X), door.weights_with(X, sample_weight)
         total = float(n) if sample_weight is None else float(validate.weights(sample_weight, n, np.float64).sum())
         return -2 * self.score(X, sample_weight=sample_weight) * total, total
 

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.utils import Tags
 
 from fastem import validate
+from fastem.estimators import door
 from fastem.estimators.mixture import BaseMixture
 
 
@@ -27,8 +28,8 @@ class DiscreteMixture(BaseMixture):
     weights_: np.ndarray
 
     def _table(self, X: Any, *, reset: bool) -> np.ndarray:
-        X = validate.table(self, X, reset=reset, allow_nan=True)
-        self._family().check(X)
+        X = door.table(self, X, reset=reset, allow_nan=True)
+        door.looked_through(X, self._family().check)
         return X
 
     def __sklearn_tags__(self) -> Tags:

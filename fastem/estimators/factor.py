@@ -16,11 +16,11 @@ from fastem.draws import Draws
 from fastem.engine import em
 from fastem.engine.monitor import IterationInfo, Settings
 from fastem.engine.problem import Problem
+from fastem.estimators import door
 from fastem.estimators.callbacks import warn, with_callbacks
 from fastem.estimators.conversion import HasTwin
 from fastem.estimators.density import DensityEstimator
 from fastem.families.factor.single import FactorConstants, FactorFamily, FactorParams
-from fastem.sources.memory import MemorySource
 
 # Iterations on rows with means in the place of missing values, from which EM on the rows as they are begins.
 FIRST_ITERATIONS = 20
@@ -215,12 +215,11 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityE
         self._check_parameters()
         X = self._table(X, reset=True)
         validate.seed(self.random_state)  # not drawn from, but to be sound
-        weights = validate.relative_weights(sample_weight, len(X), X.dtype)
-        source = MemorySource(X, weights, n_threads=self._threads())
+        source = door.source(X, sample_weight, self._threads(), weigh=validate.relative_weights)
         q = X.shape[1] if self.n_components is None else min(self.n_components, X.shape[1])
         family, noise = FactorFamily(1, q, self.min_noise), self._first_noise()
         if source.has_nan:
-            validate.columns_with_values(X, source.sample_weight)
+            source.refuse_empty_columns()
         problem: Any = Problem(source, family)
         family = problem.family
         watch = self._watch(X, 1, _attributes)
@@ -232,8 +231,7 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityE
         self._keep_trace(result)
         self.converged_ = result.best.converged
         reached = np.append(result.best.objectives[1:], result.best.objective)
-        given = validate.weights(sample_weight, len(X), np.float64)
-        self.loglike_ = (reached * (float(given.sum()) if given.size else len(X))).tolist()
+        self.loglike_ = (reached * door.total_weight(X, sample_weight)).tolist()
         self.mean_, self.noise_variance_ = result.best.params.means[0], result.best.params.noise_variances[0]
         loadings = result.best.params.loadings[0]
         self.components_ = np.ascontiguousarray((rotated(loadings, self.rotation) if self.rotation else loadings).T)
@@ -250,7 +248,7 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityE
         self._untraced(float(model.loglike_[-1]), model.n_iter_ < model.max_iter)
 
     def _table(self, X: Any, *, reset: bool) -> np.ndarray:
-        return validate.table(self, X, reset=reset, allow_nan=True)
+        return door.table(self, X, reset=reset, allow_nan=True)
 
     def _family(self) -> FactorFamily:
         return FactorFamily(1, len(self.components_), self.min_noise)
@@ -261,6 +259,7 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityE
     def _fitted_params(self, family: FactorFamily) -> FactorParams:
         return FactorParams(self.mean_[None], self.components_.T[None], self.noise_variance_[None])
 
+    @door.by_blocks
     def transform(self, X: Any) -> np.ndarray:
         """Return the posterior mean of the factors of each row.
 

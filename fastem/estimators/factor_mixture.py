@@ -15,6 +15,7 @@ from fastem.draws import Draws
 from fastem.engine import em
 from fastem.engine.monitor import IterationInfo
 from fastem.engine.problem import Problem
+from fastem.estimators import door
 from fastem.estimators.mixture import BaseMixture
 from fastem.families.base import Family
 from fastem.families.factor.mixture import FactorMixtureFamily, FactorMixtureParams
@@ -194,7 +195,7 @@ class FactorAnalyserMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         return FactorMixtureFamily(self.n_components, self.n_factors, self.min_noise)
 
     def _table(self, X: Any, *, reset: bool) -> np.ndarray:
-        X = validate.table(self, X, reset=reset, allow_nan=True)
+        X = door.table(self, X, reset=reset, allow_nan=True)
         if X.shape[1] < self.n_factors:
             raise ValueError(f"n_factors must be at most the number of features {X.shape[1]}, got {self.n_factors}.")
         return X

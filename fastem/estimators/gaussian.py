@@ -10,6 +10,7 @@ from sklearn.utils import Tags
 
 from fastem import validate
 from fastem.engine.monitor import IterationInfo
+from fastem.estimators import door
 from fastem.estimators.conversion import HasTwin
 from fastem.estimators.gaussian_conditionals import GaussianParts
 from fastem.families.elliptical.records import GaussianParams
@@ -214,7 +215,7 @@ class GaussianMixture(GaussianParts, HasTwin):
         )
 
     def _table(self, X: Any, *, reset: bool) -> np.ndarray:
-        return validate.table(self, X, reset=reset, allow_nan=True)
+        return door.table(self, X, reset=reset, allow_nan=True)
 
     def __sklearn_tags__(self) -> Tags:
         """Return scikit-learn's tags: NaN is a missing value."""
@@ -293,11 +294,13 @@ class GaussianMixture(GaussianParts, HasTwin):
             covariances = family.shape.inverted(family.shape.precisions(factors))
         return family.params(self._exact("weights"), self._exact("means"), covariances, factors, **box)
 
+    @door.by_blocks
     def score_samples(self, X: Any) -> np.ndarray:
         """Return log p(x) of each row (n_samples,), in the dtype of the rows, as scikit-learn does."""
         log_prob, dtype = self._log_prob(X)
         return log_prob.astype(dtype, copy=False)
 
+    @door.by_blocks
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the responsibilities p(z = k given x) of each row (n_samples, n_components) (lecture row L7).
 
@@ -311,6 +314,7 @@ class GaussianMixture(GaussianParts, HasTwin):
         factors = family.shape.precisions_cholesky(np.asarray(params.covariances, np.float64))
         return family, params._replace(precisions_cholesky=factors)
 
+    @door.by_blocks
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable component of each row (n_samples,); -1 for noise."""
         return self._named(super().predict(X))

@@ -8,6 +8,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fastem import validate
+from fastem.estimators import door
 from fastem.estimators.mixture import BaseMixture
 from fastem.families.elliptical.records import GaussianParams
 from fastem.families.gaussian import conditionals
@@ -92,6 +93,7 @@ class GaussianParts(BaseMixture):
         values = validate.shaped(np.atleast_1d(values), (len(known),), "values")
         return self._part(conditionals.condition(*self._fitted(), known, values), rest)
 
+    @door.by_blocks
     def conditional_mean(self, X: Any) -> np.ndarray:
         """Return the rows with missing values replaced by their means given the observed values of the row.
 

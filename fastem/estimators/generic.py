@@ -13,6 +13,7 @@ from sklearn.utils import Tags
 from fastem import families, validate
 from fastem.draws import Draws
 from fastem.engine.monitor import IterationInfo
+from fastem.estimators import door
 from fastem.estimators.mixture import BaseMixture
 from fastem.families.base import Family
 
@@ -147,8 +148,8 @@ class Mixture(BaseMixture):
 
     def _table(self, X: Any, *, reset: bool) -> np.ndarray:
         family = self._family()
-        X = validate.table(self, X, reset=reset, allow_nan=family.allow_nan)
-        family.check(X)
+        X = door.table(self, X, reset=reset, allow_nan=family.allow_nan)
+        door.looked_through(X, family.check)
         return X
 
     def _given(self, family: Family, n_features: int) -> dict[str, np.ndarray]:

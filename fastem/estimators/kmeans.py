@@ -18,6 +18,7 @@ from fastem.estimators.kmeans_base import KMeansBase
 from fastem.families.kmeans import KMeansFamily, KMeansParams, SphericalKMeansFamily
 from fastem.families.kmeans.spherical import unit_csr_rows, unit_rows
 from fastem.grid import CELL
+from fastem.sources.base import Source
 from fastem.starts import swaps
 from fastem.starts.kmeans import kmeans_tol
 
@@ -168,8 +169,8 @@ class KMeans(KMeansBase, HasTwin):
 
         Parameters
         ----------
-        X : array-like or CSR matrix (n_samples, n_features)
-            Rows; float32 stays float32, all else becomes float64.
+        X : array-like, CSR matrix or stream (n_samples, n_features)
+            Rows; float32 stays float32, all else becomes float64.  A stream is what `fastem.rows` takes or gives.
         y : ignored
         sample_weight : array-like (n_samples,) or None
             Weights of the rows, at least 0.
@@ -201,14 +202,14 @@ class KMeans(KMeansBase, HasTwin):
             best, kept = swaps.improve(source, family, best, settings, self.n_swaps, seed)
             self.notes_.append(f"after convergence: kept {kept} of {self.n_swaps} swaps")
         self.cluster_centers_ = best.params.centers.astype(X.dtype)
-        self.labels_ = best.memo.labels
+        self._keep_labels(source, best.memo.labels)
         self.inertia_ = -best.objective
         self.converged_ = best.converged
         self.inertia_history_ = -result.best.objectives
         self._n_features_out = self.n_clusters
         if watch is not None:
             watch.end(best.params)
-        self._warn_if_clusters_coincide()
+        self._warn_if_clusters_coincide(best.memo.labels)
         self._warn_if_stopped()
         return self
 
@@ -241,12 +242,27 @@ class KMeans(KMeansBase, HasTwin):
     def _rows(self, X: Any) -> Any:
         if not self.spherical:
             return X
+        if isinstance(X, Source):
+            return X.image(unit_rows)
         return unit_rows(X, self._threads()) if isinstance(X, np.ndarray) else unit_csr_rows(X)
 
     def _mute(self, X: Any) -> np.ndarray:
         if not self.spherical:
             return super()._mute(X)
+        if isinstance(X, Source):
+            return zero_rows(X)
         return np.flatnonzero(X.any(axis=1) == 0 if isinstance(X, np.ndarray) else abs(X).sum(axis=1) == 0)
+
+
+def zero_rows(source: Source) -> np.ndarray:
+    """Return the numbers of the rows of a stream in which all is 0."""
+    found: list[np.ndarray] = []
+
+    def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
+        found.append(rows.start + np.flatnonzero(~X.any(axis=1)))
+
+    source.each_block(block)
+    return np.concatenate(found)
 
 
 def _on_sphere(start: em.Start) -> em.Start:

@@ -13,10 +13,13 @@ from sklearn.utils.validation import check_is_fitted
 from fastem import validate
 from fastem.draws import Draws
 from fastem.engine import em
+from fastem.estimators import door
 from fastem.estimators.base import EMEstimator
 from fastem.estimators.callbacks import warn
 from fastem.families.kmeans import KMeansFamily, KMeansParams
-from fastem.sources.memory import MemorySource, SparseSource
+from fastem.sources.base import Source
+from fastem.sources.rows import is_stream
+from fastem.sources.stream import StreamSource
 from fastem.starts.kmeans import CENTERS, kmeans_start
 
 
@@ -50,19 +53,19 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
         self._check_shared_parameters()
 
     def _table_to_fit(self, X: Any) -> Any:
-        X = validate.table(self, X, reset=True, accept_sparse=True)
+        X = door.table(self, X, reset=True, accept_sparse=True)
         if X.shape[0] < self.n_clusters:
             raise ValueError(f"n_samples={X.shape[0]} should be >= n_clusters={self.n_clusters}.")
         return X
 
-    def _source(self, X: Any, sample_weight: Any) -> MemorySource:
-        kind = MemorySource if isinstance(X, np.ndarray) else SparseSource
-        weights = self._weights(sample_weight, X)
-        mute = self._mute(X)
-        if mute.size:
-            weights = weights.copy() if weights.size else np.ones(X.shape[0], X.dtype)
-            weights[mute] = 0.0
-        return kind(X, weights, n_threads=self._threads())
+    def _source(self, X: Any, sample_weight: Any) -> Source:
+        source, mute = door.source(X, sample_weight, self._threads()), self._mute(X)
+        if not mute.size:
+            return source
+        weights = source.empty(source.n_rows, source.dtype)
+        weights[:] = source.sample_weight if source.sample_weight.size else 1.0
+        weights[mute] = 0.0
+        return source.having(weights, source.labels, source.n_threads)
 
     def _start(self, n_features: int, n_clusters: int) -> tuple[em.Start, int]:
         """Return the start, and how many of it."""
@@ -74,6 +77,10 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
 
             def chosen(source: Any, draws: Draws) -> np.ndarray:
                 random_state = np.random.RandomState(int(draws.bits(1)[0] >> np.uint64(32)))
+                if isinstance(source, StreamSource):
+                    raise ValueError(
+                        "A callable init takes an array, which these rows are not: see cache= of fastem.rows."
+                    )
                 centers = how(source.X, n_clusters, random_state=random_state)
                 return validate.centers(centers, n_clusters, n_features)
 
@@ -86,14 +93,23 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
             )
         return kmeans_start(n_clusters, validate.centers(how, n_clusters, n_features)), 1
 
-    def _warn_if_clusters_coincide(self) -> None:
-        distinct = np.count_nonzero(np.bincount(self.labels_))
+    def _warn_if_clusters_coincide(self, labels: np.ndarray) -> None:
+        sizes = np.zeros(self.n_clusters, np.int64)
+        for first in range(0, len(labels), validate.CHUNK_ROWS):
+            sizes += np.bincount(labels[first : first + validate.CHUNK_ROWS], minlength=self.n_clusters)
+        distinct = np.count_nonzero(sizes)
         if distinct < self.n_clusters:
             warn(
                 f"Number of distinct clusters ({distinct}) found smaller than n_clusters ({self.n_clusters}). "
                 "Possibly due to duplicate points in X.",
                 ConvergenceWarning,
             )
+
+    def _keep_labels(self, source: Source, labels: np.ndarray) -> None:
+        """Set `labels_`, but of a stream, whose rows may be more than memory holds labels of."""
+        self.__dict__.pop("labels_", None)
+        if source.keeps_labels:
+            self.labels_ = labels
 
     def _warn_if_stopped(self) -> None:
         """Tell that `max_iter` came before convergence; one iteration is a step that somebody asked for."""
@@ -114,11 +130,14 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
     def _assign(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return labels and squared distances of new rows."""
         check_is_fitted(self)
-        X = self._rows(validate.table(self, X, reset=False, accept_sparse=True))
+        if is_stream(X):
+            return door.all_of(self, KMeansBase._assign, door.opened(X))  # type: ignore[return-value]
+        X = self._rows(door.table(self, X, reset=False, accept_sparse=True))
         labels, sqdist = assign(self._source(X, None), self.cluster_centers_)
         sqdist[self._mute(X)] = 0.0
         return labels, sqdist
 
+    @door.by_blocks
     def predict(self, X: Any) -> np.ndarray:
         """Return the nearest centre of each row.
 
@@ -134,8 +153,11 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
         """Find the centres and return the nearest one of each row (n_samples,) int32."""
-        return self.fit(X, sample_weight=sample_weight).labels_
+        X = door.opened(X)
+        self.fit(X, sample_weight=sample_weight)
+        return self.predict(X) if is_stream(X) else self.labels_
 
+    @door.by_blocks
     def transform(self, X: Any) -> np.ndarray:
         """Return the distances of rows to all centres.
 
@@ -149,7 +171,7 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
             In X's dtype.
         """
         check_is_fitted(self)
-        X = self._rows(validate.table(self, X, reset=False, accept_sparse=True))
+        X = self._rows(door.table(self, X, reset=False, accept_sparse=True))
         centers = np.ascontiguousarray(self.cluster_centers_, X.dtype)
         family = KMeansFamily(len(centers))
         distances = np.empty((X.shape[0], len(centers)), X.dtype)
@@ -162,12 +184,14 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
 
     def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
         """Find the centres and return the distances of all rows to them (n_samples, n_clusters)."""
+        X = door.opened(X)
         return self.fit(X, sample_weight=sample_weight).transform(X)
 
     def score(self, X: Any, y: Any = None, sample_weight: Any = None) -> float:
         """Return minus the distortion of rows: -sum of w times squared distance to the nearest centre."""
+        X = door.opened(X)
         sqdist = self._assign(X)[1].astype(np.float64)
-        weights = validate.weights(sample_weight, len(sqdist), np.float64)
+        weights = validate.weights(door.weights_with(X, sample_weight), len(sqdist), np.float64)
         return -float(sqdist @ weights if weights.size else sqdist.sum())
 
     def inertia_per_cluster(self, X: Any, sample_weight: Any = None) -> np.ndarray:
@@ -184,8 +208,9 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
         ndarray (n_clusters,) float64
             Weights times squared distances to the centre, summed over the rows of each cluster.
         """
+        X = door.opened(X)
         labels, sqdist = self._assign(X)
-        weights = validate.weights(sample_weight, len(sqdist), np.float64)
+        weights = validate.weights(door.weights_with(X, sample_weight), len(sqdist), np.float64)
         return np.bincount(labels, sqdist * weights if weights.size else sqdist, len(self.cluster_centers_))
 
     def _complete_twin(self, twin: Any) -> None:
@@ -224,11 +249,11 @@ def _is_array(value: Any) -> bool:
     return not isinstance(value, str) and not callable(value)
 
 
-def assign(source: MemorySource, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def assign(source: Source, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the nearest of `centers` (k, d) for each row of a source (n,) int32, and the squared distance (n,)."""
     family = KMeansFamily(len(centers))
     prepared = family.prepare(KMeansParams(centers), source.dtype)
-    labels, sqdist = np.empty(source.n_rows, np.int32), np.empty(source.n_rows, source.dtype)
+    labels, sqdist = source.empty(source.n_rows, np.int32), source.empty(source.n_rows, source.dtype)
 
     def block(part: np.ndarray, rows: slice, n_threads: int) -> None:
         family.assign_into(part, prepared, labels[rows], sqdist[rows], n_threads)

@@ -11,11 +11,12 @@ from fastem import threads, validate
 from fastem.draws import Draws
 from fastem.engine.monitor import IterationInfo
 from fastem.engine.problem import Problem
+from fastem.estimators import door
 from fastem.estimators.callbacks import warn, with_callbacks
 from fastem.estimators.conversion import HasTwin
 from fastem.estimators.kmeans_base import KMeansBase, assign
 from fastem.families.kmeans import KMeansFamily, KMeansParams
-from fastem.sources.memory import MemorySource
+from fastem.sources.base import Source
 from fastem.starts.kmeans import kmeans_tol
 
 # Starts draw as restarts 0, 1, ...; the steps that follow draw from here on.
@@ -226,7 +227,7 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
                     f"partial_fit goes on from the {len(self.cluster_centers_)} centers that it has, but n_clusters is "
                     f"{self.n_clusters}: set it back, or call fit."
                 )
-            X = validate.table(self, X, reset=False, accept_sparse=True)
+            X = door.table(self, X, reset=False, accept_sparse=True)
         source = self._source(X, sample_weight)
         if not hasattr(self, "_seed"):  # the first call, or a model that was loaded
             self._seed = validate.seed(self.random_state)
@@ -267,7 +268,7 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
         check(self, "reassignment_ratio", "a float in the range [0.0, inf)", ratio)
         self._check_clusters_and_init()
 
-    def _first_centers(self, source: MemorySource, tries: int | None = None) -> np.ndarray:
+    def _first_centers(self, source: Source, tries: int | None = None) -> np.ndarray:
         """Return the best of several starts (k, d) float64, each among a few rows."""
         start, n_init = self._start(source.n_features, self.n_clusters)
         size, family = self._start_size(source.n_rows), KMeansFamily(self.n_clusters)
@@ -303,7 +304,7 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
         for name in ("labels_", "inertia_"):
             self.__dict__.pop(name, None)
 
-    def _step(self, batch: MemorySource, centers: np.ndarray, draws: Draws) -> tuple[np.ndarray, float]:
+    def _step(self, batch: Source, centers: np.ndarray, draws: Draws) -> tuple[np.ndarray, float]:
         """Return the centres (k, d) that a batch moves `centers` to, and its inertia before."""
         family = KMeansFamily(self.n_clusters)
         prepared = family.prepare(KMeansParams(centers), batch.dtype)
@@ -327,7 +328,7 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
             self._since_moved = 0
         return due
 
-    def _move_light_centers(self, centers: np.ndarray, batch: MemorySource, draws: Draws) -> None:
+    def _move_light_centers(self, centers: np.ndarray, batch: Source, draws: Draws) -> None:
         """Move centres of little weight, in place, to random rows of the batch."""
         light = np.flatnonzero(self.counts_ < self.reassignment_ratio * self.counts_.max())
         light = np.sort(light[np.argsort(self.counts_[light], kind="stable")[: batch.n_rows // 2]])
@@ -339,11 +340,12 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
         if self.verbose:
             print(f"moved {len(light)} centres of little weight to random rows")
 
-    def _finish(self, source: MemorySource) -> None:
+    def _finish(self, source: Source) -> None:
         """Assign the rows to the final centres, if asked."""
         self._n_features_out = self.n_clusters
         if self.compute_labels:
-            self.labels_, sqdist = assign(source, self.cluster_centers_)
+            labels, sqdist = assign(source, self.cluster_centers_)
+            self._keep_labels(source, labels)
             weights, distances = source.sample_weight.astype(np.float64), sqdist.astype(np.float64)
             self.inertia_ = float(distances @ weights if weights.size else distances.sum())
 
@@ -379,20 +381,16 @@ class _Improvement:
         return self.patience is not None and self.in_vain >= self.patience
 
 
-def _subset(source: MemorySource, rows: np.ndarray, weights: np.ndarray) -> MemorySource:
-    return type(source)(source.X[rows], weights, n_threads=source.n_threads)
-
-
-def _few(source: MemorySource, size: int, draws: Draws) -> MemorySource:
+def _few(source: Source, size: int, draws: Draws) -> Source:
     """Return `size` distinct rows of weight above 0, with their weights; all rows if there are no more than that."""
     w = source.sample_weight
     if not w.size:
-        return source if size == source.n_rows else _subset(source, draws.distinct(source.n_rows, size), w)
+        return source if size == source.n_rows else source.subset(draws.distinct(source.n_rows, size), w)
     heavy = np.flatnonzero(w)
     if len(heavy) <= size:
         return source
     rows = heavy[draws.distinct(len(heavy), size)]
-    return _subset(source, rows, w[rows])
+    return source.subset(rows, w[rows])
 
 
 class _Batches:
@@ -400,20 +398,20 @@ class _Batches:
 
     Parameters
     ----------
-    source : MemorySource
+    source : Source
         Rows and weights.
     draws : Draws
         Random numbers.
     """
 
-    def __init__(self, source: MemorySource, draws: Draws) -> None:
+    def __init__(self, source: Source, draws: Draws) -> None:
         self.source = source
         self.draws = draws
         w = source.sample_weight
         self.heavy = np.flatnonzero(w)
         self.cumulative = np.cumsum(w[self.heavy], dtype=np.float64)
 
-    def next(self, size: int) -> MemorySource:
+    def next(self, size: int) -> Source:
         """Return the next batch, of unit weights; its rows are in order, which is how they come fast out of memory."""
         u = np.sort(self.draws.uniform(size))
         if self.cumulative.size:
@@ -421,4 +419,4 @@ class _Batches:
             rows = self.heavy[np.minimum(places, len(self.heavy) - 1)]
         else:
             rows = (u * self.source.n_rows).astype(np.int64)
-        return _subset(self.source, rows, self.source.sample_weight[:0])
+        return self.source.subset(rows, self.source.sample_weight[:0])

@@ -15,10 +15,10 @@ from fastem.draws import Draws
 from fastem.engine import em
 from fastem.engine.monitor import IterationInfo
 from fastem.engine.problem import Problem, SharedCenters
+from fastem.estimators import door
 from fastem.estimators.callbacks import warn, with_callbacks
 from fastem.estimators.density import DensityEstimator
 from fastem.families.base import Family
-from fastem.sources.memory import MemorySource
 from fastem.starts.mixture import MIXTURE_INITS, MixtureStart
 
 # Notes of these words become warnings.
@@ -55,7 +55,7 @@ class BaseMixture(DensityMixin, DensityEstimator):
 
     def _table(self, X: Any, *, reset: bool) -> np.ndarray:
         """Return rows that the family's kernels can trust."""
-        return validate.table(self, X, reset=reset)
+        return door.table(self, X, reset=reset)
 
     def _check_parameters(self) -> None:
         check = validate.parameter
@@ -71,8 +71,8 @@ class BaseMixture(DensityMixin, DensityEstimator):
 
         Parameters
         ----------
-        X : array-like (n_samples, n_features)
-            Rows; float32 is read as float32, all else becomes float64.
+        X : array-like or stream (n_samples, n_features)
+            Rows; float32 is read as float32, all else becomes float64.  A stream is what `fastem.rows` takes or gives.
         y : ignored
         sample_weight : array-like (n_samples,) or None
             Weights of the rows, at least 0; a row of weight m counts as m rows.
@@ -98,11 +98,11 @@ class BaseMixture(DensityMixin, DensityEstimator):
                 f"n_components = {self.n_components}, n_samples = {X.shape[0]}"
             )
         known = validate.labels(labels, len(X), self.n_components)
-        source = MemorySource(X, validate.relative_weights(sample_weight, len(X), X.dtype), known, self._threads())
+        source = door.source(X, sample_weight, self._threads(), labels=known, weigh=validate.relative_weights)
         problem = Problem(source, self._family(), centers=self._shared_centers)
         family = problem.family
         if family.allow_nan and source.has_nan:
-            validate.columns_with_values(X, source.sample_weight)
+            source.refuse_empty_columns()
         warm = self.warm_start and hasattr(self, "converged_")
         n_init = 1 if warm else self.n_init
         watch = self._watch(X, n_init, lambda params: self._fitted_to(family, params))
@@ -209,11 +209,13 @@ class BaseMixture(DensityMixin, DensityEstimator):
         if info.iteration % self.verbose_interval == 0:
             super()._print_iteration(info)
 
+    @door.by_blocks
     def predict(self, X: Any) -> np.ndarray:
         """Return the most probable component of each row (n_samples,)."""
         X, family, prepared = self._prepared(X)
         return family.most_probable(X, prepared, self._threads()).astype(np.int64, copy=False)
 
+    @door.by_blocks
     def predict_proba(self, X: Any) -> np.ndarray:
         """Return the responsibilities p(z = k given x) of each row (n_samples, n_components) (lecture row L7)."""
         X, family, prepared = self._prepared(X)
@@ -221,6 +223,7 @@ class BaseMixture(DensityMixin, DensityEstimator):
 
     def fit_predict(self, X: Any, y: Any = None, sample_weight: Any = None, *, labels: Any = None) -> np.ndarray:
         """Estimate the parameters and return the most probable component of each row (n_samples,); see `fit`."""
+        X = door.opened(X)
         return self.fit(X, sample_weight=sample_weight, labels=labels).predict(X)
 
     def sample(

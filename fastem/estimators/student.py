@@ -10,6 +10,7 @@ from sklearn.utils import Tags
 
 from fastem import validate
 from fastem.engine.monitor import IterationInfo
+from fastem.estimators import door
 from fastem.estimators.mixture import BaseMixture
 from fastem.families.student import COVARIANCE_TYPES, StudentFamily
 
@@ -169,7 +170,7 @@ class StudentTMixture(BaseMixture):
         return StudentFamily(self.n_components, self.covariance_type, self.reg_covar, self.dof)
 
     def _table(self, X: Any, *, reset: bool) -> np.ndarray:
-        return validate.table(self, X, reset=reset, allow_nan=True)
+        return door.table(self, X, reset=reset, allow_nan=True)
 
     def __sklearn_tags__(self) -> Tags:
         """Return scikit-learn's tags: NaN is a missing value."""

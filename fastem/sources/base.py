@@ -24,12 +24,12 @@ class Source:
     """Rows, with their weights and known labels, in the order of their numbers.
 
     A source owes its facts (the attributes below), its rows block by block (`each_block`, `fold`), rows by number
-    (`take`), the E-step's pass (`accumulate`), parts of itself (`subset`, `having`) and its rows seen through a function
-    (`mapped`, `image`).  Sums are those of the grid (`grid.py`), so that no bit of them depends on the source.
+    (`take`), the E-step's pass (`accumulate`), parts of itself (`subset`, `having`) and its rows seen through a
+    function (`mapped`, `image`).  Sums are those of the grid (`grid.py`), so that no bit of them depends on the source.
 
-    Two capabilities are asked for where they matter.  `array` is all rows as one array, or None: a start or a run of few
-    rows in one compiled call, and bounds that k-means keeps, need it.  `keeps_labels` tells whether a fit may keep the
-    label of every row: a stream does not.
+    Two capabilities are asked for where they matter.  `array` is all rows as one array, or None: a start or a run of
+    few rows in one compiled call needs it.  `keeps_labels` tells whether a fit keeps the label of every row: that of a
+    stream does not.
 
     Attributes
     ----------

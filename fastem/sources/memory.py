@@ -1,6 +1,4 @@
-"""Rows held in memory: a C-contiguous array, a CSR matrix of which one grid cell at a time is made dense, or
-the rows of another source seen through a function, one grid cell at a time.
-"""
+"""Rows held in memory: a C-contiguous array, a CSR matrix, or rows seen through a function, made cell by cell."""
 
 from __future__ import annotations
 
@@ -145,7 +143,7 @@ class MappedSource(SparseSource):
         self._n_features = function(source.take(np.zeros(1, np.int64))).shape[1]
 
     @property
-    def n_features(self) -> int:
+    def n_features(self) -> int:  # type: ignore[override]
         """Number of features e of the mapped rows."""
         return self._n_features
 

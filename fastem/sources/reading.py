@@ -103,7 +103,7 @@ def ahead(items: Iterator[T], depth: int = DEPTH) -> Iterator[T]:
 
 
 class Tree:
-    """The sum of records that come in the order of the grid, each of an aligned subtree, as `grid.merge_tree` adds them.
+    """The sum of records that come in the order of the grid, each of an aligned subtree, as `grid.merge_tree` adds.
 
     At most one record for each level of the tree is alive.
 

@@ -142,8 +142,9 @@ def from_centers(problem: Problem, centers: np.ndarray) -> Any:
     labels = source.empty(source.n_rows, np.int32)
 
     def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
-        nearest = kmeans.assign(X, prepared_centers, n_threads)[0]
-        labels[rows] = np.where(source.labels[rows] >= 0, source.labels[rows], nearest) if source.labels.size else nearest
+        labels[rows] = kmeans.assign(X, prepared_centers, n_threads)[0]
+        if source.labels.size:
+            labels[rows] = np.where(source.labels[rows] >= 0, source.labels[rows], labels[rows])
 
     problem.space.each_block(block)
     assigned = source.with_labels(labels)

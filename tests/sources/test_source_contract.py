@@ -1,5 +1,7 @@
 """What every source promises: the same rows, weights and labels, on the grid, and the same bits of every sum."""
 
+import threading
+
 import numpy as np
 import pytest
 from scipy.sparse import csr_matrix
@@ -8,11 +10,27 @@ from fastem import families, grid
 from fastem.draws import Draws
 from fastem.grid import CELL
 from fastem.sources.memory import MappedSource, MemorySource, SparseSource
+from fastem.sources.reading import BLOCK_ROWS, Tree, ahead, cut
+from fastem.sources.spool import Spool
+from fastem.sources.stream import FileSource, StreamSource
+
+
+def ragged(X):
+    """Return what gives the rows in blocks of the grid, out of pieces that do not lie on it."""
+    pieces = [X[first : first + 1000] for first in range(0, len(X), 1000)]
+    return lambda: cut(iter(pieces), 2 * CELL)
+
+
+def stream(X, w=None, labels=None, n_threads=1):
+    return StreamSource(ragged(X), X.shape, X.dtype, w, labels, n_threads, spool=Spool())
+
 
 SOURCES = {
     "memory": MemorySource,
     "sparse": lambda X, *facts: SparseSource(csr_matrix(X), *facts),
     "mapped": lambda X, *facts: MappedSource(MemorySource(X, *facts), lambda rows: rows),
+    "file": lambda X, *facts: FileSource(X, *facts, spool=Spool()),
+    "stream": stream,
 }
 by_source = pytest.mark.parametrize("make", SOURCES.values(), ids=SOURCES)
 by_size = pytest.mark.parametrize("n", [1, 7, CELL, CELL + 1, 5 * CELL + 9])
@@ -147,3 +165,83 @@ def test_a_source_with_other_labels_or_threads_has_the_same_rows(make):
     np.testing.assert_array_equal(other.take(np.arange(40)), X)
     np.testing.assert_array_equal(other.labels, labels)
     assert (other.n_threads, source.n_threads, source.labels.size) == (5, 1, 0)
+
+
+@by_source
+def test_parts_and_images_are_sources_of_their_own(make):
+    X, w = rows(2 * CELL + 7), np.linspace(0.5, 1.0, 2 * CELL + 7)
+    source = make(X, w, None, 2)
+    picked = np.array([5, 2, CELL + 1, 2 * CELL + 6])
+    if not isinstance(source, MappedSource):  # no fit takes parts of one
+        part = source.subset(picked, w[picked])
+        np.testing.assert_array_equal(part.take(np.arange(4)), X[picked])
+        np.testing.assert_array_equal(part.weights_of(slice(0, 4)), w[picked])
+    mapped = source.mapped(lambda part: 2 * part[:, :2])
+    np.testing.assert_array_equal(mapped.take(picked), 2 * X[picked, :2])
+    np.testing.assert_array_equal(mapped.weights_of(slice(0, 3)), w[:3])
+    assert (mapped.shape, len(mapped)) == ((len(X), 2), len(X))
+    empty = source.empty(len(X), np.float64)
+    assert (empty.shape, empty.dtype) == ((len(X),), np.float64)
+
+
+@by_source
+def test_a_column_without_any_value_is_refused(make):
+    X, w = rows(CELL + 3).copy(), np.ones(CELL + 3)
+    X[:, 1] = np.nan
+    X[CELL + 1, 1] = 1.0
+    make(X, w, None, 2).refuse_empty_columns()
+    w[CELL + 1] = 0.0
+    with pytest.raises(ValueError, match="Column 1 of X has no value"):
+        make(X, w, None, 2).refuse_empty_columns()
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 5, 6, 7, 8, 13, 64, 100])
+def test_records_that_come_in_order_are_merged_by_the_tree(n):
+    records = np.random.default_rng(n).normal(size=(n, 4)) * 10.0 ** np.arange(n)[:, None]
+    tree = Tree()
+    for record in records:
+        tree.add(record)
+    np.testing.assert_array_equal(tree.total(), grid.merge_tree(records.copy()))
+
+
+def test_a_block_is_a_subtree():
+    assert BLOCK_ROWS % CELL == 0
+    assert (BLOCK_ROWS // CELL).bit_count() == 1
+
+
+def test_what_fails_while_it_is_read_ahead_fails_here():
+    def items():
+        yield 1
+        raise OSError("gone")
+
+    found = []
+    with pytest.raises(OSError, match="gone"):
+        for item in ahead(items()):
+            found.append(item)
+    assert found == [1]
+
+
+def test_reading_ahead_stops_when_nobody_wants_more():
+    made, closed = [], []
+
+    def items():
+        try:
+            for number in range(1000):
+                made.append(number)
+                yield number
+        finally:
+            closed.append(True)
+
+    reading = ahead(items())
+    assert next(reading) == 0
+    reading.close()
+    assert closed == [True]
+    assert len(made) < 10
+    assert not [thread for thread in threading.enumerate() if thread.name == "fastem-reader"]
+
+
+def test_a_stream_that_changes_is_refused():
+    X = rows(3 * CELL)
+    source = StreamSource(ragged(X[:-5]), X.shape, X.dtype, spool=Spool())
+    with pytest.raises(ValueError, match=f"The rows are {len(X) - 5} at this pass, and were {len(X)} at the first"):
+        source.each_block(lambda part, where, n_threads: None)

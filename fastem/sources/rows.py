@@ -1,0 +1,464 @@
+"""Rows from anywhere: files, Arrow data, iterators of arrays, as what every estimator takes in place of an array."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastem import grid, validate
+from fastem.files import FileError, TableError, quoted
+from fastem.sources.base import Source
+from fastem.sources.readers import (
+    PIECE_ROWS,
+    READABLE,
+    ArrayReader,
+    ArrowPart,
+    ArrowReader,
+    CallReader,
+    Columns,
+    Reader,
+    files_reader,
+    fragment_part,
+    suffix_of,
+)
+from fastem.sources.reading import Piece, ahead, cut
+from fastem.sources.spool import Column, Spool
+from fastem.sources.stream import FileSource, StreamSource
+
+LOG = logging.getLogger("fastem")
+CACHES = ("auto", "always", "never")
+# A cache leaves this part of what is free in its folder.
+KEPT_FREE = 0.1
+# Pieces whose squares add up to less hold neither NaN nor infinity, nor a value whose square is near the dtype's range.
+ORDINARY = {np.float32: 1e30, np.float64: 1e290}
+
+
+class Place(NamedTuple):
+    """Where the first value of a kind is."""
+
+    row: int  # of the whole, from 0
+    column: int
+    file: str
+    file_row: int  # of the file, from 0
+
+
+class Facts(NamedTuple):
+    """What the first pass finds out."""
+
+    n_rows: int
+    nan: Place | None  # the first missing value
+    infinity: Place | None
+    largest: Place | None  # the largest absolute value, if it is large beside the range of the dtype
+    value: float  # which it is
+    squares: float  # the sum of all squares
+
+
+class Progress(NamedTuple):
+    """How far a pass over the rows is."""
+
+    what: str  # "reading" at the first pass, then "pass 2", ...
+    n_rows: int  # that are done
+    of: int | None  # how many there are, where that is known
+    seconds: float  # since the pass began
+
+
+def rows(
+    data: Any,
+    *,
+    columns: list[str] | None = None,
+    weights: str | None = None,
+    dtype: Any = None,
+    filter: Any = None,
+    header: bool | None = None,
+    cache: str = "auto",
+    cache_limit: int | None = None,
+    cache_folder: str | Path | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Stream:
+    """Return rows of more than memory holds, as all estimators take them in place of an array.
+
+    Parameters
+    ----------
+    data : str, Path or list of these; Arrow data; callable; ndarray
+        A file (.npy; .parquet; .feather, .arrow; .csv, .tsv, .txt, also .gz, .bz2), several, a folder of them or a
+        glob; a pyarrow Table, Dataset or RecordBatchReader, or anything with ``__arrow_c_stream__``; a function that
+        returns a fresh iterator of arrays (m, d) at each call.
+    columns : list of str, optional
+        The features, in this order; by default all columns but that of `weights`.  Columns without a name are called
+        x0, x1, and so on.
+    weights : str, optional
+        The column that holds the weights of the rows.
+    dtype : {"float32", "float64"}, optional
+        What the rows are read as; by default float32 if all columns are of at most 32 bits, floating point.
+    filter : pyarrow.compute.Expression, optional
+        Which rows of Parquet, Feather or CSV files, or of a Dataset.
+    header : bool, optional
+        Whether the first line of a CSV file names its columns; by default it does unless all its fields are numbers.
+    cache : {"auto", "always", "never"}, default="auto"
+        What happens to rows that cannot be read twice, or are slow to decode (CSV, Parquet, Feather): "auto" writes
+        them to a temporary file of numbers at the first pass, if it fits, and reads it from then on; "always" does so
+        with all but a .npy file of the right dtype, which is such a file itself; "never" decodes at every pass.
+    cache_limit : int, optional
+        Bytes of that file; by default nine tenths of what is free in its folder.
+    cache_folder : str or Path, optional
+        Its folder; by default where the system puts temporary files.  The file has no name where the system allows
+        that, and is gone when this object is, however the process ends.
+    progress : callable, optional
+        Is told of every block of rows that was read (a `Progress`).
+
+    Returns
+    -------
+    Stream
+
+    Raises
+    ------
+    ValueError
+        In one sentence, if a file cannot be read, holds no numbers, or has other columns than the others.
+
+    Examples
+    --------
+    >>> import numpy as np, fastem
+    >>> halves = [np.array([[0.0], [1.0]]), np.array([[9.0], [10.0]])]
+    >>> stream = fastem.rows(lambda: iter(halves))
+    >>> model = fastem.KMeans(2, random_state=0).fit(stream)
+    >>> [part.tolist() == model.predict(np.concatenate(halves)).tolist() for part in model.predict(stream)]
+    [True]
+    """
+    if cache not in CACHES:
+        raise ValueError(f"cache must be one of {', '.join(map(repr, CACHES))}, got {cache!r}.")
+    reader = _reader(data, filter, header)
+    chosen = _chosen(reader, columns, weights)
+    kind = np.dtype(("float32" if reader.small.issuperset(chosen) else "float64") if dtype is None else dtype)
+    if kind not in validate.FLOATS:
+        raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}.")
+    keep = cache == "always" or (cache == "auto" and (reader.once or reader.slow))
+    if reader.once and not keep:
+        raise ValueError("These rows can be read only once, so that cache='never' does not do.")
+    return Stream(reader, Columns(chosen, weights, kind), keep, Spool(cache_folder), cache_limit, progress)
+
+
+def _chosen(reader: Reader, columns: list[str] | None, weights: str | None) -> list[str]:
+    chosen = [name for name in reader.names if name != weights] if columns is None else list(columns)
+    asked = [*chosen, *([] if weights is None else [weights])]
+    missing = [name for name in asked if name not in reader.names]
+    if missing:
+        raise TableError(f"There is no column {quoted(missing)}; there are {quoted(reader.names)}.")
+    twice = [name for name in dict.fromkeys(asked) if asked.count(name) > 1 or reader.names.count(name) > 1]
+    if twice or not chosen:
+        raise TableError(f"Column {quoted(twice[:1])} appears more than once." if twice else "There are no columns.")
+    return chosen
+
+
+def _reader(data: Any, row_filter: Any, header: bool | None) -> Reader:
+    """Return what reads `data`."""
+    if isinstance(data, str | os.PathLike):
+        return files_reader(_paths(Path(data)), row_filter, header)
+    if isinstance(data, list | tuple) and data and all(isinstance(one, str | os.PathLike) for one in data):
+        return files_reader([path for one in data for path in _paths(Path(one))], row_filter, header)
+    if isinstance(data, np.ndarray) and row_filter is None:
+        return ArrayReader(data, "The array")
+    if hasattr(data, "__arrow_c_stream__") or type(data).__module__.startswith("pyarrow"):
+        return _arrow_reader(data, row_filter)
+    if callable(data) and row_filter is None:
+        return CallReader(data)
+    raise TypeError(
+        f"fastem.rows cannot read {type(data).__name__}{' with filter=' if row_filter is not None else ''}."
+    )
+
+
+def _paths(path: Path) -> list[Path]:
+    """Return the files that a path names: itself, those of a folder or of a glob, in the order of their names."""
+    if path.is_dir():
+        inside = sorted(found for found in path.rglob("*") if found.is_file() and suffix_of(found) in READABLE)
+        found = [one for one in inside if not any(p.startswith((".", "_")) for p in one.relative_to(path).parts)]
+        if not found:
+            raise TableError(f"{path} is a folder without a file that fastem reads ({', '.join(READABLE)}).")
+        return found
+    if not path.exists() and glob.has_magic(str(path)):
+        found = sorted(Path(name) for name in glob.glob(str(path), recursive=True) if Path(name).is_file())
+        if not found:
+            raise TableError(f"No file is named like {path}.")
+        return found
+    if not path.exists():
+        raise TableError(f"{path} does not exist.")
+    return [path]
+
+
+def _arrow_reader(data: Any, row_filter: Any) -> Reader:
+    import pyarrow as pa
+    from pyarrow import dataset
+
+    if isinstance(data, pa.RecordBatch):
+        data = pa.Table.from_batches([data])
+    if isinstance(data, pa.Table):
+        data = dataset.dataset(data)
+    if isinstance(data, dataset.Dataset):
+        in_memory = isinstance(data, dataset.InMemoryDataset)
+        parts = [
+            fragment_part(getattr(fragment, "path", "The table"), fragment, row_filter, data.schema)
+            for fragment in data.get_fragments()
+        ]
+        if not parts:
+            raise TableError("The dataset has no files.")
+        return ArrowReader(parts, slow=not in_memory)
+    stream = data if isinstance(data, pa.RecordBatchReader) else pa.RecordBatchReader.from_stream(data)
+    if row_filter is not None:
+        raise TypeError("filter= goes with files and Datasets; filter these rows where they come from.")
+    names = list(stream.schema.names)
+
+    def batches(columns: list[str]) -> Iterator[Any]:
+        for batch in stream:
+            for first in range(0, len(batch), PIECE_ROWS):
+                yield batch.select(columns).slice(first, PIECE_ROWS)
+
+    name = f"The {type(data).__name__}"
+    return ArrowReader([ArrowPart(name, names, list(stream.schema.types), None, batches, 0)], once=True)
+
+
+def is_stream(X: Any) -> bool:
+    """Tell whether an estimator is to read `X` as `rows` does: what is no array, matrix or frame in memory."""
+    if isinstance(X, Stream | str | os.PathLike):
+        return True
+    arrow = type(X).__module__.partition(".")[0] == "pyarrow"
+    return arrow or (not hasattr(X, "__array__") and (hasattr(X, "__arrow_c_stream__") or callable(X)))
+
+
+class Stream:
+    """Rows that are read when they are needed; made by `rows`.
+
+    Attributes
+    ----------
+    names : list of str
+        The features.
+    named : bool
+        False where the names x0, x1, ... are ours.
+    dtype : dtype
+        What the rows are read as.
+    """
+
+    def __init__(
+        self,
+        reader: Reader,
+        columns: Columns,
+        keep: bool,
+        spool: Spool,
+        limit: int | None,
+        progress: Callable[[Progress], None] | None,
+    ) -> None:
+        self._reader, self._columns, self._keep, self._spool, self._limit = reader, columns, keep, spool, limit
+        self.names, self.named, self.dtype = columns.features, reader.named, columns.dtype
+        self.progress = progress
+        self._facts: Facts | None = None
+        self._array = reader.array(columns)
+        self._weights = np.empty(0)
+        self._gone = False
+        self._passes = 0
+
+    def __repr__(self) -> str:
+        n = self.n_rows
+        return f"<rows: {'?' if n is None else n} x {len(self.names)}, {self.dtype}>"
+
+    @property
+    def n_rows(self) -> int | None:
+        """Number of rows; None where no pass has counted them yet."""
+        return self._facts.n_rows if self._facts is not None else self._reader.n_rows
+
+    # --------------------------------------------------------------------------------------------------- first pass
+
+    def survey(self) -> Facts:
+        """Read all rows, the first time: count them, look for what no model takes, and keep them if they are kept.
+
+        Raises
+        ------
+        ValueError
+            In one sentence, for whatever is wrong with a file or a weight, or if there are no rows.
+        """
+        if self._facts is None:
+            if self._gone:
+                raise ValueError("These rows can be read only once, and have been.")
+            self._facts = self._first_pass()
+        return self._facts
+
+    def _first_pass(self) -> Facts:
+        spooled = self._column() if self._array is None else None
+        weighed = None if self._columns.weights is None else self._spool.column(np.float64)
+        survey = _Survey()
+        begun, self._gone = time.monotonic(), self._reader.once
+        for piece in self._watched(ahead(self._reader.pieces(self._columns)), "reading", lambda piece: len(piece.X)):
+            survey.see(piece)
+            if spooled is not None:
+                spooled = self._kept(spooled, piece)
+            if weighed is not None:
+                weighed.append(_checked_weights(piece, survey.n_rows))
+        facts = survey.facts()
+        if weighed is not None:
+            self._weights = weighed.mapped()
+            if not np.any(self._weights > 0):
+                raise ValueError("Sample weights must contain at least one non-zero number.")
+        if spooled is not None:
+            self._array = spooled.mapped()
+            LOG.info(
+                "decoded %d rows once, into a temporary file of %.1f MB in %s, in %.1f s",
+                facts.n_rows, spooled.n_bytes / 1e6, self._spool.folder, time.monotonic() - begun,
+            )  # fmt: skip
+        return facts
+
+    def _allowed(self) -> int:
+        """Bytes that the cache may take."""
+        free = int((1 - KEPT_FREE) * shutil.disk_usage(self._spool.folder).free)
+        return free if self._limit is None else min(free, self._limit)
+
+    def _column(self) -> Column | None:
+        """Return the file that the rows are to be kept in; None if they are not kept, or known not to fit."""
+        if not self._keep:
+            return None
+        try:
+            self._most = self._allowed()
+        except OSError as error:
+            raise FileError(f"{self._spool.folder} cannot hold temporary files: {error.strerror}.") from None
+        known = self._reader.n_rows
+        n_bytes = 0 if known is None else known * len(self.names) * self.dtype.itemsize
+        if n_bytes > self._most:
+            self._too_large(n_bytes)
+            return None
+        return self._spool.column(self.dtype, len(self.names))
+
+    def _kept(self, column: Column, piece: Piece) -> Column | None:
+        if column.n_bytes + piece.X.nbytes > self._most:
+            column.close()
+            self._too_large(column.n_bytes + piece.X.nbytes)
+            return None
+        column.append(piece.X)
+        return column
+
+    def _too_large(self, n_bytes: int) -> None:
+        if self._reader.once:
+            raise FileError(
+                f"These rows can be read only once, and take at least {n_bytes} bytes in {self._spool.folder}, where "
+                f"{self._most} are allowed: see cache_limit and cache_folder of fastem.rows."
+            )
+        LOG.warning(
+            "rows are decoded anew at every pass: %d bytes or more in %s, where %d are allowed",
+            n_bytes, self._spool.folder, self._most,
+        )  # fmt: skip
+
+    # ----------------------------------------------------------------------------------------------------- afterwards
+
+    def _watched(self, items: Iterator[Any], what: str, size: Callable[[Any], int]) -> Iterator[Any]:
+        """Yield the same items, and tell of them."""
+        done, begun = 0, time.monotonic()
+        for item in items:
+            yield item
+            done += size(item)
+            if self.progress is not None:
+                self.progress(Progress(what, done, self.n_rows, time.monotonic() - begun))
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """Yield all rows in blocks that begin on the grid, read by a thread of their own."""
+        yield from ahead(self._blocks(self.dtype))
+
+    def _blocks(self, dtype: np.dtype) -> Iterator[np.ndarray]:
+        self._passes += 1
+        what = f"pass {self._passes}"
+        if self._array is not None:
+            pieces = ArrayReader(self._array, "").pieces(
+                Columns([f"x{j}" for j in range(len(self.names))], None, dtype)
+            )
+        elif self._reader.once:
+            if self._gone:
+                raise ValueError("These rows can be read only once, and have been.")
+            self._gone, pieces = True, self._reader.pieces(self._columns)
+        else:
+            pieces = self._reader.pieces(self._columns)
+        return self._watched(cut(piece.X.astype(dtype, copy=False) for piece in pieces), what, len)
+
+    def source(self, dtype: np.dtype | None = None) -> Source:
+        """Return the rows as what a fit passes over, with the weights of their column."""
+        facts, dtype = self.survey(), self.dtype if dtype is None else dtype
+        if facts.n_rows <= grid.CELL:  # so few are held in memory, where they have ways of their own
+            X = np.concatenate([np.asarray(part) for part in self._blocks(dtype)])
+            return FileSource(X, self._weights, spool=self._spool)
+        if self._array is not None and self._array.dtype == dtype:
+            return FileSource(self._array, self._weights, spool=self._spool)
+        shape = (facts.n_rows, len(self.names))
+        return StreamSource(lambda: self._blocks(dtype), shape, dtype, self._weights, spool=self._spool)
+
+    @property
+    def weighted(self) -> bool:
+        """Whether a column holds weights."""
+        return self._columns.weights is not None
+
+    def weights(self) -> np.ndarray:
+        """Return the weights (n,) float64 of the column that holds them, or an empty array."""
+        self.survey()
+        return self._weights
+
+    def column(self, dtype: Any, n_features: int | None = None) -> Column:
+        """Return an array that grows, where temporary files of these rows lie."""
+        return self._spool.column(dtype, n_features)
+
+
+class _Survey:
+    """What is wrong with rows, as they come."""
+
+    def __init__(self) -> None:
+        self.n_rows = 0
+        self.nan: Place | None = None
+        self.infinity: Place | None = None
+        self.largest: Place | None = None
+        self.value = self.squares = 0.0
+
+    def see(self, piece: Piece) -> None:
+        """Look at the next rows."""
+        flat = piece.X.reshape(-1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            squares = float(np.dot(flat, flat))  # in float32: what overflows there is looked at again
+        if squares < ORDINARY[piece.X.dtype.type]:
+            self.squares += squares
+        else:
+            self._look(piece)
+        self.n_rows += len(piece.X)
+
+    def _look(self, piece: Piece) -> None:
+        X = piece.X
+        self.nan = self.nan or self._place(piece, np.isnan(X))
+        self.infinity = self.infinity or self._place(piece, np.isinf(X))
+        finite = np.abs(np.where(np.isfinite(X), X, 0)).astype(np.float64)
+        if (value := float(finite.max(initial=0.0))) > self.value:
+            self.value, self.largest = value, self._place(piece, finite == value)
+        with np.errstate(over="ignore"):
+            self.squares += float(np.square(finite).sum())
+
+    def _place(self, piece: Piece, bad: np.ndarray) -> Place | None:
+        if not bad.any():
+            return None
+        row, column = np.argwhere(bad)[0].tolist()
+        return Place(self.n_rows + row, column, piece.file, piece.first + row)
+
+    def facts(self) -> Facts:
+        """Return all of it."""
+        if not self.n_rows:
+            raise TableError("There are no rows.")
+        return Facts(self.n_rows, self.nan, self.infinity, self.largest, self.value, self.squares)
+
+
+def _checked_weights(piece: Piece, seen: int) -> np.ndarray:
+    """Return the weights of rows, of which `seen` came up to here."""
+    w = piece.weights
+    assert w is not None
+    bad = ~np.isfinite(w) | (w < 0)
+    if bad.any():
+        row = int(np.argmax(bad))
+        raise ValueError(
+            f"The weight of a row must be a number of at least 0, got {w[row]:.6g} in {piece.file}, data row "
+            f"{piece.first + row + 1}."
+        )
+    return w
