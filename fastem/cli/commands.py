@@ -10,6 +10,7 @@ import decimal
 import importlib.util
 import math
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple
 
@@ -19,11 +20,14 @@ import typer
 import fastem
 from fastem.cli import groups, models, report
 from fastem.cli.models import KINDS, CommandError, ModelName, Saved, Scaling
-from fastem.cli.outputs import WRITABLE, check_outputs, write_table
-from fastem.cli.tables import Table, open_table, read_table, split_names
+from fastem.cli.outputs import WRITABLE, check_outputs
+from fastem.cli.tables import Table, open_file, open_table, read_table, split_names
 from fastem.files import replacing
+from fastem.sources.rows import Stream
+from fastem.sources.writing import write_blocks
 
 PLOT_SUFFIXES = (".png", ".svg", ".pdf")
+DRAWN_ROWS = 20_000  # of a stream
 
 app = typer.Typer(
     name="fastem",
@@ -52,7 +56,12 @@ Model = Annotated[
 Factors = Annotated[
     int | None, typer.Option(metavar="Q", min=0, help="Factors of each component of mfa; by default 1.")
 ]
-Input = Annotated[Path, typer.Argument(metavar="INPUT", help="Table to read: .csv, .parquet, .feather or .npy.")]
+Input = Annotated[
+    Path,
+    typer.Argument(
+        metavar="INPUT", help="Table to read: .csv, .parquet, .feather or .npy; also a folder or a glob of these."
+    ),
+]
 ModelFile = Annotated[Path, typer.Argument(metavar="MODEL", help="Model written by [bold]fastem fit --save[/bold].")]
 Output = Annotated[
     Path | None,
@@ -159,7 +168,7 @@ def fit(
     if plot is not None:
         _check_plot(model)
     groups.check_options(by, group_report, plot, scale)
-    source = open_table(path, header=header)
+    source = (open_table if by is None else open_file)(path, header=header)
     estimator = models.estimator(
         model, k, covariance_type=covariance, n_factors=factors, n_init=n_init, max_iter=max_iter,
         tol=tol, random_state=seed, n_threads=threads,
@@ -168,7 +177,8 @@ def fit(
     if by is not None:
         asked = groups.Asked(split_names(by), chosen, model, estimator, k, output, save, group_report, as_json, quiet)
         return groups.fit(source, asked)
-    table = read_table(source, chosen, allow_nan=models.takes_missing(estimator))
+    with report.reading(shown=not quiet) as told:
+        table = read_table(source, chosen, allow_nan=models.takes_missing(estimator), progress=told)
     _check_size(model, k, table, path)
     models.run_to_the_end(estimator, len(table.X), tol, max_iter)
     scaling = models.scaling_of(table.X) if scale else None
@@ -176,7 +186,7 @@ def fit(
 
     with report.sentences(quiet):
         n_runs = getattr(estimator, "n_init", 1)
-        with report.progress(n_runs, shown=not quiet) as callback:
+        with report.progress(n_runs, shown=not quiet, rows=X) as callback:
             estimator.set_params(callback=callback)
             start = time.perf_counter()
             models.warmup(model, [getattr(estimator, "covariance_type", "")], X)
@@ -185,16 +195,15 @@ def fit(
             seconds = Seconds(ready - start, time.perf_counter() - ready)
         estimator.set_params(callback=None)
         by_name = source.named or columns is not None
-        assigned = models.assigned(estimator, X)
+        tally = models.Tally(models.n_components(estimator))
+        with report.reading(shown=not quiet, rows=X):
+            _write(output, tally.over(models.each_assigned(estimator, X)))
         if save is not None:
             models.save(Saved(estimator, table.columns if by_name else [], scaling), save)
-        if output is not None:
-            write_table(output, assigned)
         if plot is not None:
             _draw(estimator, X, table.columns, scaling, plot)
     if as_json or not quiet:
-        sizes = models.sizes(assigned, k)
-        summary = _fit_summary(Saved(estimator, table.columns, scaling), X, sizes, path, seconds)
+        summary = _fit_summary(Saved(estimator, table.columns, scaling), X, tally.sizes, path, seconds)
         report.show(summary, report.fit_tables, as_json=as_json)
 
 
@@ -219,18 +228,15 @@ def predict(
     name = models.name_of(saved.model)
     if proba and not hasattr(saved.model, "predict_proba"):
         raise CommandError(f"--proba needs a mixture, and {model} holds {KINDS[name].title}.")
-    X = models.rows_for(saved, model, path, header).X
-    with report.sentences(quiet):
-        assigned = models.assigned(saved.model, X)
-        if output is not None:
-            every = saved.model.predict_proba(X).T if proba else []
-            write_table(output, assigned | {f"probability_{c}": column for c, column in enumerate(every)})
+    tally = models.Tally(models.n_components(saved.model))
+    with report.sentences(quiet), report.reading(shown=not quiet) as told:
+        X = models.rows_for(saved, model, path, header, told).X
+        _write(output, tally.over(models.each_assigned(saved.model, X, proba=proba)))
     if as_json or not quiet:
-        sizes = models.sizes(assigned, models.n_components(saved.model))
-        summary = {"input": str(path), "model": str(model), "rows": len(X), "sizes": sizes}
-        if sizes is None:
+        summary = {"input": str(path), "model": str(model), "rows": tally.rows, "sizes": tally.sizes}
+        if tally.sizes is None:
             del summary["sizes"]
-            summary["factors"] = len(assigned)
+            summary["factors"] = tally.columns
         report.show(summary, report.predict_tables, as_json=as_json)
 
 
@@ -260,14 +266,14 @@ def score(
     saved = models.load(model, threads)
     if not hasattr(saved.model, "score_samples"):
         raise CommandError(f"{model} holds k-means, which has no density; score needs a mixture or factor analysis.")
-    table = models.rows_for(saved, model, path, header)
-    with report.sentences(quiet):
+    with report.sentences(quiet), report.reading(shown=not quiet) as told:
+        table = models.rows_for(saved, model, path, header, told)
         log_density = models.log_density(saved, table.X)
         if contamination is not None:
             log_epsilon = _below(log_density, threshold_of_share(log_density, contamination))
         anomaly = log_density < log_epsilon
         if output is not None:
-            write_table(output, {"log_density": log_density, "anomaly": anomaly})
+            write_blocks(output, [{"log_density": log_density, "anomaly": anomaly}])
     if as_json or not quiet:
         summary = _score_summary(saved, table, model, path, log_density, anomaly, log_epsilon)
         report.show(summary, report.score_tables, as_json=as_json)
@@ -301,6 +307,15 @@ def _below(log_density: np.ndarray, threshold: float) -> float:
     )
 
 
+def _write(output: Path | None, blocks: Iterable[dict[str, np.ndarray]]) -> None:
+    """Write blocks of columns, or only look at them."""
+    if output is not None:
+        write_blocks(output, blocks)
+        return
+    for _ in blocks:
+        pass
+
+
 def _check_plot(name: ModelName) -> None:
     if not KINDS[name].drawn:
         raise CommandError(f"--plot draws {' and '.join(n for n in ModelName if KINDS[n].drawn)}, not {name}.")
@@ -319,16 +334,18 @@ def _check_size(name: ModelName, k: int, table: Table, path: Path) -> None:
 # -------------------------------------------------------------------------------------------- pictures and summaries
 
 
-def _draw(model: Any, X: np.ndarray, columns: list[str], scaling: Scaling | None, path: Path) -> None:
+def _draw(model: Any, X: Any, columns: list[str], scaling: Scaling | None, path: Path) -> None:
     from fastem import plot
 
     names = columns if scaling is None else [f"{name} (scaled)" for name in columns]
+    if isinstance(X, Stream):  # a picture has no room for more
+        X = models.taken(X, np.linspace(0, len(X) - 1, min(len(X), DRAWN_ROWS)).astype(np.int64))
     figure = plot.summary(model, X, names=names)
     with replacing(path) as temporary:
         figure.savefig(temporary, dpi=150)
 
 
-def _fit_summary(saved: Saved, X: np.ndarray, sizes: list[int] | None, path: Path, seconds: Seconds) -> dict[str, Any]:
+def _fit_summary(saved: Saved, X: Any, sizes: list[int] | None, path: Path, seconds: Seconds) -> dict[str, Any]:
     """Everything that `fit` has to say, in the units of the file."""
     model = saved.model
     summary: dict[str, Any] = {
@@ -364,7 +381,7 @@ def _score_summary(
     """Everything that `score` has to say; rows are counted from 1."""
     rows = np.argsort(log_density, kind="stable")[: report.SHOWN_ANOMALIES]
     rows = rows[anomaly[rows]]
-    values = table.X[rows].astype(np.float64)
+    values: Any = models.taken(table.X, rows).astype(np.float64)
     if saved.scaling is not None:
         values = values * saved.scaling.scale + saved.scaling.shift
     return {

@@ -17,9 +17,10 @@ import numpy as np
 
 from fastem.cli import report
 from fastem.cli.models import KINDS, CommandError, ModelName
-from fastem.cli.outputs import write_table, writing
-from fastem.cli.tables import Source, TableError, open_table, quoted
+from fastem.cli.outputs import writing
+from fastem.cli.tables import Source, TableError, open_file, quoted
 from fastem.files import replacing
+from fastem.sources.writing import write_blocks
 
 SHOWN_GROUPS = 10
 REPORTS = (".csv", ".parquet", ".feather", ".arrow")  # what can hold sentences beside numbers
@@ -68,7 +69,7 @@ def fit(source: Source, asked: Asked) -> None:
             with replacing(asked.save) as temporary:
                 result.save(temporary)
         if asked.report is not None:
-            write_table(asked.report, result.summary)
+            write_blocks(asked.report, [result.summary])
     if asked.as_json or not asked.quiet:
         summary = _fit_summary(result, source, asked, features, n_groups is not None, time.perf_counter() - start)
         report.show(summary, fit_tables, as_json=asked.as_json)
@@ -284,7 +285,7 @@ def predict(
         raise CommandError(f"{model} holds factor analyses, which have no clusters.")
     if threads is not None:
         result.estimator.set_params(n_threads=threads)
-    source = open_table(path, header=header)
+    source = open_file(path, header=header)
     counts = _Counts(result)
     with report.sentences(quiet=True), ExitStack() as stack, _sentences(path):
         columns = counts.columns_of(source)

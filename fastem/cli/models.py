@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import zipfile
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ from fastem.families import FAMILIES
 from fastem.families.elliptical.covariance import COVARIANCES, LETTERS, SHAPES
 from fastem.files import first_line, quoted, replacing
 from fastem.registry import BY_SHORT_NAME, ESTIMATORS
+from fastem.sources.rows import Stream
 
 BLOCK_ROWS = 1 << 16  # rows whose (n, k) probabilities are alive at once
 
@@ -53,8 +55,10 @@ class Scaling(NamedTuple):
     shift: np.ndarray  # (d,)
     scale: np.ndarray  # (d,)
 
-    def apply(self, X: np.ndarray) -> np.ndarray:
-        """Scale rows, computing in float64 whatever their type."""
+    def apply(self, X: Any) -> Any:
+        """Scale rows, or a stream of them, computing in float64 whatever their type."""
+        if isinstance(X, Stream):
+            return X.mapped(self.apply)
         scaled = np.empty_like(X)
         for j in range(X.shape[1]):
             scaled[:, j] = (X[:, j].astype(np.float64) - self.shift[j]) / self.scale[j]
@@ -125,7 +129,7 @@ def _family(prefix: str, kind: str) -> str:
     return prefix + kind if prefix + kind in FAMILIES else prefix + COVARIANCES[kind].stored
 
 
-def warmup(name: ModelName, kinds: list[str], X: np.ndarray) -> None:
+def warmup(name: ModelName, kinds: list[str], X: Any) -> None:
     """Compile the kernels of a model for such rows: seconds on the first use ever, which are not the fit's."""
     for family in KINDS[name].families:
         names = [_family(family, kind) for kind in kinds] if family.endswith("-") else [family]
@@ -139,18 +143,68 @@ def n_components(model: Any) -> int:
     return int(model.n_components) if hasattr(model, "predict_proba") else len(model.components_)
 
 
-def scaling_of(X: np.ndarray) -> Scaling:
+def scaling_of(X: Any) -> Scaling:
     """Return what gives every column mean 0 and variance 1; missing values (NaN) are left out."""
+    if isinstance(X, Stream):
+        return _scaling(*_moments(X))
     shift, scale = np.zeros(X.shape[1]), np.zeros(X.shape[1])
     for j, column in enumerate(X.T):
         seen = column[~np.isnan(column)].astype(np.float64)
         if seen.size:
             shift[j] = seen.mean()
             scale[j] = np.sqrt(np.mean((seen - shift[j]) ** 2))
+    return _scaling(shift, scale)
+
+
+def _moments(stream: Stream) -> tuple[np.ndarray, np.ndarray]:
+    """Return mean and standard deviation of each column of a stream, by two passes."""
+    counts, sums, squares = np.zeros((3, len(stream.names)))
+    for X in stream.blocks():
+        counts += (~np.isnan(X)).sum(axis=0)
+        sums += np.nansum(X, axis=0, dtype=np.float64)
+    shift = sums / np.maximum(counts, 1)
+    for X in stream.blocks():
+        squares += np.nansum(np.square(X - shift), axis=0)
+    return shift, np.sqrt(squares / np.maximum(counts, 1))
+
+
+def _scaling(shift: np.ndarray, scale: np.ndarray) -> Scaling:
     # A constant column comes out as rounding error, which must not be blown up to unit variance.
     scale[scale <= 1e-12 * np.abs(shift)] = 1.0
     scale[scale == 0.0] = 1.0
     return Scaling(shift, scale)
+
+
+def each_assigned(model: Any, X: Any, *, proba: bool = False) -> Iterable[dict[str, np.ndarray]]:
+    """Return what is written for every row, block by block: what `assigned` returns, and all probabilities if asked."""
+
+    def columns(model: Any, X: np.ndarray) -> dict[str, np.ndarray]:
+        every = model.predict_proba(X).T if proba else []
+        return assigned(model, X) | {f"probability_{c}": column for c, column in enumerate(every)}
+
+    if not isinstance(X, Stream):
+        return [columns(model, X)]
+    from fastem.estimators.door import Blocks
+
+    return Blocks(model, columns, X)
+
+
+class Tally:
+    """Counts rows, and those of every cluster, as they pass."""
+
+    def __init__(self, k: int) -> None:
+        self.rows = 0
+        self.sizes: list[int] | None = [0] * k
+        self.columns = 0
+
+    def over(self, blocks: Iterable[dict[str, np.ndarray]]) -> Iterator[dict[str, np.ndarray]]:
+        """Yield the same blocks."""
+        for block in blocks:
+            yield block
+            self.columns = len(block)
+            self.rows += len(next(iter(block.values())))
+            here = sizes(block, len(self.sizes or []))
+            self.sizes = None if here is None else [a + b for a, b in zip(self.sizes or here, here, strict=True)]
 
 
 def assigned(model: Any, X: np.ndarray) -> dict[str, np.ndarray]:
@@ -170,13 +224,25 @@ def assigned(model: Any, X: np.ndarray) -> dict[str, np.ndarray]:
     return {**columns, "probability": probability}
 
 
+def taken(X: Any, rows: np.ndarray) -> np.ndarray:
+    """Return a few rows (m, d) by their numbers."""
+    found: np.ndarray = X.source().take(rows) if isinstance(X, Stream) else X[rows]
+    return found
+
+
 def sizes(columns: dict[str, np.ndarray], k: int) -> list[int] | None:
     """Return the rows of every cluster, given what `assigned` returned; None where there are no clusters."""
     return np.bincount(columns["label"], minlength=k).tolist() if "label" in columns else None
 
 
-def log_density(saved: Saved, X: np.ndarray) -> np.ndarray:
+def log_density(saved: Saved, X: Any) -> np.ndarray:
     """Log-density of rows in the units of the file: a scaled model's is per unit of the scaled columns."""
+    if isinstance(X, Stream):
+        from fastem.estimators.door import Blocks
+
+        return np.concatenate(
+            list(Blocks(saved.model, lambda model, X: log_density(saved._replace(model=model), X), X))
+        )
     values = np.asarray(saved.model.score_samples(X), dtype=np.float64)
     if saved.scaling is None:
         return values
@@ -215,10 +281,12 @@ def load(path: Path, threads: int | None) -> Saved:
     return Saved(model, columns, scaling)
 
 
-def rows_for(saved: Saved, model: Path, path: Path, header: bool | None) -> Table:
+def rows_for(saved: Saved, model: Path, path: Path, header: bool | None, progress: Any = None) -> Table:
     """Read the columns that a model was fitted to, and scale them as it was fitted."""
     source = open_table(path, header=header)
-    table = read_table(source, _columns_for(saved, model, source), allow_nan=takes_missing(saved.model))
+    table = read_table(
+        source, _columns_for(saved, model, source), allow_nan=takes_missing(saved.model), progress=progress
+    )
     return table if saved.scaling is None else table._replace(X=saved.scaling.apply(table.X))
 
 
@@ -238,7 +306,7 @@ def _columns_for(saved: Saved, model: Path, source: Source) -> list[str] | None:
     raise CommandError(f"{model} was fitted to {d} columns, and {source.path} has {len(source.names)}.")
 
 
-def summary_of(saved: Saved, X: np.ndarray) -> dict[str, Any]:
+def summary_of(saved: Saved, X: Any) -> dict[str, Any]:
     """Return the parameters of a fitted model in the units of the file, and how well it fits."""
     model, name = saved.model, name_of(saved.model)
     summary: dict[str, Any] = {}

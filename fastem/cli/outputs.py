@@ -16,8 +16,7 @@ from typing import Any
 import numpy as np
 
 from fastem.files import TableError, replacing
-
-WRITABLE = (".csv", ".parquet", ".feather", ".arrow", ".npy")
+from fastem.sources.writing import WRITABLE
 
 
 def check_output(path: str | Path, suffixes: Sequence[str] = WRITABLE) -> Path:
@@ -81,25 +80,6 @@ def check_outputs(inputs: Sequence[Path], *outputs: tuple[Path | None, Sequence[
         taken[real] = path
 
 
-def write_table(path: str | Path, columns: dict[str, np.ndarray]) -> None:
-    """Write columns to a file, whole or not at all.
-
-    Parameters
-    ----------
-    path : str or Path
-        The suffix says how: .csv, .parquet, .feather or .arrow, .npy.  A .npy file holds one column as a plain array
-        and several as a structured one.
-    columns : dict of str to ndarray of shape (n,)
-        The columns in order.
-    """
-    with replacing(path) as temporary:
-        suffix = temporary.suffix.lower()
-        if suffix == ".npy":
-            np.save(temporary, _array(columns), allow_pickle=False)
-        else:
-            _write_arrow(temporary, suffix, columns)
-
-
 @contextmanager
 def writing(path: str | Path) -> Iterator[Callable[[Any], None]]:
     """Write a table piece by piece to a file that appears whole or not at all.
@@ -107,7 +87,7 @@ def writing(path: str | Path) -> Iterator[Callable[[Any], None]]:
     Parameters
     ----------
     path : str or Path
-        The suffix says how, as in `write_table`; a .npy file is written when all pieces are there.
+        The suffix says how, as in `write_blocks`; a .npy file is written when all pieces are there.
 
     Yields
     ------
@@ -160,22 +140,3 @@ def _array(columns: dict[str, np.ndarray]) -> np.ndarray:
     for name, values in columns.items():
         records[name] = values
     return records
-
-
-def _write_arrow(path: Path, suffix: str, columns: dict[str, np.ndarray]) -> None:
-    import pyarrow as pa
-
-    table = pa.table(columns)
-    if suffix == ".csv":
-        from pyarrow import csv as arrow_csv
-
-        arrow_csv.write_csv(table, str(path))
-    elif suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        pq.write_table(table, path)
-    else:
-        from pyarrow import ipc
-
-        with pa.OSFile(str(path), "wb") as sink, ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)

@@ -41,7 +41,71 @@ def sentences(quiet: bool) -> Iterator[None]:
 
 
 @contextmanager
-def progress(n_init: int, *, shown: bool) -> Iterator[Callable[[Any], None] | None]:
+def reading(*, shown: bool, rows: Any = None) -> Iterator[Callable[[Any], None] | None]:
+    """Show on a terminal how far a pass over a stream is, and how long the rest of it takes.
+
+    Parameters
+    ----------
+    shown : bool
+        False for none at all; there is none either where stderr is not a terminal.
+    rows : stream, array or None
+        Where a stream is known already, it tells this bar from now on.
+
+    Yields
+    ------
+    callable or None
+        What a stream is to tell, or None.
+    """
+    if not (shown and sys.stderr.isatty()):
+        yield None
+        return
+    with _bar() as bar:
+        told = _rows_told(bar)
+        if hasattr(rows, "progress"):
+            rows.progress = told
+        yield told
+        if hasattr(rows, "progress"):
+            rows.progress = None
+
+
+def _bar() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    return Progress(
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.fields[state]}"),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+
+
+def _rows_told(bar: Any) -> Callable[[Any], None]:
+    """Return what shows the rows of a pass in a bar, from the first it is told of."""
+    tasks: list[Any] = []
+
+    def told(info: Any) -> None:
+        if not tasks:
+            tasks.append(bar.add_task(info.what, total=info.of, state=""))
+        total = "" if info.of is None else f" of {info.of:,}"
+        rate = info.n_rows / max(info.seconds, 1e-9)
+        bar.update(
+            tasks[0],
+            description=info.what,
+            total=info.of,
+            completed=info.n_rows,
+            state=f"{info.n_rows:,}{total} rows, {rate:,.0f} per second",
+        )
+
+    return told
+
+
+@contextmanager
+def progress(n_init: int, *, shown: bool, rows: Any = None) -> Iterator[Callable[[Any], None] | None]:
     """Show a progress bar on a terminal.
 
     Parameters
@@ -50,6 +114,8 @@ def progress(n_init: int, *, shown: bool) -> Iterator[Callable[[Any], None] | No
         Restarts.
     shown : bool
         False for none at all; there is none either where stderr is not a terminal.
+    rows : stream, array or None
+        Of a stream, the rows of a pass are shown, too.
 
     Yields
     ------
@@ -59,18 +125,9 @@ def progress(n_init: int, *, shown: bool) -> Iterator[Callable[[Any], None] | No
     if not (shown and sys.stderr.isatty()):
         yield None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    with Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TextColumn("{task.fields[state]}"),
-        TimeElapsedColumn(),
-        console=Console(stderr=True),
-        transient=True,
-    ) as bar:
+    with _bar() as bar:
+        if hasattr(rows, "progress"):
+            rows.progress = _rows_told(bar)
         task = bar.add_task("fit", total=None, state="preparing")
 
         def callback(info: Any) -> None:
@@ -82,6 +139,8 @@ def progress(n_init: int, *, shown: bool) -> Iterator[Callable[[Any], None] | No
             bar.update(task, total=n_init, completed=done, state=state)
 
         yield callback
+        if hasattr(rows, "progress"):
+            rows.progress = None
 
 
 def show(summary: dict[str, Any], tables: Callable[[dict[str, Any]], list[Any]], *, as_json: bool) -> None:

@@ -12,6 +12,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
+import numpy as np
 import typer
 
 import fastem
@@ -29,9 +30,11 @@ from fastem.cli.commands import (
     app,
 )
 from fastem.cli.models import KINDS, CommandError, ModelName, Saved
-from fastem.cli.outputs import WRITABLE, check_outputs, write_table
+from fastem.cli.outputs import WRITABLE, check_outputs
 from fastem.cli.tables import open_table, read_table, split_names
 from fastem.files import replacing
+from fastem.sources.rows import Stream
+from fastem.sources.writing import write_blocks
 
 __all__ = ["app"]
 
@@ -112,6 +115,8 @@ def select(
     table = read_table(source, None if columns is None else split_names(columns), allow_nan=missing)
     scaling = models.scaling_of(table.X) if scale else None
     X = table.X if scaling is None else scaling.apply(table.X)
+    if isinstance(X, Stream):  # dozens of fits, some to parts of the rows: to rows in memory
+        X = np.concatenate(list(X.blocks()))
 
     with report.sentences(quiet):
         models.warmup(model, kinds, X)
@@ -126,7 +131,7 @@ def select(
         if save is not None:
             models.save(Saved(found.model, table.columns if source.named or columns is not None else [], scaling), save)
         if output is not None:
-            write_table(output, models.assigned(found.model, X))
+            write_blocks(output, [models.assigned(found.model, X)])
         if plot is not None:
             _draw(found, plot)
     if as_json or not quiet:

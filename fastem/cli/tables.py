@@ -8,6 +8,7 @@ counted ("data row 3").
 from __future__ import annotations
 
 import csv
+import glob
 import io
 import shlex
 from collections.abc import Callable, Iterator, Sequence
@@ -20,11 +21,13 @@ import numpy as np
 from fastem.files import TableError, first_line, plural, quoted, short
 from fastem.sources.arrow import decoded, fill, not_numeric
 from fastem.sources.csv_head import Head, all_numbers, head_of
+from fastem.sources.rows import Progress, Stream, rows
 
 CSV_SUFFIXES = (".csv", ".tsv", ".txt")
 COMPRESSIONS = (".gz", ".bz2")
 READABLE = ".csv, .tsv, .txt (also .gz, .bz2), .parquet, .feather, .arrow, .npy"
 BLOCK_ROWS = 1 << 16
+STREAM_BYTES = 1 << 28  # a file of more is read as a stream
 
 
 class Source(NamedTuple):
@@ -33,13 +36,13 @@ class Source(NamedTuple):
     path: Path
     names: list[str]
     named: bool  # False where the names x0, x1, ... are ours
-    load: Callable[[list[str]], Any]  # an Arrow table, or a 2-D array
+    load: Callable[[list[str]], Any]  # an Arrow table, a 2-D array, or a stream of more than memory may hold
 
 
 class Table(NamedTuple):
     """The chosen columns of a file."""
 
-    X: np.ndarray  # (n, d) float32 or float64, C-contiguous; finite, or NaN where that was allowed
+    X: Any  # (n, d) float32 or float64, C-contiguous, or a stream; finite, or NaN where that was allowed
     columns: list[str]
 
 
@@ -50,7 +53,7 @@ def open_table(path: str | Path, *, header: bool | None = None) -> Source:
     ----------
     path : str or Path
         A file whose suffix says what it is: .csv, .tsv or .txt (also compressed: .gz, .bz2), .parquet, .feather or
-        .arrow, .npy.
+        .arrow, .npy.  A folder or a glob of such files, and a file of more than `STREAM_BYTES`, is read as a stream.
     header : bool, optional
         Whether the first line of a CSV file names its columns.  By default it does unless all its fields are numbers.
         Columns without a name are called x0, x1, and so on.
@@ -58,6 +61,21 @@ def open_table(path: str | Path, *, header: bool | None = None) -> Source:
     Returns
     -------
     Source
+
+    Raises
+    ------
+    TableError
+        With one sentence that says what is wrong.
+    """
+    path = Path(path)
+    if _is_large(path):
+        stream = rows(path, header=header)
+        return Source(path, stream.names, stream.named, lambda columns: rows(path, columns=columns, header=header))
+    return open_file(path, header=header)
+
+
+def open_file(path: str | Path, *, header: bool | None = None) -> Source:
+    """Open a table of one file, whatever its size, whose columns are to be read as a whole; as `open_table`.
 
     Raises
     ------
@@ -79,7 +97,13 @@ def open_table(path: str | Path, *, header: bool | None = None) -> Source:
         return opener(path, header)
 
 
-def read_table(source: Source, columns: Sequence[str] | None = None, *, allow_nan: bool = False) -> Table:
+def read_table(
+    source: Source,
+    columns: Sequence[str] | None = None,
+    *,
+    allow_nan: bool = False,
+    progress: Callable[[Progress], None] | None = None,
+) -> Table:
     """Read columns of an opened table as a matrix of numbers.
 
     Parameters
@@ -90,6 +114,8 @@ def read_table(source: Source, columns: Sequence[str] | None = None, *, allow_na
         The columns, in the order wanted; all by default.
     allow_nan : bool
         Whether values may be missing (NaN); infinity is always refused.
+    progress : callable, optional
+        Is told how far the first pass over a stream is, and every later one.
 
     Returns
     -------
@@ -104,11 +130,32 @@ def read_table(source: Source, columns: Sequence[str] | None = None, *, allow_na
     _check_columns(source, chosen, everything=columns is None)
     with _sentences(source.path):
         loaded = source.load(chosen)
+        if isinstance(loaded, Stream):
+            return Table(_surveyed(loaded, allow_nan=allow_nan, progress=progress), chosen)
         X = loaded if isinstance(loaded, np.ndarray) else _matrix(source, loaded, everything=columns is None)
     if len(X) == 0:
         raise TableError(f"{source.path} has no rows.")
     _check_finite(source.path, X, chosen, allow_nan=allow_nan)
     return Table(X, chosen)
+
+
+def _is_large(path: Path) -> bool:
+    """Tell whether a table is read as a stream: a folder, a glob, a file of many bytes."""
+    if path.is_dir() or (not path.exists() and glob.has_magic(str(path))):
+        return True
+    return path.is_file() and path.stat().st_size > STREAM_BYTES
+
+
+def _surveyed(stream: Stream, *, allow_nan: bool, progress: Callable[[Progress], None] | None) -> Stream:
+    """Read a stream for the first time, and refuse what `_check_finite` refuses."""
+    stream.progress = progress
+    facts = stream.survey()
+    bad = facts.infinity or (None if allow_nan else facts.nan)
+    if bad is not None:
+        what = "an infinite value" if bad is facts.infinity else "a missing value (NaN)"
+        column = quoted([stream.names[bad.column]])
+        raise TableError(f"{bad.file} has {what} in column {column}, data row {bad.file_row + 1}.")
+    return stream
 
 
 def split_names(text: str) -> list[str]:

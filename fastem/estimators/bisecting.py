@@ -89,8 +89,8 @@ class BisectingKMeans(KMeansBase, HasTwin):
     True
     """
 
-    _saved: ClassVar = ("cluster_centers_", "labels_", "inertia_", "tree_centers_", "tree_children_")
-    _saved_if_set: ClassVar = ("converged_",)
+    _saved: ClassVar = ("cluster_centers_", "inertia_", "tree_centers_", "tree_children_")
+    _saved_if_set: ClassVar = ("converged_", "labels_")
     _twin_module: ClassVar = "sklearn.cluster"
     _twin_attributes: ClassVar = ("cluster_centers_", "labels_", "inertia_")
     _twin_values: ClassVar = {"init": {"k-means||": "k-means++"}}
@@ -207,7 +207,7 @@ class BisectingKMeans(KMeansBase, HasTwin):
         return halves
 
     def _keep_tree(self, source: Source, nodes: list[_Node]) -> np.ndarray:
-        """Set the fitted attributes and return the labels (n,); leaves are numbered from the left, as in scikit-learn."""
+        """Set the fitted attributes and return the labels (n,); leaves are numbered from left to right."""
         self.tree_centers_ = np.array([node.center for node in nodes], dtype=source.dtype)
         self.tree_children_ = np.full((len(nodes), 2), -1, np.int32)
         labels = source.empty(source.n_rows, np.int32)

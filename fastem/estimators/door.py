@@ -13,7 +13,8 @@ from sklearn.utils.validation import check_is_fitted
 from fastem import validate
 from fastem.sources.base import Source
 from fastem.sources.memory import MemorySource, SparseSource
-from fastem.sources.rows import Place, Stream, is_stream, rows
+from fastem.sources.rows import Stream, is_stream, rows
+from fastem.sources.survey import Place
 
 Method = Callable[..., Any]
 

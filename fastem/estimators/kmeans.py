@@ -119,8 +119,8 @@ class KMeans(KMeansBase, HasTwin):
     array([ True,  True])
     """
 
-    _saved: ClassVar = ("cluster_centers_", "labels_", "inertia_", "inertia_history_", "n_iter_", "restarts_")
-    _saved_if_set: ClassVar = ("converged_",)
+    _saved: ClassVar = ("cluster_centers_", "inertia_", "inertia_history_", "n_iter_", "restarts_")
+    _saved_if_set: ClassVar = ("converged_", "labels_")
     _twin_module: ClassVar = "sklearn.cluster"
     _twin_attributes: ClassVar = ("cluster_centers_", "labels_", "inertia_", "n_iter_")
     _twin_values: ClassVar = {

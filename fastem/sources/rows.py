@@ -32,33 +32,13 @@ from fastem.sources.readers import (
 from fastem.sources.reading import Piece, ahead, cut
 from fastem.sources.spool import Column, Spool
 from fastem.sources.stream import FileSource, StreamSource
+from fastem.sources.survey import Facts, Survey, checked_weights
+from fastem.sources.writing import write_blocks
 
 LOG = logging.getLogger("fastem")
 CACHES = ("auto", "always", "never")
 # A cache leaves this part of what is free in its folder.
 KEPT_FREE = 0.1
-# Pieces whose squares add up to less hold neither NaN nor infinity, nor a value whose square is near the dtype's range.
-ORDINARY = {np.float32: 1e30, np.float64: 1e290}
-
-
-class Place(NamedTuple):
-    """Where the first value of a kind is."""
-
-    row: int  # of the whole, from 0
-    column: int
-    file: str
-    file_row: int  # of the file, from 0
-
-
-class Facts(NamedTuple):
-    """What the first pass finds out."""
-
-    n_rows: int
-    nan: Place | None  # the first missing value
-    infinity: Place | None
-    largest: Place | None  # the largest absolute value, if it is large beside the range of the dtype
-    value: float  # which it is
-    squares: float  # the sum of all squares
 
 
 class Progress(NamedTuple):
@@ -290,14 +270,14 @@ class Stream:
     def _first_pass(self) -> Facts:
         spooled = self._column() if self._array is None else None
         weighed = None if self._columns.weights is None else self._spool.column(np.float64)
-        survey = _Survey()
+        survey = Survey()
         begun, self._gone = time.monotonic(), self._reader.once
         for piece in self._watched(ahead(self._reader.pieces(self._columns)), "reading", lambda piece: len(piece.X)):
             survey.see(piece)
             if spooled is not None:
                 spooled = self._kept(spooled, piece)
             if weighed is not None:
-                weighed.append(_checked_weights(piece, survey.n_rows))
+                weighed.append(checked_weights(piece))
         facts = survey.facts()
         if weighed is not None:
             self._weights = weighed.mapped()
@@ -401,64 +381,68 @@ class Stream:
         self.survey()
         return self._weights
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and features; counts the rows if nobody has."""
+        return self.survey().n_rows, len(self.names)
+
+    def __len__(self) -> int:
+        return self.survey().n_rows
+
+    def mapped(self, function: Callable[[np.ndarray], np.ndarray]) -> Stream:
+        """Return the rows that a function makes of the rows (m, d): (m, d), of the same dtype, with the same names."""
+        self.survey()
+        reader = CallReader(lambda: map(function, self.blocks()))
+        reader.names, reader.named = self.names, self.named
+        columns = self._columns._replace(weights=None)
+        other = Stream(reader, columns, self._keep, self._spool, self._limit, self.progress)
+        return other
+
+    def predict_to(self, path: str | Path, model: Any, *, proba: bool = False) -> int:
+        """Write the label of each row to a file, as a fitted model predicts them; the file appears whole or not at all.
+
+        Parameters
+        ----------
+        path : str or Path
+            A .parquet, .feather, .arrow, .csv or .npy file, with a column "label".
+        model : estimator
+            A fitted model of this package, with `predict`.
+        proba : bool, default=False
+            Whether to write the probability of each component, too ("probability_0", ...), of a mixture.
+
+        Returns
+        -------
+        int
+            How many rows were written.
+
+        Raises
+        ------
+        ValueError
+            In one sentence, if the rows cannot be read or the file cannot be written.
+
+        Examples
+        --------
+        >>> import numpy as np, fastem, pathlib, tempfile
+        >>> X = np.array([[0.0], [1.0], [9.0], [10.0]])
+        >>> model = fastem.KMeans(2, random_state=0).fit(X)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = pathlib.Path(folder) / "labels.npy"
+        ...     n_rows = fastem.rows(X).predict_to(path, model)
+        ...     n_rows, bool((np.load(path) == model.labels_).all())
+        (4, True)
+        """
+        if not proba:
+            return write_blocks(path, ({"label": labels.astype(np.int32)} for labels in model.predict(self)))
+        self.survey()  # what can be read only once is kept, to be read twice
+        both = zip(model.predict(self), model.predict_proba(self), strict=True)
+        return write_blocks(
+            path,
+            (
+                {"label": labels.astype(np.int32)} | {f"probability_{c}": column for c, column in enumerate(parts.T)}
+                for labels, parts in both
+            ),
+        )
+
     def column(self, dtype: Any, n_features: int | None = None) -> Column:
         """Return an array that grows, where temporary files of these rows lie."""
         return self._spool.column(dtype, n_features)
-
-
-class _Survey:
-    """What is wrong with rows, as they come."""
-
-    def __init__(self) -> None:
-        self.n_rows = 0
-        self.nan: Place | None = None
-        self.infinity: Place | None = None
-        self.largest: Place | None = None
-        self.value = self.squares = 0.0
-
-    def see(self, piece: Piece) -> None:
-        """Look at the next rows."""
-        flat = piece.X.reshape(-1)
-        with np.errstate(over="ignore", invalid="ignore"):
-            squares = float(np.dot(flat, flat))  # in float32: what overflows there is looked at again
-        if squares < ORDINARY[piece.X.dtype.type]:
-            self.squares += squares
-        else:
-            self._look(piece)
-        self.n_rows += len(piece.X)
-
-    def _look(self, piece: Piece) -> None:
-        X = piece.X
-        self.nan = self.nan or self._place(piece, np.isnan(X))
-        self.infinity = self.infinity or self._place(piece, np.isinf(X))
-        finite = np.abs(np.where(np.isfinite(X), X, 0)).astype(np.float64)
-        if (value := float(finite.max(initial=0.0))) > self.value:
-            self.value, self.largest = value, self._place(piece, finite == value)
-        with np.errstate(over="ignore"):
-            self.squares += float(np.square(finite).sum())
-
-    def _place(self, piece: Piece, bad: np.ndarray) -> Place | None:
-        if not bad.any():
-            return None
-        row, column = np.argwhere(bad)[0].tolist()
-        return Place(self.n_rows + row, column, piece.file, piece.first + row)
-
-    def facts(self) -> Facts:
-        """Return all of it."""
-        if not self.n_rows:
-            raise TableError("There are no rows.")
-        return Facts(self.n_rows, self.nan, self.infinity, self.largest, self.value, self.squares)
-
-
-def _checked_weights(piece: Piece, seen: int) -> np.ndarray:
-    """Return the weights of rows, of which `seen` came up to here."""
-    w = piece.weights
-    assert w is not None
-    bad = ~np.isfinite(w) | (w < 0)
-    if bad.any():
-        row = int(np.argmax(bad))
-        raise ValueError(
-            f"The weight of a row must be a number of at least 0, got {w[row]:.6g} in {piece.file}, data row "
-            f"{piece.first + row + 1}."
-        )
-    return w
