@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -185,9 +186,14 @@ class Blocks:
 
     def __iter__(self) -> Iterator[Any]:
         first = 0
-        for X in self._stream.blocks():
-            yield _located(functools.partial(self._method, self._estimator), X, first)
-            first += len(X)
+        with closing(self._stream.blocks()) as blocks:
+            for X in blocks:
+                yield _located(functools.partial(self._method, self._estimator), X, first)
+                first += len(X)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        """Return all blocks as one array in memory."""
+        return np.concatenate(list(self)).astype(dtype, copy=False)
 
 
 def all_of(estimator: Any, method: Method, X: Any) -> tuple[np.ndarray, ...]:

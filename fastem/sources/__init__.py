@@ -1,5 +1,7 @@
 """Where rows come from.
 
-Every source offers the same few passes: `accumulate` (the E-step of one iteration), `each_block` and `fold` (passes
-around a fit), `sample_rows`, `take` and `extreme_rows`.
+`base` says what every source owes.  `memory`: an array, a CSR matrix, rows seen through a function.  `stream`: rows of
+more than memory holds, out of what `rows` opens: `readers` decode files and Arrow data, `reading` cuts them to the grid
+ahead of the kernels, `spool` keeps them, and arrays with an entry for each row, in temporary files; `writing` writes
+what is said of each row.
 """

@@ -341,7 +341,8 @@ def _csv_part(path: Path, row_filter: Any, header: bool | None) -> tuple[ArrowPa
 def _binary_part(path: Path, kind: str, row_filter: Any) -> ArrowPart:
     from pyarrow import dataset, fs
 
-    form = dataset.ParquetFileFormat() if kind == "parquet" else dataset.IpcFileFormat()
+    checked = {"page_checksum_verification": True}  # of the files that have any
+    form = dataset.ParquetFileFormat(**checked) if kind == "parquet" else dataset.IpcFileFormat()
     return fragment_part(str(path), form.make_fragment(str(path), fs.LocalFileSystem()), row_filter)
 
 

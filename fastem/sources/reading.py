@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import NamedTuple, TypeVar
 
 import numpy as np
@@ -53,7 +53,7 @@ def cut(pieces: Iterator[np.ndarray], n_rows: int = BLOCK_ROWS) -> Iterator[np.n
         yield block[:filled]
 
 
-def ahead(items: Iterator[T], depth: int = DEPTH) -> Iterator[T]:
+def ahead(items: Iterator[T], depth: int = DEPTH) -> Generator[T, None, None]:
     """Yield the same items, made by a thread that is at most `depth` items ahead.
 
     Examples

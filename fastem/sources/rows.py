@@ -7,7 +7,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -92,7 +93,7 @@ def rows(
         Its folder; by default where the system puts temporary files.  The file has no name where the system allows
         that, and is gone when this object is, however the process ends.
     progress : callable, optional
-        Is told of every block of rows that was read (a `Progress`).
+        Is told of every block of rows that was read (a `Progress`: what, n_rows, of, seconds).
 
     Returns
     -------
@@ -272,12 +273,13 @@ class Stream:
         weighed = None if self._columns.weights is None else self._spool.column(np.float64)
         survey = Survey()
         begun, self._gone = time.monotonic(), self._reader.once
-        for piece in self._watched(ahead(self._reader.pieces(self._columns)), "reading", lambda piece: len(piece.X)):
-            survey.see(piece)
-            if spooled is not None:
-                spooled = self._kept(spooled, piece)
-            if weighed is not None:
-                weighed.append(checked_weights(piece))
+        with closing(ahead(self._reader.pieces(self._columns))) as pieces:
+            for piece in self._watched(pieces, "reading", lambda piece: len(piece.X)):
+                survey.see(piece)
+                if spooled is not None:
+                    spooled = self._kept(spooled, piece)
+                if weighed is not None:
+                    weighed.append(checked_weights(piece))
         facts = survey.facts()
         if weighed is not None:
             self._weights = weighed.mapped()
@@ -341,9 +343,10 @@ class Stream:
             if self.progress is not None:
                 self.progress(Progress(what, done, self.n_rows, time.monotonic() - begun))
 
-    def blocks(self) -> Iterator[np.ndarray]:
+    def blocks(self) -> Generator[np.ndarray, None, None]:
         """Yield all rows in blocks that begin on the grid, read by a thread of their own."""
-        yield from ahead(self._blocks(self.dtype))
+        with closing(ahead(self._blocks(self.dtype))) as blocks:
+            yield from blocks
 
     def _blocks(self, dtype: np.dtype) -> Iterator[np.ndarray]:
         self._passes += 1
@@ -374,7 +377,7 @@ class Stream:
     @property
     def weighted(self) -> bool:
         """Whether a column holds weights."""
-        return self._columns.weights is not None
+        return self._columns.weights is not None or self._weights.size > 0
 
     def weights(self) -> np.ndarray:
         """Return the weights (n,) float64 of the column that holds them, or an empty array."""
@@ -391,11 +394,11 @@ class Stream:
 
     def mapped(self, function: Callable[[np.ndarray], np.ndarray]) -> Stream:
         """Return the rows that a function makes of the rows (m, d): (m, d), of the same dtype, with the same names."""
-        self.survey()
+        weights = self.weights()
         reader = CallReader(lambda: map(function, self.blocks()))
-        reader.names, reader.named = self.names, self.named
-        columns = self._columns._replace(weights=None)
+        columns = Columns(reader.names, None, self.dtype)
         other = Stream(reader, columns, self._keep, self._spool, self._limit, self.progress)
+        other.names, other.named, other._weights = self.names, self.named, weights
         return other
 
     def predict_to(self, path: str | Path, model: Any, *, proba: bool = False) -> int:

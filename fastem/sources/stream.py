@@ -6,7 +6,8 @@ distances while centres are chosen) lies in temporary files whose pages the syst
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 
 import numpy as np
 
@@ -116,38 +117,46 @@ class StreamSource(Source):
     def _like(self, blocks, shape, dtype, sample_weight, labels, n_threads: int) -> StreamSource:
         return StreamSource(blocks, shape, dtype, sample_weight, labels, n_threads, spool=self._spool)
 
-    def _numbered(self) -> Iterator[tuple[slice, np.ndarray]]:
+    def _numbered(self) -> Generator[tuple[slice, np.ndarray], None, None]:
         first = 0
-        for X in ahead(self._blocks()):
-            yield slice(first, first + len(X)), X
-            first += len(X)
+        with closing(ahead(self._blocks())) as blocks:
+            for X in blocks:
+                yield slice(first, first + len(X)), X
+                first += len(X)
         if first != self.n_rows:
             raise ValueError(f"The rows are {first} at this pass, and were {self.n_rows} at the first.")
 
     def each_block(self, function: Callable[[np.ndarray, slice, int], None]) -> None:
-        for rows, X in self._numbered():
-            function(X, rows, self.n_threads)
+        with closing(self._numbered()) as blocks:
+            for rows, X in blocks:
+                function(X, rows, self.n_threads)
 
     def fold(self, function: Callable[[np.ndarray, slice], np.ndarray], size: int) -> np.ndarray:
         tree = Tree()
-        for rows, X in self._numbered():
+
+        def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
             records = np.empty((grid.n_cells(len(X)), size))
 
-            def cell(number: int, X: np.ndarray = X, first: int = rows.start, records: np.ndarray = records) -> None:
+            def cell(number: int) -> None:
                 part = X[number * grid.CELL : (number + 1) * grid.CELL]
-                start = first + number * grid.CELL
+                start = rows.start + number * grid.CELL
                 records[number] = function(part, slice(start, start + len(part)))
 
-            threads.map_tasks(cell, len(records), self.n_threads)
+            threads.map_tasks(cell, len(records), n_threads)
             tree.add(grid.merge_tree(records))
+
+        self.each_block(block)
         return tree.total()
 
     def _total(self, family, prepared, memo) -> np.ndarray:
         tree = Tree()
-        for rows, X in self._numbered():
+
+        def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
             here = None if memo is None else memo.rows(rows)
             w, labels = self.sample_weight[rows], self.labels[rows]
-            tree.add(passes.total(family, X, w, labels, prepared, self.n_threads, here))
+            tree.add(passes.total(family, X, w, labels, prepared, n_threads, here))
+
+        self.each_block(block)
         return tree.total()
 
     def take(self, indices: np.ndarray) -> np.ndarray:
@@ -155,13 +164,13 @@ class StreamSource(Source):
         indices = np.asarray(indices)
         taken = np.empty((len(indices), self.n_features), self.dtype)
         order = np.argsort(indices, kind="stable")
-        last, done = int(indices.max(initial=-1)), 0
-        for rows, X in self._numbered() if len(indices) else ():
-            here = order[done : done + int(np.searchsorted(indices[order[done:]], rows.stop))]
-            taken[here] = X[indices[here] - rows.start]
-            done += len(here)
-            if last < rows.stop:
-                break
+        done = 0
+        with closing(self._numbered()) as blocks:
+            while done < len(order):
+                rows, X = next(blocks)
+                here = order[done : done + int(np.searchsorted(indices[order[done:]], rows.stop))]
+                taken[here] = X[indices[here] - rows.start]
+                done += len(here)
         return taken
 
     def subset(self, rows: np.ndarray, weights: np.ndarray) -> Source:

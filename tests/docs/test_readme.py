@@ -60,7 +60,7 @@ def test_links_to_files_resolve():
         assert (README.parent / name).exists(), name
 
 
-@pytest.mark.parametrize("name", ["twins", "many"])
+@pytest.mark.parametrize("name", ["twins", "many", "larger_than_memory"])
 def test_the_pages_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     if name == "many":
