@@ -21,7 +21,9 @@ from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from fastem import validate
+from fastem.estimators import door
 from fastem.families.elliptical.covariance import COVARIANCES
+from fastem.sources.rows import Stream
 
 TYPICAL_ROWS = 2048  # rows that the usual surprise of a feature is averaged over
 CHUNK_ROWS = 4096
@@ -106,6 +108,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         """
         self._check_parameters(labels)
         model = _default() if self.estimator is None else clone(self.estimator)
+        X = door.opened(X)
         known = None if labels is None else _labels(labels, len(X))
         if known is None:
             normal, weights = X, sample_weight
@@ -122,7 +125,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
             self.offset_ = float(np.log(self.epsilon))
         else:
             scores = self.score_samples(X)
-            weights = validate.weights(sample_weight, len(scores), np.float64)
+            weights = validate.weights(door.weights_with(X, sample_weight), len(scores), np.float64)
             self.offset_ = threshold_of_share(scores, self.contamination, weights)
         self._keep_usual(normal)
         return self
@@ -139,7 +142,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
     def _keep_usual(self, X: Any) -> None:
         self.__dict__.pop("usual_surprisal_", None)
         if _explains(self.estimator_):
-            X = X if hasattr(X, "iloc") else np.asarray(X)
+            X = X if hasattr(X, "iloc") or isinstance(X, Stream) else np.asarray(X)
             rows = np.linspace(0, len(X) - 1, min(len(X), TYPICAL_ROWS)).astype(np.int64)
             log_conditional, _ = _conditionals(self.estimator_, _take(X, rows))
             self.usual_surprisal_ = -np.nanmean(log_conditional, axis=0)
@@ -303,7 +306,9 @@ def _labels(labels: Any, n_rows: int) -> np.ndarray:
 
 
 def _take(X: Any, rows: np.ndarray) -> Any:
-    """Return some rows of an array or a data frame."""
+    """Return some rows of an array, a data frame or a stream, by their numbers or by a mask."""
+    if isinstance(X, Stream):
+        return X.source().take(np.arange(len(X))[rows])
     return X.iloc[rows] if hasattr(X, "iloc") else np.asarray(X)[rows]
 
 

@@ -31,6 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastem import threads, validate
+from fastem.estimators import door
 from fastem.families.base import Family
 from fastem.families.factor.kernels import LOG_2PI, AnalyserStats
 from fastem.families.kmeans import KMeansFamily
@@ -107,6 +108,7 @@ class LowerBound:
         self.family = self._source.served_by(self.family)
 
     def _rows(self, X: Any) -> np.ndarray:
+        door.refuse_stream(X, "A lower bound keeps q of every row, and")
         if self._model is not None and hasattr(self._model, "n_features_in_"):
             return self._model._table(X, reset=False)
         if not self.family.allow_nan:

@@ -17,6 +17,7 @@ from fastem.draws import Draws
 from fastem.engine import em
 from fastem.engine.monitor import LEFT, MOST_ITERATIONS
 from fastem.engine.problem import SharedCenters
+from fastem.estimators import door
 from fastem.families.gaussian import COVARIANCE_TYPES, LETTERS, SHAPES
 from fastem.registry import BY_SHORT_NAME
 
@@ -87,6 +88,7 @@ class Search:
         cls, X, model, criterion, sample_weight, n_effective, n_init, n_splits, random_state, n_threads, time_budget
     ) -> Search:
         """Check what `select` was given."""
+        door.refuse_stream(X, "fastem.select fits dozens of models, some to parts of the rows, and")
         estimator = _estimator(model)
         n_threads = threads.resolve(estimator.n_threads if n_threads is None else n_threads)
         seed = validate.seed(estimator.random_state if random_state is None else random_state)

@@ -61,6 +61,18 @@ def opened(X: Any) -> Any:
     return X if isinstance(X, Stream) or not is_stream(X) else rows(X)
 
 
+def refuse_stream(X: Any, why: str) -> None:
+    """Refuse a stream where rows must be in memory; the sentence begins with `why`.
+
+    Raises
+    ------
+    TypeError
+        If it is one.
+    """
+    if is_stream(X):
+        raise TypeError(f"{why} takes rows in memory: an array or a frame, not {type(X).__name__}.")
+
+
 def check_features(estimator: Any, stream: Stream, *, reset: bool) -> None:
     """Take down the features of a stream, or compare them with those of the fit, as scikit-learn does.
 

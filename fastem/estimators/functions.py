@@ -8,9 +8,10 @@ import numpy as np
 
 from fastem import threads, validate
 from fastem.draws import Draws
+from fastem.estimators import door
 from fastem.estimators.kmeans import KMeans
 from fastem.estimators.kmeans_base import assign
-from fastem.sources.memory import MemorySource, SparseSource
+from fastem.sources.memory import MemorySource
 from fastem.starts import kmeans_plus_plus
 
 
@@ -68,12 +69,10 @@ def kmeans_plusplus(
     checked._check_parameters()
     if n_local_trials is not None and not validate.is_int(n_local_trials, 1):
         raise ValueError(f"n_local_trials is set to {n_local_trials} but should be an integer value greater than zero.")
-    X = checked._table_to_fit(X)
-    kind = MemorySource if isinstance(X, np.ndarray) else SparseSource
-    w = validate.weights(sample_weight, X.shape[0], X.dtype)
-    source = kind(X, w, n_threads=threads.resolve(n_threads))
+    source = door.source(checked._table_to_fit(X), sample_weight, threads.resolve(n_threads))
+    w = source.sample_weight
     chosen = kmeans_plus_plus.kmeans_plus_plus(source, n_clusters, Draws(validate.seed(random_state)), n_local_trials)
-    centers = chosen.astype(X.dtype)
+    centers = chosen.astype(source.dtype)
     labels, sqdist = assign(source, centers)
     found = sqdist == 0 if not w.size else (sqdist == 0) & (w > 0)
     rows = np.flatnonzero(found)
@@ -106,7 +105,7 @@ def k_means(
     centroid : ndarray (n_clusters, n_features)
         Centres.
     label : ndarray (n_samples,) int32
-        Nearest centre of each row.
+        Nearest centre of each row; of a stream, what `KMeans.predict` returns.
     inertia : float
         Weighted sum of squared distances to it.
     best_n_iter : int
@@ -123,6 +122,8 @@ def k_means(
     >>> fastem.k_means(np.array([[0.0], [2.0], [8.0], [10.0]]), 2, random_state=0)[2]
     4.0
     """
+    X = door.opened(X)
     model = KMeans(n_clusters, **params).fit(X, sample_weight=sample_weight)
-    found = (model.cluster_centers_, model.labels_, model.inertia_)
+    labels = model.labels_ if hasattr(model, "labels_") else model.predict(X)
+    found = (model.cluster_centers_, labels, model.inertia_)
     return (*found, model.n_iter_) if return_n_iter else found

@@ -202,6 +202,22 @@ def test_methods_give_blocks(X, table):
     np.testing.assert_array_equal(np.concatenate(list(factors.transform(stream))), factors.transform(X))
 
 
+def test_what_is_built_on_estimators(X, table):
+    stream = fastem.rows(table, columns=NAMES)
+    want, found = fastem.kmeans_plusplus(X, 4, random_state=0), fastem.kmeans_plusplus(stream, 4, random_state=0)
+    assert all(map(same, found, want))
+    want, found = fastem.k_means(X, 4, random_state=0), fastem.k_means(stream, 4, random_state=0)
+    assert same(found[0], want[0])
+    np.testing.assert_array_equal(np.asarray(found[1]), want[1])
+    mixture = fastem.GaussianMixture(3, random_state=0, max_iter=3)
+    detector, twin = (fastem.AnomalyDetector(mixture, contamination=0.01).fit(rows) for rows in (stream, X))
+    assert detector.offset_ == twin.offset_
+    np.testing.assert_array_equal(detector.predict(stream), twin.predict(X))
+    for attempt in (fastem.select, lambda rows: fastem.LowerBound(detector.estimator_, rows)):
+        with pytest.raises(TypeError, match="takes rows in memory: an array or a frame, not Stream"):
+            attempt(stream)
+
+
 def test_few_rows_are_as_in_memory(X):
     few = X[:500]
     want, found = fastem.KMeans(3, random_state=0).fit(few), fastem.KMeans(3, random_state=0).fit(lambda: [few])
