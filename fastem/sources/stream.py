@@ -51,6 +51,12 @@ class FileSource(MemorySource):
     def empty(self, shape: int | tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         return self._spool.empty(shape, dtype)
 
+    def each_block(self, function: Callable[[np.ndarray, slice, int], None]) -> None:
+        """Call ``function(X_block, rows, n_threads)`` for one block after another: what it makes is in memory."""
+        for first in range(0, self.n_rows, BLOCK_ROWS):
+            rows = slice(first, min(first + BLOCK_ROWS, self.n_rows))
+            function(self.X[rows], rows, self.n_threads)
+
     def having(self, sample_weight: np.ndarray, labels: np.ndarray, n_threads: int) -> FileSource:
         return FileSource(self.X, sample_weight, labels, n_threads, spool=self._spool)
 
