@@ -247,7 +247,7 @@ HOOKS = {
     *("__getattr__", "__dir__", "kwargs", "writeable"),
     *("_n_features_out", "preserves_dtype", "sparse", "_n_threads", "_batch_size", "_random_state"),
     *("cache_path", "enable", "disable", "load_overload", "save_overload", "_finalized", "_cache", "typingcontext"),
-    *("caption", "tree"),
+    *("caption", "tree", "default_fragment_scan_options"),
     "bernoulli",  # a member of `ModelName`, which typer reads
 }
 FACTS = {"hides_more", "continuous"}  # of a family, for whoever checks it: the contract tests

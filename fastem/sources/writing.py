@@ -84,7 +84,7 @@ def _npy(path: Path, first: Block) -> Iterator[Append]:
                     records[column] = part
             else:
                 records = np.ascontiguousarray(block[name], dtype)
-            records.tofile(file)
+            file.write(records.tobytes())
             n_rows += len(records)
 
         yield append
