@@ -40,9 +40,10 @@ def table(estimator: Any, X: Any, *, reset: bool, accept_sparse: bool = False, a
         kind = "infinity" if bad is facts.infinity else "NaN"
         raise ValueError(f"Input X contains {kind} (first at {_said(bad)}).")
     dtype = stream.dtype
-    if dtype == np.float32 and facts.squares >= np.finfo(dtype).max * validate.ROOM[np.float32]:
+    most = {kind: float(np.finfo(kind).max) * room for kind, room in validate.ROOM.items()}
+    if dtype == np.float32 and facts.squares >= most[np.float32]:
         dtype = np.dtype(np.float64)
-    if facts.largest is not None and facts.squares >= np.finfo(np.float64).max * validate.ROOM[np.float64]:
+    if facts.largest is not None and facts.squares >= most[np.float64]:
         raise ValueError(
             f"Input X contains {facts.value:.6g} at {_said(facts.largest)}, whose square is beyond the range of "
             "float64 sums. It looks like a fill value: remove the row, or put NaN for it where the model takes "

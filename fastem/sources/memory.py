@@ -156,8 +156,8 @@ class MappedSource(SparseSource):
         return MappedSource(self._base.having(sample_weight, labels, n_threads), self.function)
 
     def _cell(self, cell: int) -> np.ndarray:
-        return np.ascontiguousarray(self.function(self.X[self._rows_of(cell)]), self.dtype)
+        return np.ascontiguousarray(self.function(self._base._cell(cell)), self.dtype)
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         """Return the mapped rows with these numbers (m, e)."""
-        return np.ascontiguousarray(self.function(self.X[indices]), self.dtype)
+        return np.ascontiguousarray(self.function(self._base.take(indices)), self.dtype)
