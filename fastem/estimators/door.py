@@ -40,10 +40,11 @@ def table(estimator: Any, X: Any, *, reset: bool, accept_sparse: bool = False, a
         kind = "infinity" if bad is facts.infinity else "NaN"
         raise ValueError(f"Input X contains {kind} (first at {_said(bad)}).")
     dtype = stream.dtype
-    most = {kind: float(np.finfo(kind).max) * room for kind, room in validate.ROOM.items()}
-    if dtype == np.float32 and facts.squares >= most[np.float32]:
+    narrow = float(np.finfo(np.float32).max) * validate.ROOM[np.float32]
+    wide = float(np.finfo(np.float64).max) * validate.ROOM[np.float64]
+    if dtype == np.float32 and facts.squares >= narrow:
         dtype = np.dtype(np.float64)
-    if facts.largest is not None and facts.squares >= most[np.float64]:
+    if facts.largest is not None and facts.squares >= wide:
         raise ValueError(
             f"Input X contains {facts.value:.6g} at {_said(facts.largest)}, whose square is beyond the range of "
             "float64 sums. It looks like a fill value: remove the row, or put NaN for it where the model takes "
@@ -133,7 +134,10 @@ def source(
     given = weigh(sample_weight, len(X), X.dtype)
     w = X.empty(given.shape, given.dtype)
     w[:] = given
-    return X.having(w, labels, n_threads)
+    made = X.having(w, labels, n_threads)
+    if "has_nan" in vars(X):
+        made.has_nan = X.has_nan
+    return made
 
 
 def looked_through(X: Any, check: Callable[[np.ndarray], Any]) -> list[Any]:

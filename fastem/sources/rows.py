@@ -365,13 +365,18 @@ class Stream:
 
     def source(self, dtype: np.dtype | None = None) -> Source:
         """Return the rows as what a fit passes over, with the weights of their column."""
-        facts, dtype = self.survey(), self.dtype if dtype is None else dtype
-        if facts.n_rows <= grid.CELL:  # so few are held in memory, where they have ways of their own
+        facts = self.survey()
+        source = self._source(facts.n_rows, self.dtype if dtype is None else dtype)
+        source.has_nan = facts.nan is not None  # without another pass
+        return source
+
+    def _source(self, n_rows: int, dtype: np.dtype) -> Source:
+        if n_rows <= grid.CELL:  # so few are held in memory, where they have ways of their own
             X = np.concatenate([np.asarray(part) for part in self._blocks(dtype)])
             return FileSource(X, self._weights, spool=self._spool)
         if self._array is not None and self._array.dtype == dtype:
             return FileSource(self._array, self._weights, spool=self._spool)
-        shape = (facts.n_rows, len(self.names))
+        shape = (n_rows, len(self.names))
         return StreamSource(lambda: self._blocks(dtype), shape, dtype, self._weights, spool=self._spool)
 
     @property
