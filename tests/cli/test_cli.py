@@ -342,7 +342,7 @@ def test_an_output_that_fails_late_leaves_the_old_file(run, monkeypatch):
     def fail(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("fastem.cli.outputs._write_arrow", fail)
+    monkeypatch.setattr("pyarrow.csv.CSVWriter", fail)
     code, out, err = run("fit", FAITHFUL, "-k", 2, "--output", "labels.csv")
     assert (code, out) == (2, "")
     assert err == "fastem: labels.csv cannot be written: No space left on device.\n"

@@ -8,9 +8,10 @@ import pytest
 
 pytest.importorskip("pyarrow")
 
-from fastem.cli.outputs import WRITABLE, check_output, write_table
+from fastem.cli.outputs import WRITABLE, check_output
 from fastem.cli.tables import TableError, open_table, read_table
 from fastem.files import FileError, replacing
+from fastem.sources.writing import write_blocks
 
 COLUMNS = {"label": np.array([2, 0, 1], np.int32), "probability": np.array([0.5, 1.0, 0.1 + 0.2])}
 
@@ -18,7 +19,7 @@ COLUMNS = {"label": np.array([2, 0, 1], np.int32), "probability": np.array([0.5,
 @pytest.mark.parametrize("suffix", [s for s in WRITABLE if s != ".npy"])
 def test_round_trip(tmp_path, suffix):
     path = tmp_path / f"out{suffix}"
-    write_table(path, COLUMNS)
+    write_blocks(path, [COLUMNS])
     X, names = read_table(open_table(path))
     assert names == list(COLUMNS)
     np.testing.assert_array_equal(X, np.column_stack(list(COLUMNS.values())))
@@ -26,9 +27,9 @@ def test_round_trip(tmp_path, suffix):
 
 
 def test_npy_is_plain_for_one_column_and_structured_for_several(tmp_path):
-    write_table(tmp_path / "one.npy", {"label": COLUMNS["label"]})
+    write_blocks(tmp_path / "one.npy", [{"label": COLUMNS["label"]}])
     np.testing.assert_array_equal(np.load(tmp_path / "one.npy"), COLUMNS["label"])
-    write_table(tmp_path / "two.npy", COLUMNS)
+    write_blocks(tmp_path / "two.npy", [COLUMNS])
     np.testing.assert_array_equal(np.load(tmp_path / "two.npy")["probability"], COLUMNS["probability"])
 
 
@@ -59,7 +60,7 @@ def test_no_room_is_one_sentence_and_leaves_nothing(tmp_path, suffix):
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))  # stands for a full disk
     try:
         with pytest.raises(FileError, match=r"^[^\n]*cannot be written: [^\n]*\.$"):
-            write_table(path, noise)
+            write_blocks(path, [noise])
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert os.listdir(tmp_path) == []
@@ -69,13 +70,13 @@ def test_permissions_and_links(tmp_path):
     path = tmp_path / "out.csv"
     before = os.umask(0o027)
     try:
-        write_table(path, COLUMNS)
+        write_blocks(path, [COLUMNS])
     finally:
         os.umask(before)
     assert stat.S_IMODE(path.stat().st_mode) == 0o640
     path.chmod(0o604)
     (tmp_path / "link.csv").symlink_to(path)
-    write_table(tmp_path / "link.csv", {"label": COLUMNS["label"]})
+    write_blocks(tmp_path / "link.csv", [{"label": COLUMNS["label"]}])
     assert (tmp_path / "link.csv").is_symlink()
     assert path.read_text().startswith('"label"\n2\n')
     assert stat.S_IMODE(path.stat().st_mode) == 0o604
