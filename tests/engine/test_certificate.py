@@ -18,7 +18,7 @@ from fastem.families.base import MStep
 from fastem.families.gaussian import GaussianFamily
 from fastem.families.gaussian.noise import NoisyGaussianFamily
 from fastem.sources.memory import MemorySource
-from fastem.starts.mixture import from_centers, MixtureStart
+from fastem.starts.mixture import MixtureStart, from_centers
 
 
 class Wrong(Exponential):
