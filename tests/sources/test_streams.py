@@ -276,7 +276,10 @@ def test_a_damaged_parquet_file_in_a_folder(table, tmp_path):
     page = pq.ParquetFile(path).metadata.row_group(2).column(1).data_page_offset + 1000
     damaged[page : page + 100] = bytes(100)
     path.write_bytes(damaged)
-    refused(r"1\.parquet cannot be read after data row [12]0000: ", lambda: fastem.rows(tmp_path, columns=NAMES))
+    refused(
+        r"1\.parquet cannot be read( after data row [12]0000)?: could not verify",
+        lambda: fastem.rows(tmp_path, columns=NAMES),
+    )
     path.write_bytes(damaged[:page])
     refused(r"1\.parquet cannot be read: ", lambda: fastem.rows(tmp_path, columns=NAMES))
     path.write_bytes(b"")
