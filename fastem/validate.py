@@ -269,7 +269,7 @@ def table(estimator: Any, X: Any, *, reset: bool, accept_sparse: bool = False, a
         X,
         reset=reset,
         accept_sparse="csr" if accept_sparse else False,
-        accept_large_sparse=False,
+        accept_large_sparse=accept_sparse,
         dtype=FLOATS,
         order="C",
         ensure_all_finite="allow-nan" if allow_nan else True,

@@ -167,3 +167,64 @@ def digits(n_axes: int = 16, dtype: str = "float64") -> np.ndarray:
     X = load_digits().data
     X = X - X.mean(axis=0)
     return (X @ np.linalg.svd(X, full_matrices=False)[2][:n_axes].T).astype(dtype)
+
+
+class TextShape(NamedTuple):
+    """Documents, words of the dictionary, clusters, different words of a document."""
+
+    n: int
+    d: int
+    k: int
+    words: int
+
+    def __str__(self) -> str:
+        return f"{self.n} x {self.d}, {self.words} a row, k={self.k}"
+
+    def shrunk(self, factor: float | None = None) -> "TextShape":
+        """Return the shape with fewer rows, by `factor` or as the environment says; at least 4 k."""
+        factor = float(os.environ.get(SHRINK, 1)) if factor is None else factor
+        return self if factor <= 1 else self._replace(n=max(int(self.n / factor), 4 * self.k))
+
+
+TEXTS = (
+    TextShape(4_000, 8_000, 10, 50),
+    TextShape(20_000, 8_000, 50, 60),
+    TextShape(11_314, 130_107, 20, 60),
+    TextShape(20_000, 131_072, 50, 60),
+    TextShape(4_000, 2**20, 10, 50),
+    TextShape(20_000, 2**20, 50, 60),
+)
+
+
+def tfidf(shape, dtype="float64", topics=30):
+    """Return TF-IDF of documents, unit rows as CSR: a third of a document's words are its topic's.
+
+    The frequency of the r-th word of a language is 1 / (r + 3), of a topic 1 / (r + 30); each topic has an order of
+    words of its own.
+    """
+    from scipy import sparse
+
+    rng = np.random.default_rng(0)
+    n, d, m = shape.n, shape.d, shape.words
+    ranks = {shift: np.cumsum(1.0 / (np.arange(d) + shift)) for shift in (3, 30)}
+    drawn = {shift: np.searchsorted(c, rng.random((n, 3 * m)) * c[-1]) for shift, c in ranks.items()}
+    topic = rng.integers(0, topics, n)
+    # An order for each topic without a permutation of d words: multiply by an odd number, modulo a power of two.
+    size = 1 << (d - 1).bit_length()
+    odd = 2 * rng.integers(0, size // 2, topics) + 1
+    own = (drawn[30] * odd[topic][:, None] % size) % d
+    words = np.where(rng.random((n, 3 * m)) < 1 / 3, own, drawn[3])
+    tokens = sparse.csr_matrix((np.ones(words.size), words.ravel(), np.arange(n + 1) * 3 * m), shape=(n, d))
+    tokens.sum_duplicates()
+    kept = np.concatenate(  # the first m different words of each
+        [
+            np.sort(rng.permutation(stop - start)[:m]) + start
+            for start, stop in zip(tokens.indptr, tokens.indptr[1:], strict=False)
+        ]
+    )
+    row = np.repeat(np.arange(n), np.diff(tokens.indptr))[kept]
+    X = sparse.csr_matrix((1 + np.log(tokens.data[kept]), (row, tokens.indices[kept])), shape=(n, d))
+    X.data *= 1 + np.log((1 + n) / (1 + np.bincount(X.indices, minlength=d)))[X.indices]
+    norms = np.sqrt(np.bincount(np.repeat(np.arange(n), np.diff(X.indptr)), X.data**2, minlength=n))
+    X.data /= np.repeat(norms, np.diff(X.indptr))
+    return X.astype(dtype)

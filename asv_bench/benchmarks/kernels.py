@@ -8,7 +8,7 @@ import numpy as np
 
 import fastem
 
-from .data import Shape, kmeans_data, mixture_data
+from .data import Shape, TextShape, kmeans_data, mixture_data, tfidf
 from .models import GAUSSIANS, MIXTURES, fitted, shape_of
 from .profiles import A_DTYPE, DTYPES, Benchmark, by_profile, quietly
 
@@ -120,6 +120,44 @@ class OneCell(Benchmark):
     def time_fits(self, dtype):
         for seed in range(10):
             quietly(fastem.KMeans(8, n_init=1, random_state=seed, n_threads=1).fit, self.X)
+
+
+class SparseRows(Benchmark):
+    """K-means on text as a CSR matrix: seeds and iterations, mini-batches, distances to all centres."""
+
+    params = (DTYPES,)
+    param_names = ("dtype",)
+    one_thread = True
+
+    def setup(self, dtype):
+        self.X = tfidf(TextShape(4_000, 20_000, 20, 50).shrunk(), dtype)
+        self.model = quietly(fastem.KMeans(20, n_init=1, random_state=0, max_iter=5, tol=0, n_threads=1).fit, self.X)
+        self.time_mini_batches(dtype)
+
+    def time_fit(self, dtype):
+        quietly(fastem.KMeans(20, n_init=1, random_state=0, max_iter=5, tol=0, n_threads=1).fit, self.X)
+
+    def time_mini_batches(self, dtype):
+        quietly(fastem.MiniBatchKMeans(20, n_init=1, random_state=0, max_iter=3, n_threads=1).fit, self.X)
+
+    def time_transform(self, dtype):
+        self.model.transform(self.X)
+
+
+class SingleMoves(Benchmark):
+    """Hartigan's moves of single rows, after Lloyd's iterations."""
+
+    params = (DTYPES,)
+    param_names = ("dtype",)
+    one_thread = True
+
+    def setup(self, dtype):
+        n = Shape(4_000, 16, 30).shrunk().n
+        self.X = np.random.default_rng(0).normal(size=(n, 16)).astype(dtype)
+        self.time_fit(dtype)
+
+    def time_fit(self, dtype):
+        quietly(fastem.KMeans(30, n_init=1, random_state=0, refine="hartigan", n_threads=1).fit, self.X)
 
 
 class GaussianPass(Benchmark):

@@ -1,4 +1,4 @@
-"""fastem beside its peers: ``python -m asv_bench.peers kmeans``, ``gmm``, ``families`` and ``many``.
+"""fastem beside its peers: ``python -m asv_bench.peers kmeans``, ``gmm``, ``families``, ``many`` and ``sparse``.
 
 Every peer that is installed takes part (``pip install -e ".[bench]"`` installs all): scikit-learn, scikit-learn-intelex
 with its daal4py, faiss, SuperKMeans.  How a figure comes about:

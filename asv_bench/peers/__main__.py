@@ -21,6 +21,8 @@ def main(arguments: list[str] | None = None) -> int:
         from asv_bench.peers.families import run
     elif options.model == "many":
         from asv_bench.peers.many import run
+    elif options.model == "sparse":
+        from asv_bench.peers.sparse import run
     else:
         from asv_bench.peers.gmm import run
     machine = timing.describe_machine(("sklearn", "daal4py", "faiss", "superkmeans"))
@@ -34,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser("python -m asv_bench.peers", description="Measure fastem beside its peers.")
-    parser.add_argument("model", choices=("kmeans", "gmm", "families", "many"))
+    parser.add_argument("model", choices=("kmeans", "gmm", "families", "many", "sparse"))
     parser.add_argument("--shapes", nargs="*", default=[], metavar="REGEX", help="only shapes that match, as '1M x 2'")
     parser.add_argument("--dtypes", nargs="+", choices=("float32", "float64"), default=["float32", "float64"])
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, help="which tables; default: all")

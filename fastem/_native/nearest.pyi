@@ -13,6 +13,8 @@ class BuildInfo(TypedDict):
 
 CELL: int
 LEAST_ACTIVE: int
+CSR_BEYOND: int
+ROUNDINGS_OF_TIES: float
 
 def build_info() -> BuildInfo: ...
 def force_isa(name: str | None) -> None: ...
@@ -43,6 +45,8 @@ def accumulate(
     n_threads: int,
     upper: NDArray[Real] | None = None,  # OUT (n,) bounds that start a memo
     lower: NDArray[Real] | None = None,  # OUT (n,)
+    tied: NDArray[np.int32] | None = None,  # OUT (n,) rows as near to two centroids, from where their cell begins
+    n_tied: NDArray[np.int32] | None = None,  # OUT (n_cells,) how many
 ) -> None: ...
 def settle(
     X: NDArray[Real],  # (n, d)
@@ -108,6 +112,8 @@ def run_small(
     slack: float,
     labels: NDArray[np.int32],  # OUT (n,)
     objectives: NDArray[np.float64],  # OUT (max_iter + 1,)
+    tied: NDArray[np.int32],  # OUT (n,)
+    n_tied: NDArray[np.int32],  # OUT (1,)
 ) -> tuple[int, bool]: ...  # iterations, or 0 for a run that the engine must make; converged
 def mean_variance(X: NDArray[Real], w: NDArray[Real]) -> float: ...
 def fit_groups(
@@ -124,4 +130,98 @@ def fit_groups(
     objective: NDArray[np.float64],  # OUT (G,)
     n_iter: NDArray[np.int32],  # IN / OUT (G,)
     n_threads: int,
+) -> None: ...
+def move_rows(
+    X: NDArray[Real],  # (m, d)
+    w: NDArray[np.float64],  # (m,)
+    labels: NDArray[np.int32],  # IN / OUT (m,)
+    counts: NDArray[np.float64],  # IN / OUT (k,)
+    means: NDArray[np.float64],  # IN / OUT (k, d)
+    reach: float,
+) -> int: ...
+def csr_assign(
+    indptr: NDArray[np.int64],  # (n + 1,)
+    indices: NDArray[np.int32],  # (nnz,)
+    data: NDArray[Real],  # (nnz,)
+    squares: NDArray[np.float64],  # (n,)
+    panel: NDArray[Real],  # (d, k) and CSR_BEYOND numbers more
+    half: NDArray[Real],  # (k + CSR_BEYOND,)
+    norms: NDArray[np.float64],  # (2, k)
+    labels: NDArray[np.int32],  # OUT (n,)
+    sqdist: NDArray[np.float64],  # OUT (n,)
+    second: NDArray[np.float64],  # OUT (n,) or (0,)
+    n_threads: int,
+) -> None: ...
+def csr_distances(
+    indptr: NDArray[np.int64],  # (n + 1,)
+    indices: NDArray[np.int32],  # (nnz,)
+    data: NDArray[Real],  # (nnz,)
+    squares: NDArray[np.float64],  # (n,)
+    panel: NDArray[Real],  # (d, k) and CSR_BEYOND numbers more
+    half: NDArray[Real],  # (k + CSR_BEYOND,)
+    norms: NDArray[np.float64],  # (2, k)
+    out: NDArray[Real],  # OUT (n, k), squared
+    n_threads: int,
+) -> None: ...
+def csr_norms(
+    panel: NDArray[Real],  # (d, k)
+    norms: NDArray[np.float64],  # OUT (2, k)
+    n_threads: int,
+) -> None: ...
+def csr_means(
+    indptr: NDArray[np.int64],  # (d + 1,) the rows by feature
+    indices: NDArray[np.int32],  # (nnz,) rows
+    data: NDArray[Real],  # (nnz,)
+    w: NDArray[Real],  # (n,) or (0,)
+    labels: NDArray[np.int32],  # (n,)
+    counts: NDArray[np.float64],  # (k,)
+    kept: NDArray[np.int32],  # labels without weight
+    before: NDArray[Real],  # (d, k)
+    panel: NDArray[Real],  # OUT (d, k)
+    norms: NDArray[np.float64],  # OUT (2, k)
+    n_threads: int,
+) -> float: ...
+def csr_scale(
+    panel: NDArray[Real],  # IN / OUT (d, k)
+    factors: NDArray[np.float64],  # (k,)
+    n_threads: int,
+) -> None: ...
+def csr_add(
+    indptr: NDArray[np.int64],  # (n + 1,)
+    indices: NDArray[np.int32],  # (nnz,)
+    data: NDArray[Real],  # (nnz,)
+    shares: NDArray[np.float64],  # (n,)
+    labels: NDArray[np.int32],  # (n,)
+    panel: NDArray[Real],  # IN / OUT (d, k)
+) -> None: ...
+def csr_score_seeds(
+    indptr: NDArray[np.int64],  # (n + 1,)
+    indices: NDArray[np.int32],  # (nnz,)
+    data: NDArray[Real],  # (nnz,)
+    by_indptr: NDArray[np.int64],  # (d + 1,)
+    by_indices: NDArray[np.int32],  # (nnz,)
+    by_data: NDArray[Real],  # (nnz,)
+    squares: NDArray[np.float64],  # (n,)
+    w: NDArray[Real],  # (n,) or (0,)
+    candidates: NDArray[np.int64],  # (m,)
+    commit: int,
+    closest: NDArray[Real],  # IN / OUT (n,)
+    products: NDArray[np.float64],  # work space (m, n)
+    out: NDArray[np.float64],  # OUT (n_cells, m + 1)
+    n_threads: int,
+) -> None: ...
+def csr_take(
+    indptr: NDArray[np.int64],  # (n + 1,)
+    indices: NDArray[np.int32],  # (nnz,)
+    data: NDArray[Real],  # (nnz,)
+    rows: NDArray[np.int64],  # (m,)
+    to_indptr: NDArray[np.int64],  # OUT (m + 1,)
+) -> tuple[NDArray[np.int32], NDArray[Real]]: ...
+def csr_by_feature(
+    indptr: NDArray[np.int64],  # (n + 1,)
+    indices: NDArray[np.int32],  # (nnz,)
+    data: NDArray[Real],  # (nnz,)
+    starts: NDArray[np.int64],  # OUT (d + 1,)
+    rows: NDArray[np.int32],  # OUT (nnz,)
+    values: NDArray[Real],  # OUT (nnz,)
 ) -> None: ...

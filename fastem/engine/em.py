@@ -154,7 +154,22 @@ class _EStep(NamedTuple):
 
 
 def run_once(problem: Problem, params: Any, settings: Settings, restart: int = 0, reached: float = -np.inf) -> Run:
-    """Run EM once, from `params` until it converges or is stopped."""
+    """Run EM once, from `params` until it converges or is stopped, and on from what the family finds beyond."""
+    run = _run_to_convergence(problem, params, settings, restart, reached)
+    X = getattr(problem.source, "array", None)
+    while X is not None and run.converged and run.n_iter < settings.max_iter:
+        source = problem.source
+        params = problem.family.beyond(X, source.sample_weight, run.params, run.memo, settings.tol, source.n_threads)
+        if params is None:
+            break
+        further = _run_to_convergence(problem, params, settings.after(run.n_iter), restart, -np.inf)
+        if not further.objective > run.objective:
+            break
+        run = restarts.joined(run, further)
+    return run
+
+
+def _run_to_convergence(problem: Problem, params: Any, settings: Settings, restart: int, reached: float) -> Run:
     run = _run_small(problem, params, settings, restart) if reached == -np.inf else None
     if run is not None:
         return run

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -65,6 +66,17 @@ class Settings:
     drop_restarts: bool = False
     escape: str | None = None
     convergence: str = "change"
+
+    def after(self, n_iter: int) -> Settings:
+        """Return the settings of a run that goes on after so many iterations, which it does not count again."""
+        callback = self.callback
+        if callback is None:
+            return dataclasses.replace(self, max_iter=self.max_iter - n_iter)
+
+        def counted(info: IterationInfo) -> Any:
+            return callback(info._replace(iteration=info.iteration + n_iter))
+
+        return dataclasses.replace(self, max_iter=self.max_iter - n_iter, callback=counted)
 
 
 CONVERGENCES = ("change", "remaining")

@@ -20,6 +20,7 @@ from fastem.estimators.kmeans import BOUNDS_PAY_OFF
 from fastem.estimators.kmeans_base import KMeansBase, assign
 from fastem.families.kmeans import KMeansFamily
 from fastem.sources.base import Source
+from fastem.sources.csr import over_all_features
 from fastem.starts.kmeans import kmeans_start, kmeans_tol
 
 STRATEGIES = ("biggest_inertia", "largest_cluster")
@@ -155,12 +156,13 @@ class BisectingKMeans(KMeansBase, HasTwin):
         watch = self._watch(X, 0, lambda tree: {})  # the fit as a whole; its splits are no models yet
         settings = self._settings(kmeans_tol(source, self.tol))
         seed = validate.seed(self.random_state)
+        source, features = self._occupied(source, watch)
         nodes, self.converged_ = [self._root(source, settings)], True
         for number in range(self.n_clusters - 1):
             largest = max((node for node in nodes if node.can_split()), key=lambda node: node.score)
             largest.children = (len(nodes), len(nodes) + 1)
             nodes.extend(self._split(source, largest, settings, int(Draws(seed, number).bits(1)[0])))
-        labels = self._keep_tree(source, nodes)
+        labels = self._keep_tree(source, nodes, features, X)
         if watch is not None:
             watch.end(None)
         self._warn_if_stopped()
@@ -206,9 +208,9 @@ class BisectingKMeans(KMeansBase, HasTwin):
             halves.append(_Node(rows[mine], centers[half], score, inertia))
         return halves
 
-    def _keep_tree(self, source: Source, nodes: list[_Node]) -> np.ndarray:
+    def _keep_tree(self, source: Source, nodes: list[_Node], features: np.ndarray | None, X: Any) -> np.ndarray:
         """Set the fitted attributes and return the labels (n,); leaves are numbered from left to right."""
-        self.tree_centers_ = np.array([node.center for node in nodes], dtype=source.dtype)
+        self.tree_centers_ = over_all_features(np.array([node.center for node in nodes]), features, X)
         self.tree_children_ = np.full((len(nodes), 2), -1, np.int32)
         labels = source.empty(source.n_rows, np.int32)
         leaves: list[int] = []

@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from fastem import validate
 from fastem.sources.base import Source
-from fastem.sources.memory import MemorySource, SparseSource
+from fastem.sources.csr import source_of
 from fastem.sources.rows import Stream, is_stream, rows
 from fastem.sources.survey import Place
 
@@ -127,8 +127,7 @@ def source(
     """
     labels = np.empty(0, np.int32) if labels is None else labels
     if not isinstance(X, Source):
-        kind = MemorySource if isinstance(X, np.ndarray) else SparseSource
-        return kind(X, weigh(sample_weight, X.shape[0], X.dtype), labels, n_threads)
+        return source_of(X, weigh(sample_weight, X.shape[0], X.dtype), labels, n_threads)
     if sample_weight is None and X.sample_weight.size:
         sample_weight = X.sample_weight
     given = weigh(sample_weight, len(X), X.dtype)

@@ -72,7 +72,7 @@ def kmeans_plusplus(
     source = door.source(checked._table_to_fit(X), sample_weight, threads.resolve(n_threads))
     w = source.sample_weight
     chosen = kmeans_plus_plus.kmeans_plus_plus(source, n_clusters, Draws(validate.seed(random_state)), n_local_trials)
-    centers = chosen.astype(source.dtype)
+    centers = np.ascontiguousarray(chosen, source.dtype)
     labels, sqdist = assign(source, centers)
     found = sqdist == 0 if not w.size else (sqdist == 0) & (w > 0)
     rows = np.flatnonzero(found)

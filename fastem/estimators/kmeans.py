@@ -19,7 +19,8 @@ from fastem.families.kmeans import KMeansFamily, KMeansParams, SphericalKMeansFa
 from fastem.families.kmeans.spherical import unit_csr_rows, unit_rows
 from fastem.grid import CELL
 from fastem.sources.base import Source
-from fastem.starts import swaps
+from fastem.sources.csr import over_all_features
+from fastem.starts import single_moves, swaps
 from fastem.starts.kmeans import kmeans_tol
 
 ALGORITHMS = ("auto", "lloyd", "hamerly", "elkan")
@@ -69,6 +70,10 @@ class KMeans(KMeansBase, HasTwin):
     n_swaps : int, default=0
         Swaps to try after the best restart: a centre that is missed least is moved to where the distortion falls most.
         Worth it where the rows form clusters that restarts rarely all find; see `fastem.starts.swaps`.
+    refine : {None, "hartigan"}, default=None
+        "hartigan": after the best restart, and swaps, rows are moved one by one to the clusters where they lower the
+        distortion most, until no move lowers it: where it stops is one of Lloyd's fixed points, but not the other way
+        round.  See `fastem.starts.single_moves`.
     n_threads : int or None, default=None
         Threads to use; None means all that the process may use, negative counts from the end (-1 all, -2 all but one).
     callback : callable or None, default=None
@@ -142,6 +147,7 @@ class KMeans(KMeansBase, HasTwin):
         algorithm: str = "auto",
         spherical: bool = False,
         n_swaps: int = 0,
+        refine: str | None = None,
         n_threads: int | None = None,
         callback: Callable[[IterationInfo], Any] | None = None,
         certify: bool = False,
@@ -158,6 +164,7 @@ class KMeans(KMeansBase, HasTwin):
         self.algorithm = algorithm
         self.spherical = spherical
         self.n_swaps = n_swaps
+        self.refine = refine
         self.n_threads = n_threads
         self.callback = callback
         self.certify = certify
@@ -195,13 +202,17 @@ class KMeans(KMeansBase, HasTwin):
         family, settings = self._family(*X.shape), self._settings(kmeans_tol(source, self.tol), watch)
         seed = validate.seed(self.random_state)
         start = _on_sphere(start) if self.spherical else start
+        source, features = self._occupied(source, watch)
         result = em.run(Problem(source, family), start, settings=settings, n_init=n_init, seed=seed)
         self._keep_trace(result)
         best = result.best
         if self.n_swaps:
             best, kept = swaps.improve(source, family, best, settings, self.n_swaps, seed)
             self.notes_.append(f"after convergence: kept {kept} of {self.n_swaps} swaps")
-        self.cluster_centers_ = best.params.centers.astype(X.dtype)
+        if self.refine is not None:
+            best, moved = single_moves.refine(source, family, best, settings)
+            self.notes_.append(f"after convergence: moved single rows {moved} times")
+        self.cluster_centers_ = over_all_features(best.params.centers, features, X)
         self._keep_labels(source, best.memo.labels)
         self.inertia_ = -best.objective
         self.converged_ = best.converged
@@ -227,6 +238,11 @@ class KMeans(KMeansBase, HasTwin):
         check = validate.parameter
         check(self, "algorithm", f"a str among {set(ALGORITHMS)}", self.algorithm in ALGORITHMS)
         check(self, "spherical", "a bool", isinstance(self.spherical, bool | np.bool_))
+        check(self, "refine", "None or a str among {'hartigan'}", self.refine in (None, "hartigan"))
+        if self.spherical and self.refine is not None:
+            raise ValueError(
+                "refine='hartigan' moves rows by Euclidean distances: spherical k-means has no such moves."
+            )
         check(self, "n_swaps", "an int in the range [0, inf)", validate.is_int(self.n_swaps, 0))
         self._check_clusters_and_init()
 

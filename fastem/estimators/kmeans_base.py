@@ -18,6 +18,7 @@ from fastem.estimators.base import EMEstimator
 from fastem.estimators.callbacks import warn
 from fastem.families.kmeans import KMeansFamily, KMeansParams
 from fastem.sources.base import Source
+from fastem.sources.csr import CSRSource
 from fastem.sources.rows import is_stream
 from fastem.sources.stream import StreamSource
 from fastem.starts.kmeans import CENTERS, kmeans_start
@@ -66,6 +67,16 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
         weights[:] = source.sample_weight if source.sample_weight.size else 1.0
         weights[mute] = 0.0
         return source.having(weights, source.labels, source.n_threads)
+
+    def _occupied(self, source: Source, watch: Any) -> tuple[Source, np.ndarray | None]:
+        """Return CSR rows without the features in which all are 0, as all centres are, and the numbers of the rest.
+
+        Where somebody else gives or sees centres, all features stay.
+        """
+        seen = watch is not None or self.callback is not None or getattr(self, "keep_history", False)
+        if seen or not isinstance(source, CSRSource) or not isinstance(self.init, str):
+            return source, None
+        return source.occupied()
 
     def _start(self, n_features: int, n_clusters: int) -> tuple[em.Start, int]:
         """Return the start, and how many of it."""
@@ -173,13 +184,14 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
         check_is_fitted(self)
         X = self._rows(door.table(self, X, reset=False, accept_sparse=True))
         centers = np.ascontiguousarray(self.cluster_centers_, X.dtype)
-        family = KMeansFamily(len(centers))
+        source = self._source(X, None)
+        family = source.served_by(KMeansFamily(len(centers)))
         distances = np.empty((X.shape[0], len(centers)), X.dtype)
 
         def block(part: np.ndarray, rows: slice, n_threads: int) -> None:
             family.distances(part, centers, distances[rows], n_threads)
 
-        self._source(X, None).each_block(block)
+        source.each_block_for(family, block)
         return np.sqrt(distances, out=distances)
 
     def fit_transform(self, X: Any, y: Any = None, sample_weight: Any = None) -> np.ndarray:
@@ -251,12 +263,12 @@ def _is_array(value: Any) -> bool:
 
 def assign(source: Source, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the nearest of `centers` (k, d) for each row of a source (n,) int32, and the squared distance (n,)."""
-    family = KMeansFamily(len(centers))
+    family = source.served_by(KMeansFamily(len(centers)))
     prepared = family.prepare(KMeansParams(centers), source.dtype)
     labels, sqdist = source.empty(source.n_rows, np.int32), source.empty(source.n_rows, source.dtype)
 
     def block(part: np.ndarray, rows: slice, n_threads: int) -> None:
         family.assign_into(part, prepared, labels[rows], sqdist[rows], n_threads)
 
-    source.each_block(block)
+    source.each_block_for(family, block)
     return labels, sqdist

@@ -17,6 +17,7 @@ from fastem.estimators.conversion import HasTwin
 from fastem.estimators.kmeans_base import KMeansBase, assign
 from fastem.families.kmeans import KMeansFamily, KMeansParams
 from fastem.sources.base import Source
+from fastem.sources.csr import over_all_features
 from fastem.starts.kmeans import kmeans_tol
 
 # Starts draw as restarts 0, 1, ...; the steps that follow draw from here on.
@@ -168,6 +169,7 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
         n_steps = self.max_iter * source.n_rows // size
         tol = kmeans_tol(source, self.tol)
         watch = self._watch(X, 1, lambda centers: {"cluster_centers_": centers.astype(X.dtype)}, most=n_steps)
+        source, features = self._occupied(source, watch)
         draws = Draws(self._seed, FIRST_STEP)
         batches = _Batches(source, draws)
         improvement = _Improvement(min(1.0, 2.0 * size / (source.n_rows + 1)), self.max_no_improvement)
@@ -176,9 +178,9 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
             self._forget()
             self.converged_ = False
             for step in range(1, n_steps + 1):
-                moved, inertia = self._step(batches.next(size), centers, draws)
-                change = float(np.square(moved - centers).sum())
-                centers = moved
+                centers, inertia, change = self._step(
+                    batches.next(size), centers, draws, watched=tol > 0 or bool(watch)
+                )
                 if watch is not None and watch.iteration(IterationInfo(0, step, -inertia, change, centers)):
                     break
                 self.converged_ = improvement.see(step, inertia / size) or (step > 1 and tol > 0 and change <= tol)
@@ -186,10 +188,10 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
                     break
                 if self.verbose:
                     print(f"step {step} of {n_steps}: inertia of a row {inertia / size:.6g}, change {change:.3g}")
-        self.cluster_centers_ = centers.astype(X.dtype)
+        self.cluster_centers_ = over_all_features(centers, features, X)
         self.n_steps_ = step
         self.n_iter_ = -(-step * size // source.n_rows)
-        self._finish(source)
+        self._finish(source, centers)
         if not self.compute_labels:
             self.inertia_ = improvement.smoothed * source.total_weight
         if watch is not None:
@@ -238,10 +240,10 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
         else:
             centers = self.cluster_centers_.astype(np.float64)
         with threads.single_threaded_blas():
-            moved, _ = self._step(source, centers, Draws(self._seed, FIRST_STEP + 1 + self.n_steps_))
-        self.cluster_centers_ = moved.astype(X.dtype if first else self.cluster_centers_.dtype)
+            moved, _, _ = self._step(source, centers, Draws(self._seed, FIRST_STEP + 1 + self.n_steps_), watched=False)
+        self.cluster_centers_ = np.array(moved, X.dtype if first else self.cluster_centers_.dtype, order="C")
         self.n_steps_ += 1
-        self._finish(source)
+        self._finish(source, self.cluster_centers_)
         return self
 
     def _complete_twin(self, twin: Any) -> None:
@@ -271,7 +273,7 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
     def _first_centers(self, source: Source, tries: int | None = None) -> np.ndarray:
         """Return the best of several starts (k, d) float64, each among a few rows."""
         start, n_init = self._start(source.n_features, self.n_clusters)
-        size, family = self._start_size(source.n_rows), KMeansFamily(self.n_clusters)
+        size, family = self._start_size(source.n_rows), source.served_by(KMeansFamily(self.n_clusters))
         starts = []
         for number in range(tries or n_init):
             draws = Draws(self._seed, number)
@@ -304,21 +306,24 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
         for name in ("labels_", "inertia_"):
             self.__dict__.pop(name, None)
 
-    def _step(self, batch: Source, centers: np.ndarray, draws: Draws) -> tuple[np.ndarray, float]:
-        """Return the centres (k, d) that a batch moves `centers` to, and its inertia before."""
-        family = KMeansFamily(self.n_clusters)
+    def _step(
+        self, batch: Source, centers: np.ndarray, draws: Draws, *, watched: bool
+    ) -> tuple[np.ndarray, float, float]:
+        """Return the centres (k, d) that a batch moves `centers` to, its inertia before, and the squared movement.
+
+        The movement of centres that a CSR batch moves in place is known if it is watched.
+        """
+        family = batch.served_by(KMeansFamily(self.n_clusters))
         prepared = family.prepare(KMeansParams(centers), batch.dtype)
         stats = batch.accumulate(family, prepared)
         due = self._due(batch.n_rows)
         self.counts_ += stats.counts
-        met = stats.counts > 0
-        # The mean of all rows so far: the old one, moved by what the batch deviates from it.
-        deviations = stats.sums[met] - stats.counts[met, None] * (centers[met] - prepared.origin)
-        moved = centers.copy()
-        moved[met] += deviations / self.counts_[met, None]
+        before = centers.copy() if watched and family.reads_csr else centers
+        moved = family.mean_with(stats, prepared, centers, self.counts_)
         if due:
             self._move_light_centers(moved, batch, draws)
-        return moved, float(stats.inertia)
+        known = watched or not family.reads_csr
+        return moved, float(stats.inertia), float(np.square(moved - before).sum()) if known else np.nan
 
     def _due(self, n_rows: int) -> bool:
         """Tell whether a step of so many rows is to look for light centres: it is while one has met no row."""
@@ -340,11 +345,11 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
         if self.verbose:
             print(f"moved {len(light)} centres of little weight to random rows")
 
-    def _finish(self, source: Source) -> None:
-        """Assign the rows to the final centres, if asked."""
+    def _finish(self, source: Source, centers: np.ndarray) -> None:
+        """Assign the rows to the final centres (k, d), if asked."""
         self._n_features_out = self.n_clusters
         if self.compute_labels:
-            labels, sqdist = assign(source, self.cluster_centers_)
+            labels, sqdist = assign(source, centers)
             self._keep_labels(source, labels)
             weights, distances = source.sample_weight.astype(np.float64), sqdist.astype(np.float64)
             self.inertia_ = float(distances @ weights if weights.size else distances.sum())

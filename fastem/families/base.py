@@ -98,6 +98,7 @@ class Family(ABC):
     n_components: int
     allow_nan = False  # NaN is a missing value
     positive_only = False  # rows must not be negative
+    reads_csr = False  # takes the rows of a CSR matrix as they are (`sources.csr`), not as dense cells
     mixes = True  # False for models of one component only
     # Rows hide more than their component (factors, scales): for given responsibilities an M-step then raises the bound
     # of `fastem.analysis.bound`, but not to its top.
@@ -195,6 +196,13 @@ class Family(ABC):
         For the rows of one grid cell, where an iteration costs less than the engine's Python.  The run must be the
         engine's to the bit; whatever needs the engine (notes, a fall of the objective by more than the slack) is left
         to it.
+        """
+        return None
+
+    def beyond(self, X: np.ndarray, w: np.ndarray, params: Any, memo: Any, tol: float, n_threads: int) -> Any:
+        """Return better parameters than those at which a run converged, from which it goes on, or None.
+
+        For families whose iterations may stop where a small change helps, by more than `tol`; asked for rows in memory.
         """
         return None
 

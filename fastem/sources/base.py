@@ -64,6 +64,10 @@ class Source:
         """Call ``function(X_block, rows, n_threads)`` so that the blocks cover all rows; blocks begin on the grid."""
         raise NotImplementedError
 
+    def each_block_for(self, family: Any, function: Callable[[Any, slice, int], None]) -> None:
+        """Call `each_block` with rows as the family reads them."""
+        self.each_block(function)
+
     def fold(self, function: Callable[[np.ndarray, slice], np.ndarray], size: int) -> np.ndarray:
         """Add up ``function(X_cell, rows)`` (size,) over the grid cells, by the fixed tree.
 
@@ -193,7 +197,7 @@ class Source:
         def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
             badness[rows] = family.badness(X, self.weights_of(rows), prepared, n_threads)
 
-        self.each_block(block)
+        self.each_block_for(family, block)
         if family.allow_nan and self.has_nan:
             badness = self._beside_the_observed(badness)
         worst = np.argsort(-badness, kind="stable")[:m] if m > 1 else np.array([np.argmax(badness)])

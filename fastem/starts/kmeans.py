@@ -13,6 +13,7 @@ from fastem.draws import Draws
 from fastem.engine.em import Start
 from fastem.engine.problem import Problem, variances
 from fastem.families.kmeans import KMeansParams
+from fastem.sources.csr import CSRSource
 from fastem.starts.kmeans_parallel import kmeans_parallel
 from fastem.starts.kmeans_plus_plus import kmeans_plus_plus, random_rows
 
@@ -42,6 +43,8 @@ def kmeans_tol(source: Any, tol: float) -> float:
     """Return scikit-learn's tolerance on the centres' squared movement: `tol` times the mean variance."""
     if not tol:
         return 0.0
+    if isinstance(source, CSRSource):
+        return tol * source.mean_variance
     if source.array is not None and source.n_rows <= grid.CELL:
         return tol * nearest.mean_variance(source.array, source.sample_weight)
     return tol * float(variances(source).mean())

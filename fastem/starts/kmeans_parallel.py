@@ -69,7 +69,7 @@ def kmeans_parallel(source: Any, n_clusters: int, draws: Draws) -> np.ndarray:
 
 def _bring_near(source: Any, fresh: np.ndarray, number: int, closest: np.ndarray, owner: np.ndarray) -> None:
     """Let each row find out whether one of the `fresh` candidates (m, d), numbered from `number`, is its nearest."""
-    family = KMeansFamily(len(fresh))
+    family = source.served_by(KMeansFamily(len(fresh)))
     prepared = family.prepare(KMeansParams(fresh.astype(np.float64)), source.dtype)
 
     def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
@@ -78,7 +78,7 @@ def _bring_near(source: Any, fresh: np.ndarray, number: int, closest: np.ndarray
         np.copyto(closest[rows], sqdist, where=nearer)
         np.copyto(owner[rows], labels + np.int32(number), where=nearer)
 
-    source.each_block(block)
+    source.each_block_for(family, block)
 
 
 def _mass(source: Any, owner: np.ndarray, n_candidates: int) -> np.ndarray:

@@ -15,6 +15,8 @@ import numpy as np
 from fastem import grid, threads
 from fastem._native import nearest
 from fastem.draws import Draws
+from fastem.families.kmeans.csr import CSRRows
+from fastem.sources.csr import CSRSource
 
 # Rows drawn at once for one that is needed, when the next candidates are drawn before the last seed has had its pass,
 # which saves every second pass; and the numbers in X from which a pass costs more than that (0.3 milliseconds).
@@ -78,7 +80,7 @@ def _in_one_call(source: Any, n_clusters: int, draws: Draws, trials: int) -> np.
 
 
 def _in_passes(source: Any, n_clusters: int, draws: Draws, trials: int) -> np.ndarray:
-    search = _Search(source, n_clusters)
+    search = (_CSRSearch if isinstance(source, CSRSource) else _Search)(source, n_clusters)
     search.add(_first(source, draws))
     for number in range(1, n_clusters):
         if not search.pending.size:
@@ -88,7 +90,7 @@ def _in_passes(source: Any, n_clusters: int, draws: Draws, trials: int) -> np.nd
             search.record(best)
         else:
             search.add_and_score(best, search.draw_after(best, draws, trials))
-    return search.seeds
+    return search.centers()
 
 
 def _first(source: Any, draws: Draws) -> int:
@@ -142,6 +144,10 @@ class _Search:
         self.pending = np.empty(0, np.int64)  # candidates, rows of the source
         self.reductions = np.empty(0)  # of the potential, by each of them
 
+    def centers(self) -> np.ndarray:
+        """Return the seeds (k, d) float64."""
+        return self.seeds
+
     def record(self, row: int) -> None:
         """Take down a row as the next seed, without a pass over the data."""
         seed = self.source.take(np.array([row]))
@@ -180,13 +186,22 @@ class _Search:
 
         A row drawn by the present distances D is kept with probability min(D, its distance to the new seed) / D.
         """
-        if self.source.n_rows * self.source.n_features < REJECTION_PAYS_OFF:
+        if self.source.n_rows * self._width < REJECTION_PAYS_OFF:
             return self.pending[:0]
         rows = self.draw(draws, TRIES * m)
-        seed = self.source.take(np.array([row])).astype(np.float64)
-        distance = np.square(self.source.take(rows) - seed).sum(axis=1)
+        distance = self._distances(rows, row)
         kept = rows[draws.uniform(len(rows)) * self.closest[rows] < distance]
         return kept[:m] if len(kept) >= m else self.pending[:0]
+
+    @property
+    def _width(self) -> int:
+        """Features of a row, by which it is decided how to draw."""
+        return self.source.n_features
+
+    def _distances(self, rows: np.ndarray, row: int) -> np.ndarray:
+        """Return the squared distances (m,) of rows to one."""
+        seed = self.source.take(np.array([row])).astype(np.float64)
+        return np.square(self.source.take(rows) - seed).sum(axis=1)
 
     def _pass(self, candidates: np.ndarray, commit: int) -> np.ndarray:
         """Return by how much each candidate (m, d) lowers the potential (m,), and note the potential of each cell."""
@@ -208,5 +223,62 @@ class _Search:
             )
 
         self.source.each_block(block)
+        self.potential = out[:, -1].copy()
+        return grid.merge_tree(np.ascontiguousarray(out[:, :-1]))
+
+
+class _CSRSearch(_Search):
+    """The same for rows of a CSR matrix: seeds are row numbers, compared with rows by the values that they share."""
+
+    def __init__(self, source: Any, n_clusters: int) -> None:
+        n = source.n_rows
+        self.source = source
+        self.rows = np.empty(n_clusters, np.int64)  # the seeds
+        self.n_seeds = 0
+        self.closest = np.full(n, np.inf, source.dtype)
+        self.potential = np.zeros(grid.n_cells(n))
+        self.pending = np.empty(0, np.int64)
+        self.reductions = np.empty(0)
+        self.products = np.empty((0, n))  # work space
+
+    def centers(self) -> np.ndarray:
+        """Return the seeds (k, d), features first in memory."""
+        return self.source.X[self.rows].toarray(order="F")
+
+    def record(self, row: int) -> None:
+        """Take down a row as the next seed, without a pass over the data."""
+        self.rows[self.n_seeds] = row
+        self.n_seeds += 1
+
+    def score(self, candidates: np.ndarray) -> None:
+        """Find by how much each candidate row would lower the potential."""
+        self.pending = candidates
+        self.reductions = self._pass(candidates, commit=0)
+
+    def add_and_score(self, row: int, candidates: np.ndarray) -> None:
+        """Make a row the next seed and score the candidates for the one after it, in one pass."""
+        self.record(row)
+        self.pending = candidates
+        self.reductions = self._pass(np.concatenate([[row], candidates]), commit=1)[1:]
+
+    @property
+    def _width(self) -> int:
+        return self.source.width
+
+    def _distances(self, rows: np.ndarray, row: int) -> np.ndarray:
+        X, squares = self.source.X, self.source.rows.squares
+        products = (X[rows] @ X[[row]].T).toarray()[:, 0]
+        return np.maximum(squares[rows] + squares[row] - 2.0 * products, 0.0)
+
+    def _pass(self, candidates: np.ndarray, commit: int) -> np.ndarray:
+        source, candidates = self.source, candidates.astype(np.int64)
+        rows: CSRRows = source.rows
+        if len(self.products) < len(candidates):
+            self.products = np.empty((len(candidates), source.n_rows))
+        out = np.empty((len(self.potential), len(candidates) + 1))
+        nearest.csr_score_seeds(
+            *rows.by_row, *rows.by_feature, rows.squares, source.sample_weight, candidates,
+            commit, self.closest, self.products, out, threads.native_threads(source.n_threads),
+        )  # fmt: skip
         self.potential = out[:, -1].copy()
         return grid.merge_tree(np.ascontiguousarray(out[:, :-1]))

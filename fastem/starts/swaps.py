@@ -25,8 +25,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastem import grid, threads
-from fastem._native import nearest
 from fastem.draws import Draws
 from fastem.engine import em
 from fastem.engine.monitor import Settings
@@ -123,32 +121,26 @@ def _swap(source: Any, centers: np.ndarray, known: Neighbours, draws: Draws) -> 
 
 def _sqdist(source: Any, row: np.ndarray) -> np.ndarray:
     """Return the squared distance (n,) float64 of all rows to one."""
-    family = KMeansFamily(1)
+    family = source.served_by(KMeansFamily(1))
     prepared = family.prepare(KMeansParams(row[None]), source.dtype)
     sqdist = source.empty(source.n_rows, np.float64)
 
     def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
         sqdist[rows] = family.assign(X, prepared, n_threads)[1]
 
-    source.each_block(block)
+    source.each_block_for(family, block)
     return sqdist
 
 
 def two_nearest(source: Any, centers: np.ndarray) -> Neighbours:
     """Return each row's nearest centre and, to rounding, its squared distances to the two nearest."""
-    k, d = centers.shape
-    prepared = KMeansFamily(k).prepare(KMeansParams(centers), source.dtype)
+    family = source.served_by(KMeansFamily(len(centers)))
+    prepared = family.prepare(KMeansParams(centers), source.dtype)
     n = source.n_rows
-    labels = source.empty(n, np.int32)
-    first, second = source.empty(n, source.dtype), source.empty(n, source.dtype)
+    known = Neighbours(source.empty(n, np.int32), source.empty(n, np.float64), source.empty(n, np.float64))
 
     def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
-        size = k + k * d + 1
-        level, n_tasks = grid.plan(len(X), size)
-        nearest.accumulate(
-            X, np.empty(0, X.dtype), *prepared[:3], level, np.empty((n_tasks, size)), labels[rows],
-            threads.native_threads(n_threads), first[rows], second[rows],
-        )  # fmt: skip
+        family.two_nearest(X, prepared, *[of_each[rows] for of_each in known], n_threads)
 
-    source.each_block(block)
-    return Neighbours(labels, np.square(first.astype(np.float64)), np.square(second.astype(np.float64)))
+    source.each_block_for(family, block)
+    return known

@@ -14,6 +14,7 @@ TARGET static void NAME(cell)(const nearest_job *job, const nearest_memo *memo, 
     NAME(dvec) inertia = {0};
     double inertia_tail = 0;
     NAME(carve)(&s, (char *)memory, k, d);
+    if (job->tied) job->n_tied[start / CELL_ROWS] = 0;
     if (stats && !few) memset(stats, 0, (size_t)(k + k * d) * sizeof(double));
     if (few) {
         memset(s.masked, 0, (size_t)((k * (d + 1) + 1) * VL) * REAL_BYTES);
@@ -24,7 +25,8 @@ TARGET static void NAME(cell)(const nearest_job *job, const nearest_memo *memo, 
         if (job->settled)
             for (ptrdiff_t i = 0; i < m; i++) s.nearest[i] = job->labels[g + i];
         else
-            NAME(search)(job, (const REAL *)job->x + g * d, m, &s, memo != NULL);
+            NAME(search)(job, (const REAL *)job->x + g * d, m, &s, memo != NULL || job->tied != NULL);
+        if (job->tied) NAME(note_ties)(job, g, m, &s);
         if (memo)
             NAME(start_bounds)(job, memo, m, &s, (REAL *)memo->upper + g, (REAL *)memo->lower + g);
         if (job->labels && !job->settled)
@@ -63,4 +65,4 @@ TARGET static void NAME(add)(double *RESTRICT to, const double *RESTRICT from, p
 
 static const nearest_kernels NAME(kernels) = {NAME(panel_bytes), NAME(scratch_bytes), NAME(pack), NAME(doubt), NAME(distances),
                                               NAME(cell), NAME(add), NAME(bounded_cell), NAME(apply_changes), NAME(seed_bytes), NAME(seed_gaps),
-                                              NAME(seed_cell)};
+                                              NAME(seed_cell), NAME(csr_rows), NAME(csr_distances), NAME(csr_norms), NAME(csr_means)};

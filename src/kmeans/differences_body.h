@@ -152,6 +152,25 @@ TARGET static void NAME(search)(const nearest_job *job, const REAL *x, ptrdiff_t
     if (n_open) NAME(look_again)(job, x, open, n_open, s);
 }
 
+/* Notes which of the `m` rows from row `g` on, just searched, are as near to two centroids, as far as rounding lets see. */
+TARGET static void NAME(note_ties)(const nearest_job *job, ptrdiff_t g, ptrdiff_t m, const NAME(scratch) * s) {
+    const REAL share = (REAL)(2.1 * NAME(rounding)(job->k, job->d));
+    int32_t *tied = job->tied + g / CELL_ROWS * CELL_ROWS, *n_tied = job->n_tied + g / CELL_ROWS;
+    REAL lane[VL];
+    for (ptrdiff_t i = 0; i < m; i += VL) {
+        const NAME(vec) norm = LOAD(s->norms + i), best = LOAD(s->best + i);
+        const NAME(vec) sqdist = MAX(norm - SPLAT(2) * best, SPLAT(0)) + SPLAT(8 * share) * norm;
+        const NAME(vec) near = SPLAT((REAL)2.5) * norm + SPLAT((REAL)1.5) * sqdist;
+        const NAME(vec) left = (best - LOAD(s->second + i)) - SPLAT(share) * near;
+#if HAS_GATHER
+        if (BITS(GREATER(left, SPLAT(0))) == ALL_BITS) continue;
+#endif
+        STORE(lane, left);
+        for (ptrdiff_t t = 0; t < VL && i + t < m; t++)
+            if (!(lane[t] > 0)) tied[(*n_tied)++] = (int32_t)(g + i + t);
+    }
+}
+
 /* Squared distances (n, k) of rows start .. stop to all centroids, by differences. */
 TARGET static void NAME(distances)(const nearest_job *job, ptrdiff_t start, ptrdiff_t stop, void *memory) {
     const ptrdiff_t d = job->d, k = job->k;

@@ -81,6 +81,28 @@ cdef struct many_clusterings:  # the arguments of `fit_groups`
     int32_t *n_iter
 
 
+cdef bint ties_help(const nearest_job *job, const small_room *room, int32_t n_tied, real *as_type) noexcept nogil:
+    """Whether the move of a tied row may lower the distortion, after the last pass of `lloyd`."""
+    cdef ptrdiff_t k = job.k, d = job.d, c, j, t, i
+    cdef const double *record = room.record
+    cdef const real *origin = <const real *>room.origin
+    cdef const real *w = <const real *>job.w
+    cdef double weight, reach = TIED * (EPSILON_64 if sizeof(real) == 8 else EPSILON_32)
+    for c in range(k):
+        if not record[c] > 0:
+            return True
+        for j in range(d):
+            room.moved[c * d + j] = <double>origin[j] + record[k + c * d + j] / record[c]
+    for t in range(n_tied):
+        i = job.tied[t]
+        weight = <double>w[i] if w != NULL else 1.0
+        if not weight > 0 or record[job.labels[i]] - weight <= LAST_ROW * record[job.labels[i]]:
+            continue
+        if better_cluster[real](<const real *>job.x + i * d, weight, job.labels[i], record, room.moved, k, d, reach) >= 0:
+            return True
+    return False
+
+
 cdef int fit_group(const many_clusterings *all, ptrdiff_t g, const small_room *room, double *uniforms,
                    real *as_type) noexcept nogil:
     """Cluster group g; see `fit_groups` for what is returned."""
@@ -91,6 +113,7 @@ cdef int fit_group(const many_clusterings *all, ptrdiff_t g, const small_room *r
     cdef double tol
     cdef nearest_job job
     cdef int n_iter = 1
+    cdef int32_t n_tied = 0
     cdef bint converged = True
     if n < k or n > CELL_ROWS or not ordinary[real](x, n * d):
         return 0
@@ -104,8 +127,11 @@ cdef int fit_group(const many_clusterings *all, ptrdiff_t g, const small_room *r
     job = job_in[real](room, x, w, n, d, k)
     job.labels = all.labels + start
     if all.max_iter:
+        job.tied, job.n_tied = room.owner, &n_tied
         n_iter = lloyd[real](&job, all.kernels, room, centers, all.max_iter, tol, all.slack, NULL, &converged,
                               as_type)
+        if n_tied and converged and ties_help[real](&job, room, n_tied, as_type):
+            return 0
     else:
         assign_small[real](&job, all.kernels, room, centers, False, as_type)
     all.objective[g] = -room.record[k + k * d]
@@ -155,7 +181,7 @@ def fit_groups(
     n_iter : int32 array (G,)
         IN. 0 for groups that are to be left out.  OUT. Number of iterations, negative if the run has not converged; 0
         where the group is left to the engine: an empty cluster, fewer distinct rows than clusters, more rows than a
-        grid cell, values that are not finite or very large, no weight.
+        grid cell, values that are not finite or very large, no weight, or tied rows whose move may lower the distortion.
     n_threads : int
         Threads; each takes the next group.
     """

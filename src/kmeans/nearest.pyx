@@ -37,6 +37,8 @@ cdef extern from "kmeans/tile.h" nogil:
         int32_t settled
         double look
         void *sqdist
+        int32_t *tied
+        int32_t *n_tied
 
     ctypedef struct nearest_memo:
         void *upper
@@ -59,6 +61,31 @@ cdef extern from "kmeans/tile.h" nogil:
         int32_t *seeds
         int32_t commit
 
+    ctypedef struct csr_job:
+        ptrdiff_t n, k
+        const int64_t *indptr
+        const int32_t *indices
+        const void *data
+        const double *squares
+        const void *panel
+        const void *half
+        const double *norms
+        double farthest
+        int32_t fetch
+        int32_t *labels
+        double *sqdist
+        double *second
+        void *distances
+
+    ctypedef struct csr_table:
+        ptrdiff_t k, n_kept
+        const int64_t *indptr
+        const int32_t *indices
+        const void *data
+        const void *w
+        const int32_t *labels
+        const int32_t *kept
+
     ctypedef struct nearest_kernels:
         size_t (*panel_bytes)(ptrdiff_t, ptrdiff_t) noexcept nogil
         size_t (*scratch_bytes)(ptrdiff_t, ptrdiff_t) noexcept nogil
@@ -72,6 +99,10 @@ cdef extern from "kmeans/tile.h" nogil:
         size_t (*seed_bytes)(ptrdiff_t) noexcept nogil
         void (*seed_gaps)(const void *, ptrdiff_t, const void *, ptrdiff_t, ptrdiff_t, void *) noexcept nogil
         void (*seed_cell)(const nearest_job *, const nearest_seeding *, ptrdiff_t, ptrdiff_t, double *, void *) noexcept nogil
+        void (*csr_rows)(const csr_job *, ptrdiff_t, ptrdiff_t, void *) noexcept nogil
+        void (*csr_distances)(const csr_job *, ptrdiff_t, ptrdiff_t, void *) noexcept nogil
+        void (*csr_norms)(const void *, ptrdiff_t, ptrdiff_t, ptrdiff_t, double *, double *) noexcept nogil
+        double (*csr_means)(const csr_table *, const double *, const void *, ptrdiff_t, ptrdiff_t, void *, double *) noexcept nogil
 
     int ISA_COUNT
     const char *const *isa_names
@@ -134,6 +165,7 @@ cdef nearest_job job_of(const real[:, ::1] X, const real[::1] w, const real[::1]
     job.x, job.w, job.origin = <const void *>&X[0, 0], start_of[real](w), <const void *>&origin[0]
     job.centers, job.half_norms = <const void *>&centers[0, 0], start_of[real](half_norms)
     job.packed, job.labels, job.settled, job.look, job.sqdist = NULL, NULL, 0, 0, NULL
+    job.tied, job.n_tied = NULL, NULL
     return job
 
 
@@ -238,6 +270,8 @@ def accumulate(
     int n_threads,
     real[::1] upper=None,
     real[::1] lower=None,
+    int32_t[::1] tied=None,
+    int32_t[::1] n_tied=None,
 ):
     """Assign every row and write the record of each task: counts (k,), sums (k, d) of w (x - origin), inertia ().
 
@@ -257,6 +291,9 @@ def accumulate(
         Threads to use.
     upper, lower : array (n,), optional
         OUT. Bounds of the distance to the nearest and to every other centroid, for `accumulate_bounded`.
+    tied, n_tied : int32 arrays (n,) and (n_cells,), optional
+        OUT. From the place where a cell begins on, the rows of the cell that are as near to two centroids, as far as the
+        rounding of a score lets see; and how many there are.
     """
     if X.shape[0] == 0:
         return
@@ -264,6 +301,8 @@ def accumulate(
     cdef nearest_memo memo
     cdef nearest_memo *kept = NULL
     job.labels = &labels[0] if labels.shape[0] else NULL
+    if tied is not None:
+        job.tied, job.n_tied = &tied[0], &n_tied[0]
     if upper is not None:
         memo.upper, memo.lower, memo.active = &upper[0], &lower[0], NULL
         memo.largest_norm = largest_norm_of[real](half_norms)
@@ -418,3 +457,5 @@ cdef void merge_columns(double *records, ptrdiff_t m, ptrdiff_t size, ptrdiff_t 
 include "bounded.pxi"
 include "small.pxi"
 include "groups.pxi"
+include "csr.pxi"
+include "moves.pxi"

@@ -98,7 +98,7 @@ def squared_movement(const double[:, ::1] a, const double[:, ::1] b):
 
 
 def run_small(const real[:, ::1] X, const real[::1] w, double[:, ::1] params, int max_iter, double tol, double slack,
-              int32_t[::1] labels, double[::1] objectives):
+              int32_t[::1] labels, double[::1] objectives, int32_t[::1] tied, int32_t[::1] n_tied):
     """Run Lloyd's algorithm on at most one grid cell of rows.
 
     Parameters
@@ -115,6 +115,8 @@ def run_small(const real[:, ::1] X, const real[::1] w, double[:, ::1] params, in
         OUT. Nearest final centre.
     objectives : float64 array (max_iter + 1,)
         OUT. The objective at the start of each iteration, and that of the final centres.
+    tied, n_tied : int32 arrays (n,) and (1,)
+        OUT. As those of `accumulate`, for the final centres.
 
     Returns
     -------
@@ -132,7 +134,7 @@ def run_small(const real[:, ::1] X, const real[::1] w, double[:, ::1] params, in
     cdef nearest_job job = job_in[real](&room, &X[0, 0], <const real *>start_of[real](w), X.shape[0], d, k)
     cdef int n_iter
     cdef bint converged = False
-    job.labels = &labels[0]
+    job.labels, job.tied, job.n_tied = &labels[0], &tied[0], &n_tied[0]
     with nogil:
         n_iter = lloyd[real](&job, kernels, &room, &params[0, 0], max_iter, tol, slack, &objectives[0], &converged,
                               <real *>NULL)
@@ -187,7 +189,7 @@ cdef nearest_job job_in(const small_room *room, const real *x, const real *w, pt
     job.n, job.d, job.k = n, d, k
     job.x, job.w, job.origin = <const void *>x, <const void *>w, room.origin
     job.centers, job.half_norms, job.packed = room.centers, room.half_norms, room.packed
-    job.labels, job.settled, job.look, job.sqdist = NULL, 0, 0, NULL
+    job.labels, job.settled, job.look, job.sqdist, job.tied, job.n_tied = NULL, 0, 0, NULL, NULL, NULL
     return job
 
 
@@ -202,14 +204,19 @@ cdef void assign_small(nearest_job *job, const nearest_kernels *kernels, const s
 
 cdef int lloyd(nearest_job *job, const nearest_kernels *kernels, const small_room *room, double *params, int max_iter,
                double tol, double slack, double *objectives, bint *converged, real *as_type) noexcept nogil:
-    """Iterate from centres `params`, and leave the last there; see `run_small`.  `objectives` may be NULL."""
+    """Iterate from centres `params`, and leave the last there; see `run_small`.  `objectives` may be NULL.
+
+    Ties are noted in the last pass, where the job has room for them.
+    """
     cdef ptrdiff_t k = job.k, d = job.d, c, j, size = k + k * d + 1
     cdef double *record = room.record
     cdef double *moved = room.moved
     cdef const real *origin = <const real *>room.origin
     cdef double last = 0
     cdef int n_iter = 0
+    cdef int32_t *tied = job.tied
     converged[0] = False
+    job.tied = NULL
     while n_iter < max_iter and not converged[0]:
         assign_small[real](job, kernels, room, params, n_iter > 0, as_type)
         if n_iter and last + record[size - 1] > slack * (1.0 + record[size - 1]):
@@ -225,6 +232,7 @@ cdef int lloyd(nearest_job *job, const nearest_kernels *kernels, const small_roo
         n_iter += 1
         converged[0] = movement_of(moved, params, k * d) <= tol
         memcpy(params, moved, k * d * sizeof(double))
+    job.tied = tied
     assign_small[real](job, kernels, room, params, False, as_type)
     if objectives != NULL:
         objectives[n_iter] = -record[size - 1]

@@ -35,9 +35,11 @@
 #define INLINE static inline __attribute__((always_inline))
 #define NOINLINE static __attribute__((noinline))
 #ifdef __clang__
+#define UNFUSED __attribute__((noinline)) /* which fuses within an expression only */
 #define UNROLL _Pragma("clang loop unroll(full)")
 #else
 #define UNROLL _Pragma("GCC unroll 8")
+#define UNFUSED __attribute__((noinline, optimize("fp-contract=off"))) /* a product that is rounded before it is added */
 #endif
 #else
 #define RESTRICT __restrict
@@ -45,6 +47,8 @@
 #define INLINE static inline
 #define NOINLINE static
 #define UNROLL
+#define UNFUSED
+#define __builtin_fma fma
 #endif
 
 #define EPSILON_32 1.1920929e-7f
@@ -86,6 +90,8 @@ typedef struct {
     int32_t settled;        /* the labels are given: only settle them */
     double look;            /* norm of the farthest centroid if rows are looked at twice (differences_body.h), else 0 */
     void *sqdist;           /* OUT (n,) or NULL */
+    int32_t *tied;          /* OUT (n,) or NULL: from where a cell begins, those of its rows that are as near to two centroids */
+    int32_t *n_tied;        /* OUT (n_cells,): how many these are */
 } nearest_job;
 
 /* What bounded iterations keep for each row, and how the centroids moved since.  moved and gap are in the rows' type,
@@ -114,6 +120,35 @@ typedef struct {
     int32_t commit;       /* index that the first candidate gets as a seed, or -1: only score the candidates */
 } nearest_seeding;
 
+/* Rows of a CSR matrix and centroids (csr_body.h).  Values, panel, half and distances are of one type. */
+typedef struct {
+    ptrdiff_t n, k;
+    const int64_t *indptr;  /* (n + 1,) */
+    const int32_t *indices; /* the feature of each value */
+    const void *data;       /* values */
+    const double *squares;  /* (n,) squared norms of the rows */
+    const void *panel;      /* (d, k) centroids, features first, and a vector more */
+    const void *half;       /* (k,) half their squared norms, and a vector more */
+    const double *norms;    /* (2, k) their squared norms, each as a sum of two numbers */
+    double farthest;        /* the largest norm */
+    int32_t fetch;          /* whether the panel is too large for the second-level cache */
+    int32_t *labels;        /* OUT (n,) */
+    double *sqdist;         /* OUT (n,) */
+    double *second;         /* OUT (n,) or NULL */
+    void *distances;        /* OUT (n, k) */
+} csr_job;
+
+/* The values by feature (CSC), and what is summed of them. */
+typedef struct {
+    ptrdiff_t k, n_kept;
+    const int64_t *indptr;  /* (d + 1,) */
+    const int32_t *indices; /* the row of each value */
+    const void *data;
+    const void *w;          /* (n,) or NULL: unit weights */
+    const int32_t *labels;  /* (n,) */
+    const int32_t *kept;    /* (n_kept,) labels without weight */
+} csr_table;
+
 typedef struct {
     size_t (*panel_bytes)(ptrdiff_t k, ptrdiff_t d);
     size_t (*scratch_bytes)(ptrdiff_t k, ptrdiff_t d);
@@ -129,6 +164,11 @@ typedef struct {
     void (*seed_gaps)(const void *candidates, ptrdiff_t k, const void *seeds, ptrdiff_t n_seeds, ptrdiff_t d, void *quarter);
     void (*seed_cell)(const nearest_job *, const nearest_seeding *, ptrdiff_t start, ptrdiff_t stop, double *out,
                       void *scratch);
+    void (*csr_rows)(const csr_job *, ptrdiff_t start, ptrdiff_t stop, void *scratch);
+    void (*csr_distances)(const csr_job *, ptrdiff_t start, ptrdiff_t stop, void *scratch);
+    void (*csr_norms)(const void *centers, ptrdiff_t k, ptrdiff_t j0, ptrdiff_t j1, double *high, double *low);
+    double (*csr_means)(const csr_table *, const double *counts, const void *before, ptrdiff_t j0, ptrdiff_t j1, void *after,
+                        double *scratch);
 } nearest_kernels;
 
 /* Features per chunk: all of them when they fit, else equal parts, in whole transposition steps. */

@@ -10,6 +10,7 @@
 #include "differences_body.h"
 #include "bounds_body.h"
 #include "seeding_body.h"
+#include "csr_body.h"
 #include "cell_body.h"
 #include CLEAN
 
@@ -21,6 +22,7 @@
 #include "differences_body.h"
 #include "bounds_body.h"
 #include "seeding_body.h"
+#include "csr_body.h"
 #include "cell_body.h"
 #include CLEAN
 #endif
@@ -33,6 +35,7 @@
 #include "differences_body.h"
 #include "bounds_body.h"
 #include "seeding_body.h"
+#include "csr_body.h"
 #include "cell_body.h"
 #include CLEAN
 #undef CLEAN

@@ -16,6 +16,7 @@ from fastem.engine import em
 from fastem.engine.monitor import Settings
 from fastem.engine.problem import Problem
 from fastem.estimators import minibatch
+from fastem.families.base import Limits
 from fastem.families.kmeans import KMeansFamily, KMeansParams
 from fastem.sources.memory import MemorySource
 
@@ -398,7 +399,7 @@ def test_a_compiled_run_is_the_engines_to_the_bit(n, d, k, seed, weighted, singl
     family, watched = KMeansFamily(k), Settings(max_iter=max_iter, tol=1e-4, keep_history=True)
     start = KMeansParams(X[rng.choice(n, k, replace=False)].astype(np.float64))
     engine = em.run_once(Problem(source, family), start, watched)
-    small = family.run_small(source.X, source.sample_weight, start, max_iter, 1e-4, 1e-14)
+    small = family.run_small(source.X, source.sample_weight, None, start, Limits(max_iter, 1e-4, 1e-14))
     if small is None:
         assert engine.notes or np.any(np.diff(engine.objectives) < 0), "nothing was left for the engine"
         return

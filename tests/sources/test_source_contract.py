@@ -9,6 +9,7 @@ from scipy.sparse import csr_matrix
 from fastem import families, grid
 from fastem.draws import Draws
 from fastem.grid import CELL
+from fastem.sources.csr import CSRSource
 from fastem.sources.memory import MappedSource, MemorySource, SparseSource
 from fastem.sources.reading import BLOCK_ROWS, Tree, ahead, cut
 from fastem.sources.spool import Spool
@@ -28,6 +29,7 @@ def stream(X, w=None, labels=None, n_threads=1):
 SOURCES = {
     "memory": MemorySource,
     "sparse": lambda X, *facts: SparseSource(csr_matrix(X), *facts),
+    "csr": lambda X, *facts: CSRSource(csr_matrix(X), *facts),
     "mapped": lambda X, *facts: MappedSource(MemorySource(X, *facts), lambda rows: rows),
     "file": lambda X, *facts: FileSource(X, *facts, spool=Spool()),
     "stream": stream,

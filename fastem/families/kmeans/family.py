@@ -98,6 +98,10 @@ class KMeansFamily(Family):
     def total_of_memo(
         self, X: np.ndarray, w: np.ndarray, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo
     ) -> np.ndarray:
+        final = memo.begun and not prepared.moved.size  # or the first of a new origin, where ties do no harm
+        memo.begun, memo.tied = True, None
+        if final:
+            memo.with_room_for_ties()
         if self.algorithm == "lloyd":
             return self._count(X, w, prepared, n_threads, memo)
         stale = memo.passes == RECOUNT and self.n_components < CHEAP
@@ -140,7 +144,9 @@ class KMeansFamily(Family):
         level, n_tasks = plan(len(X), size)
         records = np.empty((n_tasks, size))
         n_threads = threads.native_threads(n_threads)
-        nearest.accumulate(X, w, *prepared[:3], level, records, memo.labels, n_threads, *bounds)
+        # The positional arguments between are bounds, or none.
+        kept = bounds or (None, None)
+        nearest.accumulate(X, w, *prepared[:3], level, records, memo.labels, n_threads, *kept, *(memo.tied or ()))
         if n_tasks == 1:
             return records[0]
         nearest.merge_tree(records, n_threads)
@@ -212,6 +218,18 @@ class KMeansFamily(Family):
         centers[occupied] = prepared.origin + stats.sums[occupied] / stats.counts[occupied, None]
         return MStep(KMeansParams(centers))
 
+    def mean_with(self, stats: Any, prepared: Any, centers: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Return the means (k, d) of all rows that centres have met: their last rows are those of `stats`.
+
+        `counts` (k,) are the weights of all rows, these included.  It is the old mean, moved by what the last rows
+        deviate from it.
+        """
+        met = stats.counts > 0
+        deviations = stats.sums[met] - stats.counts[met, None] * (centers[met] - prepared.origin)
+        moved = centers.copy()
+        moved[met] += deviations / counts[met, None]
+        return moved
+
     def vacant(self, stats: KMeansStats, prepared: KMeansPrepared) -> np.ndarray:
         return np.flatnonzero(stats.counts == 0)
 
@@ -250,11 +268,44 @@ class KMeansFamily(Family):
         max_iter, tol, slack = limits
         centers, memo = params.centers.copy(), self.new_memo(len(X))
         objectives = np.empty(max_iter + 1)
-        n_iter, converged = nearest.run_small(X, w, centers, max_iter, tol, slack, memo.labels, objectives)
+        ties = memo.with_room_for_ties()
+        n_iter, converged = nearest.run_small(X, w, centers, max_iter, tol, slack, memo.labels, objectives, *ties)
         if not n_iter:
             return None
         objective = float(objectives[n_iter])
         return SmallRun(KMeansParams(centers), objective, objectives[:n_iter].copy(), n_iter, converged, memo)
+
+    def beyond(
+        self, X: np.ndarray, w: np.ndarray, params: KMeansParams, memo: KMeansMemo, tol: float, n_threads: int
+    ) -> Any:
+        """Return the means after tied rows were moved to where they lower J, or None if none does.
+
+        A row that is as near to two centres belongs to the first; J is lower if it belongs to the smaller cluster, as
+        a rule (`nearest.move_rows`), and Lloyd's iterations go on from there.  Moves by which the centres move no
+        farther than `tol` are none: the run has converged.
+        """
+        rows = memo.tied_rows()
+        if not rows.size or self.n_components == 1 or type(self) is not KMeansFamily:
+            return None
+        means, counts = self.partition(X, w, params, memo.labels, n_threads)
+        moving = w[rows].astype(np.float64) if w.size else np.ones(len(rows))
+        reach = nearest.ROUNDINGS_OF_TIES * float(np.finfo(X.dtype).eps)
+        before = means.copy()
+        moved = nearest.move_rows(X[rows], moving, memo.labels[rows], counts, means, reach)
+        return KMeansParams(means) if moved and nearest.squared_movement(means, before) > tol else None
+
+    def partition(
+        self, X: np.ndarray, w: np.ndarray, params: KMeansParams, labels: np.ndarray, n_threads: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return the means (k, d) and weights (k,) of the rows with each label; empty clusters keep their centres."""
+        prepared, layout = self.prepare(params, X.dtype), self.layout(X.shape[1])
+        level, n_tasks = plan(len(X), layout.size)
+        records = np.empty((n_tasks, layout.size))
+        n_threads = threads.native_threads(n_threads)
+        nearest.settle(X, w, prepared.origin, prepared.centers, level, records, labels, n_threads)
+        nearest.merge_tree(records, n_threads)
+        stats = layout.view(records[0])
+        return self.m_step(stats, None, prepared, params).params.centers, stats.counts.copy()
 
     def assign(self, X: np.ndarray, prepared: KMeansPrepared, n_threads: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the nearest centre (n,) int32 of each row and the squared distance to it (n,)."""
@@ -265,6 +316,22 @@ class KMeansFamily(Family):
     def assign_into(self, X, prepared: KMeansPrepared, labels: np.ndarray, sqdist: np.ndarray, n_threads: int) -> None:
         """Write the nearest centre (n,) int32 of each row and the squared distance to it (n,)."""
         nearest.assign(X, *prepared[:3], labels, sqdist, threads.native_threads(n_threads))
+
+    def two_nearest(
+        self, X: np.ndarray, prepared: Any, labels: np.ndarray, first: np.ndarray, second: np.ndarray, n_threads: int
+    ) -> None:
+        """Write the nearest centre (n,) int32 of each row, and its squared distances (n,) to two, to rounding.
+
+        The first is an upper bound, the second a lower bound.
+        """
+        size = self.layout(X.shape[1]).size
+        level, n_tasks = plan(len(X), size)
+        upper, lower = np.empty(len(X), X.dtype), np.empty(len(X), X.dtype)
+        nearest.accumulate(
+            X, np.empty(0, X.dtype), *prepared[:3], level, np.empty((n_tasks, size)), labels,
+            threads.native_threads(n_threads), upper, lower,
+        )  # fmt: skip
+        first[:], second[:] = np.square(upper, dtype=np.float64), np.square(lower, dtype=np.float64)
 
     def distances(self, X: np.ndarray, centers: np.ndarray, out: np.ndarray, n_threads: int) -> None:
         """Write the squared distance (n, k) of each row to each centre (k, d), all in X's dtype."""

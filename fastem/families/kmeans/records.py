@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fastem.grid import CELL, n_cells
 from fastem.records import Empty, Layout
 
 
@@ -59,6 +60,21 @@ class KMeansMemo:
         self.bounds: Bounds | None = None
         self.half_gaps = np.empty(0)  # (k,) half the distance of a centre to the nearest other
         self.passes = 0  # since the last count from zero
+        self.begun = False  # a pass was made
+        self.tied: tuple[np.ndarray, np.ndarray] | None = None  # of the final pass; see `nearest.accumulate`
+
+    def with_room_for_ties(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return arrays (n,) and (n_cells,) for the ties of a pass; the first is not touched where there are none."""
+        self.tied = np.empty(len(self.labels), np.int32), np.empty(n_cells(len(self.labels)), np.int32)
+        return self.tied
+
+    def tied_rows(self) -> np.ndarray:
+        """Return the numbers of rows that the final pass found as near to two centres, in order."""
+        if self.tied is None or not self.tied[1].any():
+            return np.empty(0, np.int64)
+        rows, counts = self.tied
+        parts = [rows[cell * CELL : cell * CELL + counts[cell]] for cell in np.flatnonzero(counts).tolist()]
+        return np.concatenate(parts).astype(np.int64)
 
     def rows(self, rows: slice) -> KMeansMemo:
         """Return the memo of a run of rows, without bounds."""
