@@ -73,7 +73,8 @@ Found = tuple[many.ManyRuns, dict[str, np.ndarray], np.ndarray, np.ndarray]
 def _clusterings(model: KMeans, groups: Groups, k: int, n_threads: int) -> Found | None:
     model.n_clusters = k
     d = groups.X.shape[1]
-    plain = isinstance(model.init, str) and model.init == "k-means++" and not model.spherical and not model.n_swaps
+    plain = isinstance(model.init, str) and model.init == "k-means++" and not model.spherical
+    plain = plain and not model.n_swaps and model.refine is None
     settings = model._settings(model.tol)
     if not plain or not many.possible(settings) or model._family(CELL, d).algorithm != "lloyd":
         return None
@@ -83,10 +84,7 @@ def _clusterings(model: KMeans, groups: Groups, k: int, n_threads: int) -> Found
         return starts.clusters(groups, k, draws, limits, n_threads)
 
     runs = many.cluster(groups, clustering, settings, n_init, validate.seed(model.random_state))
-    member = np.repeat(np.arange(groups.n_groups), np.diff(groups.offsets))
-    done = np.repeat(runs.n_iter > 0, np.diff(groups.offsets))
-    sizes = np.bincount(member[done] * k + runs.labels[done], minlength=groups.n_groups * k).reshape(-1, k)
-    left = (sizes == 0).any(axis=1) | ~(runs.objective < 0)  # an empty cluster, or nothing but equal rows
+    left = ~(runs.objective < 0)  # nothing but equal rows
     nobody = np.zeros(groups.n_groups, np.int64)
     return runs, {"cluster_centers_": runs.params.centers.astype(groups.X.dtype)}, nobody, left
 

@@ -134,6 +134,9 @@ cdef int fit_group(const many_clusterings *all, ptrdiff_t g, const small_room *r
             return 0
     else:
         assign_small[real](&job, all.kernels, room, centers, False, as_type)
+    for row in range(k):
+        if not room.record[row] > 0:
+            return 0
     all.objective[g] = -room.record[k + k * d]
     return n_iter if converged else -n_iter
 

@@ -36,7 +36,7 @@ def move_rows(
     cdef ptrdiff_t m = X.shape[0], d = X.shape[1], k = counts.shape[0], i, j, sweep
     cdef ptrdiff_t a, b, moved = 0, before = -1
     cdef double out, into
-    # What a mean loses in digits as rows leave multiplies over the moves: the rest of a cluster is compared with its first.
+    # What a mean loses in digits as rows leave multiplies over the moves: what is left is compared with what was there.
     cdef double[::1] least = LAST_ROW * np.asarray(counts)
     with nogil:
         for sweep in range(MOST_SWEEPS):

@@ -334,3 +334,13 @@ def test_memory_is_that_of_the_results_and_a_batch(monkeypatch):
     per_row = 48  # numbers of rows and groups, labels; for a moment two of each
     assert peak < len(X) * per_row + 4 * (1 << 20)
     assert peak < X.nbytes / 2
+
+
+@pytest.mark.parametrize("option", [{"refine": "hartigan"}, {"n_swaps": 2}, {"spherical": True}, {"algorithm": "elkan"}])
+def test_options_that_compiled_code_does_not_know_count(option):
+    X = np.random.default_rng(4).integers(0, 3, (6, 60, 4)).astype(float)
+    result = fastem.fit_many(X, n_components=4, random_state=0, **option)
+    for group, rows in enumerate(X):
+        alone = fastem.KMeans(4, random_state=0, **option).fit(rows)
+        np.testing.assert_array_equal(result[group].cluster_centers_, alone.cluster_centers_)
+        np.testing.assert_array_equal(result[group].labels_, alone.labels_)
