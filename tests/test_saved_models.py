@@ -14,12 +14,12 @@ import fastem
 KINDS = ("full", "tied", "diag", "spherical")
 OPTIONS = {
     fastem.KMeans: [
-        {"algorithm": name, "init": init, "spherical": spherical, "n_swaps": swaps}
-        for name, init, spherical, swaps in (
-            ("auto", "k-means++", False, 0),
-            ("lloyd", "random", True, 0),
-            ("hamerly", "k-means||", False, 2),
-            ("elkan", np.arange(9.0).reshape(3, 3), False, 0),
+        {"algorithm": name, "init": init, "spherical": spherical, "n_swaps": swaps, "refine": refine}
+        for name, init, spherical, swaps, refine in (
+            ("auto", "k-means++", False, 0, None),
+            ("lloyd", "random", True, 0, None),
+            ("hamerly", "k-means||", False, 2, "hartigan"),
+            ("elkan", np.arange(9.0).reshape(3, 3), False, 0, None),
         )
     ],
     fastem.MiniBatchKMeans: [{}, {"compute_labels": False}, {"init": "random", "reassignment_ratio": 0.5}],

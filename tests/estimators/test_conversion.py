@@ -104,10 +104,12 @@ def test_dtypes_are_scikit_learn_s(kind, dtype, tmp_path):
 def test_what_is_rounded_is_kept_for_the_methods(kind, tmp_path):
     """Means of float32 rows far from 0 have more digits than float32; the bits of predictions are those before."""
     X = rows(np.float32) + np.float32(1e5)
-    model = fastem.GaussianMixture(3, covariance_type=kind, random_state=0, tol=1e-6).fit(X)
-    wide = fastem.GaussianMixture(3, covariance_type=kind, random_state=0, tol=1e-6).fit(X.astype(np.float64))
+    # As many iterations of both: where a run stops is a matter of the objective's rounding.
+    options = {"covariance_type": kind, "random_state": 0, "tol": 0, "max_iter": 40}
+    model = fastem.GaussianMixture(3, **options).fit(X)
+    wide = fastem.GaussianMixture(3, **options).fit(X.astype(np.float64))
     np.testing.assert_allclose(model.score_samples(X), wide.score_samples(X), rtol=1e-3)
-    assert abs(model._exact_means - wide.means_).max() < 1e-3 < abs(model.means_ - wide.means_).max()
+    assert abs(model._exact_means - wide.means_).max() < 1e-4 < 1e-3 < abs(model.means_ - wide.means_).max()
     fastem.save(model, tmp_path / "m.npz")
     again = fastem.load(tmp_path / "m.npz")
     np.testing.assert_array_equal(again.score_samples(X), model.score_samples(X))
