@@ -336,7 +336,9 @@ def test_memory_is_that_of_the_results_and_a_batch(monkeypatch):
     assert peak < X.nbytes / 2
 
 
-@pytest.mark.parametrize("option", [{"refine": "hartigan"}, {"n_swaps": 2}, {"spherical": True}, {"algorithm": "elkan"}])
+@pytest.mark.parametrize(
+    "option", [{"refine": "hartigan"}, {"n_swaps": 2}, {"spherical": True}, {"algorithm": "elkan"}]
+)
 def test_options_that_compiled_code_does_not_know_count(option):
     X = np.random.default_rng(4).integers(0, 3, (6, 60, 4)).astype(float)
     result = fastem.fit_many(X, n_components=4, random_state=0, **option)
