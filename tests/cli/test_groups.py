@@ -12,8 +12,9 @@ pytest.importorskip("typer")
 pytest.importorskip("rich")
 pa = pytest.importorskip("pyarrow")
 csv, feather, parquet = (pytest.importorskip(f"pyarrow.{name}") for name in ("csv", "feather", "parquet"))
-open_table = pytest.importorskip("fastem.cli.tables").open_table
-groups = pytest.importorskip("fastem.cli.groups")
+
+from fastem.cli import groups  # noqa: E402
+from fastem.cli.tables import open_table  # noqa: E402
 
 KEYS = ["shop", "week"]
 
