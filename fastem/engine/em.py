@@ -73,9 +73,10 @@ def run(
     problem = problem.with_threads(1) if side_by_side else problem
     runs: list[Run | None] = [None] * n_init
     best = _Best()
+    from_start = _limits_with_start(problem, start, settings) if reached == -np.inf else None
 
     def restart(number: int) -> None:
-        run = _run_with_start(problem, start, Draws(seed, number), settings, number) if reached == -np.inf else None
+        run = _run_with_start(problem, start, Draws(seed, number), from_start, number) if from_start else None
         if run is None:
             params = start(problem, Draws(seed, number))
             run = run_once(problem, params, settings, number, reached)
@@ -189,13 +190,17 @@ def _run_small(problem: Problem, params: Any, settings: Settings, restart: int) 
     return Run(restart, params, objective, objectives, n_iter, converged, [], (), memo)
 
 
-def _run_with_start(problem: Problem, start: Start, draws: Draws, settings: Settings, restart: int) -> Run | None:
+def _limits_with_start(problem: Problem, start: Start, settings: Settings) -> Limits | None:
+    """Return when a run in one call stops that begins with its seeds; None where there is no such call."""
+    labels_groups = getattr(start, "labels_groups", False) and not problem.shares_centers
+    if not labels_groups or not problem.family.runs_groups(problem.source.n_features):
+        return None
+    return _limits_of_small(problem, settings)
+
+
+def _run_with_start(problem: Problem, start: Start, draws: Draws, limits: Limits, restart: int) -> Run | None:
     """Return a run that compiled code makes of few rows from seeds to end, or None."""
-    limits, source, family = _limits_of_small(problem, settings), problem.source, problem.family
-    if limits is None or not getattr(start, "labels_groups", False) or problem.shares_centers:
-        return None
-    if not family.runs_groups(source.n_features):
-        return None
+    source, family = problem.source, problem.family
     groups = Groups(source.array, source.sample_weight, np.array([0, source.n_rows]))
     begun = start.labels_of(family, groups, draws, limits.slack, 1)  # type: ignore[attr-defined]
     constants = problem.once("constants_of_groups", lambda: family.constants_of_groups(groups, 1))

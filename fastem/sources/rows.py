@@ -206,6 +206,8 @@ def _arrow_reader(data: Any, row_filter: Any) -> Reader:
 
 def is_stream(X: Any) -> bool:
     """Tell whether an estimator is to read `X` as `rows` does: what is no array, matrix or frame in memory."""
+    if isinstance(X, np.ndarray):  # nearly always: predict of one row asks three times
+        return False
     if isinstance(X, Stream | str | os.PathLike):
         return True
     arrow = type(X).__module__.partition(".")[0] == "pyarrow"
