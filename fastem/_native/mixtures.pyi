@@ -28,12 +28,12 @@ def run(
     offsets: NDArray[np.int64],  # (G + 1,)
     constants: NDArray[np.float64],  # (G, d + d d) or (G, 0)
     centers: NDArray[np.float64],  # (G, k, d) or (0, 0, 0)
-    calls: NDArray[np.intp],  # (T, 4)
-    origin: NDArray[Real],  # (T, d)
-    means: NDArray[Real],  # (T, k, d)
-    factors: NDArray[Real],  # (T, m)
-    whitened: NDArray[Real],  # (T, k, d) or (T, 0, 0)
-    vectors: NDArray[np.float64],  # (T, 3, k)
+    calls: NDArray[np.intp],  # (4,): address and context, of labelled rows and without
+    origin: NDArray[Real],  # (d,)
+    means: NDArray[Real],  # (k, d)
+    factors: NDArray[Real],  # (m,)
+    whitened: NDArray[Real],  # (k, d) or (0, 0)
+    vectors: NDArray[np.float64],  # (3, k)
     max_iter: int,
     tol: float,
     slack: float,
@@ -45,12 +45,12 @@ def run(
 def expect(
     kind: int,
     offsets: NDArray[np.int64],  # (G + 1,)
-    calls: NDArray[np.intp],  # (T, 2)
-    origin: NDArray[Real],  # (T, d)
-    means: NDArray[Real],  # (T, k, d)
-    factors: NDArray[Real],  # (T, m)
-    whitened: NDArray[Real],  # (T, k, d) or (T, 0, 0)
-    vectors: NDArray[np.float64],  # (T, 3, k)
+    calls: NDArray[np.intp],  # (2,): address and context
+    origin: NDArray[Real],  # (d,)
+    means: NDArray[Real],  # (k, d)
+    factors: NDArray[Real],  # (m,)
+    whitened: NDArray[Real],  # (k, d) or (0, 0)
+    vectors: NDArray[np.float64],  # (3, k)
     parameters: NDArray[np.float64],  # (G, P)
     n_iter: NDArray[np.int32],  # (G,)
 ) -> None: ...
@@ -59,5 +59,4 @@ def total_scatters(
     X: NDArray[Real],  # (n, d)
     w: NDArray[Real],  # (n,) or (0,)
     offsets: NDArray[np.int64],  # (G + 1,)
-    n_threads: int,
 ) -> NDArray[np.float64]: ...

@@ -129,7 +129,6 @@ def fit_groups(
     labels: NDArray[np.int32],  # OUT (n,)
     objective: NDArray[np.float64],  # OUT (G,)
     n_iter: NDArray[np.int32],  # IN / OUT (G,)
-    n_threads: int,
 ) -> None: ...
 def move_rows(
     X: NDArray[Real],  # (m, d)

@@ -202,9 +202,9 @@ def _run_with_start(problem: Problem, start: Start, draws: Draws, limits: Limits
     """Return a run that compiled code makes of few rows from seeds to end, or None."""
     source, family = problem.source, problem.family
     groups = Groups(source.array, source.sample_weight, np.array([0, source.n_rows]))
-    begun = start.labels_of(family, groups, draws, limits.slack, 1)  # type: ignore[attr-defined]
-    constants = problem.once("constants_of_groups", lambda: family.constants_of_groups(groups, 1))
-    params, runs = family.run_groups(groups, begun, constants, limits, 1, keep=True)
+    begun = start.labels_of(family, groups, draws, limits.slack)  # type: ignore[attr-defined]
+    constants = problem.once("constants_of_groups", lambda: family.constants_of_groups(groups))
+    params, runs = family.run_groups(groups, begun, constants, limits, keep=True)
     if not runs.n_iter[0]:
         return None
     n_iter = int(runs.n_iter[0])

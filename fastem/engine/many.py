@@ -51,9 +51,7 @@ def cluster(groups: Groups, clustering: Clustering, settings: Settings, n_init: 
     return _best(groups, restart, n_init, seed)
 
 
-def fit(
-    family: Family, groups: Groups, start: GroupStart, settings: Settings, n_init: int, seed: int, n_threads: int
-) -> ManyRuns:
+def fit(family: Family, groups: Groups, start: GroupStart, settings: Settings, n_init: int, seed: int) -> ManyRuns:
     """Return the best of `n_init` runs of a mixture of each group.
 
     Parameters
@@ -68,18 +66,16 @@ def fit(
         Settings that are `possible`.
     n_init, seed : int
         Restart r draws its numbers from ``Draws(seed, r)``, in every group.
-    n_threads : int
-        Threads.
     """
-    limits, constants = _limits(groups, settings), family.constants_of_groups(groups, n_threads)
+    limits, constants = _limits(groups, settings), family.constants_of_groups(groups)
 
     def restart(draws: Draws) -> tuple[Any, np.ndarray, Runs]:
-        params, runs = family.run_groups(groups, start(groups, draws, limits.slack), constants, limits, n_threads)
+        params, runs = family.run_groups(groups, start(groups, draws, limits.slack), constants, limits)
         return params, np.empty(0, np.int32), runs
 
     best = _best(groups, restart, n_init, seed)
     labels = np.full(len(groups.X), -1, np.int32)
-    family.expect_groups(groups, best.params, best.n_iter > 0, n_threads, labels=labels)
+    family.expect_groups(groups, best.params, best.n_iter > 0, labels=labels)
     return best._replace(labels=labels)
 
 

@@ -210,19 +210,12 @@ class Family(ABC):
         """Tell whether compiled code runs this model from a first assignment to the end: `run_groups`."""
         return False
 
-    def constants_of_groups(self, groups: Groups, n_threads: int) -> np.ndarray:
+    def constants_of_groups(self, groups: Groups) -> np.ndarray:
         """Return what no parameter changes of each group's rows (G, m), as `run_groups` takes it."""
         return np.empty((groups.n_groups, 0))
 
     def run_groups(
-        self,
-        groups: Groups,
-        start: Labelled,
-        constants: np.ndarray,
-        limits: Limits,
-        n_threads: int,
-        *,
-        keep: bool = False,
+        self, groups: Groups, start: Labelled, constants: np.ndarray, limits: Limits, *, keep: bool = False
     ) -> tuple[Any, Runs]:
         """Return the parameters (G, ...) at which a run of each group arrives that begins with labels.
 
@@ -231,9 +224,7 @@ class Family(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} runs no groups.")
 
-    def expect_groups(
-        self, groups: Groups, params: Any, found: np.ndarray, n_threads: int, **outputs: np.ndarray
-    ) -> None:
+    def expect_groups(self, groups: Groups, params: Any, found: np.ndarray, **outputs: np.ndarray) -> None:
         """Fill the outputs of an E-step (see `expect`) for the rows of groups of which parameters are `found` (G,).
 
         Asked of families that say `runs_groups`.

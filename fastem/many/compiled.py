@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastem import threads, validate
+from fastem import validate
 from fastem.engine import many
 from fastem.estimators.gaussian import GaussianMixture
 from fastem.estimators.kmeans import KMeans
@@ -29,7 +29,7 @@ PLAIN = 1e-8
 def fit_compiled(
     estimator: Any, X: np.ndarray, sample_weight: np.ndarray, offsets: np.ndarray, n_components: int
 ) -> tuple[BatchFit, np.ndarray] | None:
-    """Fit every group of a batch with the same number of components.
+    """Fit every group of a share with the same number of components, in one thread.
 
     Parameters
     ----------
@@ -45,23 +45,22 @@ def fit_compiled(
         this model, or these options.
     """
     model = copy.copy(estimator)
-    n_threads = threads.native_threads(threads.resolve(model.n_threads))
     groups = Groups(X, sample_weight.astype(X.dtype, copy=False), offsets)
     fit = {KMeans: _clusterings, GaussianMixture: _mixtures}.get(type(model))
-    found = fit(model, groups, n_components, n_threads) if fit else None
+    found = fit(model, groups, n_components) if fit else None
     if found is None:
         return None
     runs, fitted, collapsed, left = found
     left = left | (runs.n_iter == 0) | _unusual(sample_weight, offsets, n_components)
-    verdicts = [(Status.converged, "")] * groups.n_groups
+    verdicts, reasons = np.full(groups.n_groups, Status.converged, np.int8), {}
     for group in np.flatnonzero((collapsed > 0) | ~runs.converged).tolist():
         told = statuses.of_run(int(collapsed[group]), bool(runs.converged[group]), int(runs.n_iter[group]))
-        verdicts[group] = told or verdicts[group]
+        if told:
+            verdicts[group], reasons[group] = told
+    parameters = {name: uniform(np.ascontiguousarray(values)) for name, values in fitted.items()}
     record = BatchFit(
-        {name: uniform(np.ascontiguousarray(values)) for name, values in fitted.items()},
-        runs.labels, runs.objective, runs.n_iter, runs.converged,
-        np.array([status for status, _ in verdicts], np.int8),
-        {group: reason for group, (_, reason) in enumerate(verdicts) if reason}, {},
+        parameters, runs.labels, runs.objective, runs.n_iter, runs.converged, verdicts,
+        {group: reason for group, reason in reasons.items() if reason}, {},
     )  # fmt: skip
     return record, left
 
@@ -70,7 +69,7 @@ def fit_compiled(
 Found = tuple[many.ManyRuns, dict[str, np.ndarray], np.ndarray, np.ndarray]
 
 
-def _clusterings(model: KMeans, groups: Groups, k: int, n_threads: int) -> Found | None:
+def _clusterings(model: KMeans, groups: Groups, k: int) -> Found | None:
     model.n_clusters = k
     d = groups.X.shape[1]
     plain = isinstance(model.init, str) and model.init == "k-means++" and not model.spherical
@@ -81,7 +80,7 @@ def _clusterings(model: KMeans, groups: Groups, k: int, n_threads: int) -> Found
     n_init = model._start(d, k)[1]
 
     def clustering(groups: Groups, draws: Any, limits: Any) -> Any:
-        return starts.clusters(groups, k, draws, limits, n_threads)
+        return starts.clusters(groups, k, draws, limits)
 
     runs = many.cluster(groups, clustering, settings, n_init, validate.seed(model.random_state))
     left = ~(runs.objective < 0)  # nothing but equal rows
@@ -89,7 +88,7 @@ def _clusterings(model: KMeans, groups: Groups, k: int, n_threads: int) -> Found
     return runs, {"cluster_centers_": runs.params.centers.astype(groups.X.dtype)}, nobody, left
 
 
-def _mixtures(model: GaussianMixture, groups: Groups, k: int, n_threads: int) -> Found | None:
+def _mixtures(model: GaussianMixture, groups: Groups, k: int) -> Found | None:
     model.n_components = k
     family, settings, d = model._family(), model._settings(model.tol), groups.X.shape[1]
     start: Any = model._start(model._given(family, d))
@@ -97,10 +96,10 @@ def _mixtures(model: GaussianMixture, groups: Groups, k: int, n_threads: int) ->
         return None
 
     def begin(groups: Groups, draws: Any, slack: float) -> Any:
-        return start.labels_of(family, groups, draws, slack, n_threads)
+        return start.labels_of(family, groups, draws, slack)
 
     seed = validate.seed(model.random_state)
-    runs = many.fit(family, groups, begin, settings, int(model.n_init), seed, n_threads)
+    runs = many.fit(family, groups, begin, settings, int(model.n_init), seed)
     with np.errstate(all="ignore"):  # of groups that are left the parameters are whatever was in memory
         model._keep_params(family, runs.params)
         model._round_to(groups.X.dtype)

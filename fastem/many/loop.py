@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.exceptions import ConvergenceWarning
 
 from fastem import threads
 from fastem.many import statuses
@@ -46,11 +44,9 @@ def fit_each(
 
     n_threads = threads.resolve(estimator.n_threads)
     small = np.flatnonzero(sizes < LARGE)
-    with warnings.catch_warnings():  # for all threads: statuses say it
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        threads.map_tasks(lambda task: fit(int(small[task]), 1), len(small), n_threads)
-        for group in np.flatnonzero(sizes >= LARGE):
-            fit(int(group), n_threads)
+    threads.map_tasks(lambda task: fit(int(small[task]), 1), len(small), n_threads)
+    for group in np.flatnonzero(sizes >= LARGE):
+        fit(int(group), n_threads)
     return gathered(found, np.diff(offsets), mixes=hasattr(estimator, "predict"))
 
 

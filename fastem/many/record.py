@@ -37,7 +37,7 @@ def parameters_of(model: Any) -> dict[str, Any]:
 
 
 def _nothing(n_groups: int) -> Stacked:
-    return stack([None] * n_groups)
+    return Stacked(np.empty(0), np.full(n_groups, -1, np.int64), np.zeros((n_groups, 0), np.int64))
 
 
 def blank(n_groups: int, n_rows: int) -> BatchFit:
@@ -48,28 +48,29 @@ def blank(n_groups: int, n_rows: int) -> BatchFit:
 
 
 def replaced(whole: BatchFit, groups: np.ndarray, part: BatchFit, offsets: np.ndarray) -> BatchFit:
-    """Return a record in which some groups are those of another record, of these groups alone and in this order."""
-    n_groups = len(whole.n_iter)
-    parameters = {}
-    for name in sorted({*whole.parameters, *part.parameters}):
-        pair = [fit.parameters.get(name, _nothing(len(fit.n_iter))) for fit in (whole, part)]
-        both, own = joined(pair), np.arange(n_groups)
-        own[groups] = n_groups + np.arange(len(groups))
-        parameters[name] = Stacked(both.values, both.starts[own], both.shapes[own])
+    """Return a record in which some groups are those of another record, of these groups alone and in this order.
+
+    The arrays of `whole` are written to.  # INOUT
+    """
+    own = np.arange(len(whole.n_iter))
+    own[groups] = len(own) + np.arange(len(groups))
+    for name in {*whole.parameters, *part.parameters}:
+        pair = [fit.parameters.get(name) or _nothing(len(fit.n_iter)) for fit in (whole, part)]
+        both = joined(pair)
+        whole.parameters[name] = Stacked(both.values, both.starts[own], both.shapes[own])
     old: list[Any] = list(whole)
     new: list[Any] = list(part)
-    arrays = [array.copy() for array in old[ARRAYS]]
-    for column, values in zip(arrays[1:], new[ARRAYS][1:], strict=True):
+    for column, values in zip(old[ARRAYS][1:], new[ARRAYS][1:], strict=True):
         column[groups] = values
-    labels = whole.labels.copy() if part.labels.size else part.labels
+    labels = whole.labels if part.labels.size else part.labels
     if labels.size:
         labels[rows_of(offsets, groups)] = part.labels
-    arrays[0] = labels
-    inside = set(groups.tolist())
-    told = [{group: text for group, text in texts.items() if group not in inside} for texts in old[TEXTS]]
-    for ours, theirs in zip(told, new[TEXTS], strict=True):
-        ours.update({int(groups[group]): text for group, text in theirs.items()})
-    return BatchFit._make([parameters, *arrays, *told])
+    for ours, theirs in zip(old[TEXTS], new[TEXTS], strict=True):
+        for at, group in enumerate(groups.tolist()):
+            ours.pop(group, None)
+            if at in theirs:
+                ours[group] = theirs[at]
+    return whole._replace(labels=labels)
 
 
 def concatenated(parts: list[BatchFit]) -> BatchFit:
@@ -79,7 +80,7 @@ def concatenated(parts: list[BatchFit]) -> BatchFit:
     firsts = np.cumsum([0, *(len(part.n_iter) for part in parts)]).tolist()
     names = sorted({name for part in parts for name in part.parameters})
     parameters = {
-        name: joined([part.parameters.get(name, _nothing(len(part.n_iter))) for part in parts]) for name in names
+        name: joined([part.parameters.get(name) or _nothing(len(part.n_iter)) for part in parts]) for name in names
     }
     arrays: list[Any] = [np.concatenate(columns) for columns in zip(*(part[ARRAYS] for part in parts), strict=True)]
     shifted = list(zip(firsts, parts, strict=False))

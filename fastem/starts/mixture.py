@@ -65,9 +65,9 @@ class MixtureStart:
         """Whether `labels_of` has an answer."""
         return not self.given and self.init_params in KMEANS_ITERATIONS
 
-    def labels_of(self, family: Family, groups: Groups, draws: Draws, slack: float, n_threads: int) -> Labelled:
+    def labels_of(self, family: Family, groups: Groups, draws: Draws, slack: float) -> Labelled:
         """Return the first assignment of the rows of each group, whose M-step is this start."""
-        return mixture_labels(family, groups, self.init_params, draws, slack, n_threads)
+        return mixture_labels(family, groups, self.init_params, draws, slack)
 
 
 def best_short_run(problem: Problem, given: dict[str, np.ndarray], draws: Draws) -> Any:

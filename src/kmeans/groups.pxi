@@ -34,21 +34,12 @@ cdef ptrdiff_t first_row(const real *w, ptrdiff_t n, double uniform) noexcept no
 
 cdef double variance_of(const real *x, const real *w, ptrdiff_t n, ptrdiff_t d, double *room) noexcept nogil:
     """Weighted variance of a feature, on average over the features; `room` has d numbers."""
-    cdef double total = 0, mass, squares = 0
-    cdef ptrdiff_t i, j
-    memset(room, 0, d * sizeof(double))
-    for i in range(n):
-        mass = <double>w[i] if w != NULL else 1.0
-        total += mass
-        for j in range(d):
-            room[j] += mass * <double>x[i * d + j]
+    cdef double total = 0
+    cdef ptrdiff_t j
+    variances_of[real](x, w, n, d, room)
     for j in range(d):
-        room[j] /= total
-    for i in range(n):
-        mass = <double>w[i] if w != NULL else 1.0
-        for j in range(d):
-            squares += mass * (<double>x[i * d + j] - room[j]) * (<double>x[i * d + j] - room[j])
-    return squares / total / d
+        total += room[j]
+    return total / d
 
 
 def mean_variance(const real[:, ::1] X, const real[::1] w):
@@ -154,7 +145,6 @@ def fit_groups(
     int32_t[::1] labels,
     double[::1] objective,
     int32_t[::1] n_iter,
-    int n_threads,
 ):
     """Cluster each group of rows by Lloyd's algorithm from greedy k-means++.
 
@@ -185,10 +175,8 @@ def fit_groups(
         IN. 0 for groups that are to be left out.  OUT. Number of iterations, negative if the run has not converged; 0
         where the group is left to the engine: an empty cluster, fewer distinct rows than clusters, more rows than a
         grid cell, values that are not finite or very large, no weight, or tied rows whose move may lower the distortion.
-    n_threads : int
-        Threads; each takes the next group.
     """
-    cdef ptrdiff_t n_groups = offsets.shape[0] - 1, k = centers.shape[1], d = X.shape[1], g, most = 1, each, t
+    cdef ptrdiff_t n_groups = offsets.shape[0] - 1, k = centers.shape[1], d = X.shape[1], g, most = 1
     if n_groups == 0 or X.shape[0] == 0:
         n_iter[:] = 0
         return
@@ -202,24 +190,11 @@ def fit_groups(
     all.d, all.k, all.trials, all.key = d, k, trials, key
     all.max_iter, all.tol, all.slack = max_iter, tol, slack
     all.centers, all.labels, all.objective, all.n_iter = &centers[0, 0, 0], &labels[0], &objective[0], &n_iter[0]
-    # A thread's memory: the random numbers, in which features are averaged before, and the rooms.
+    # The random numbers, in whose place features are averaged before, and the rooms.
     cdef ptrdiff_t draws = in_lines(8 * max(1 + (k - 1) * trials, d))
-    each = draws + in_lines(small_bytes(all.kernels, k, d, most, trials, sizeof(real)))
-    cdef int threads = <int>max(1, min(n_threads, n_groups))
-    cdef unsigned char[::1] memory = _aligned(threads * each)
+    cdef unsigned char[::1] memory = _aligned(draws + in_lines(small_bytes(all.kernels, k, d, most, trials, sizeof(real))))
+    cdef small_room room = rooms_in(&memory[draws], all.kernels, k, d, most, trials, sizeof(real))
     with nogil:
-        if threads == 1:
-            for g in range(n_groups):
-                fit_group_in[real](&all, g, &memory[0], draws, most, <real *>NULL)
-        else:
-            for g in prange(n_groups, schedule="dynamic", chunksize=16, num_threads=threads):
-                fit_group_in[real](&all, g, &memory[threadid() * each], draws, most, <real *>NULL)
-
-
-cdef void fit_group_in(const many_clusterings *all, ptrdiff_t g, unsigned char *memory, ptrdiff_t draws, ptrdiff_t most,
-                       real *as_type) noexcept nogil:
-    """Cluster group g in a thread's memory, if it is not left out."""
-    cdef small_room room
-    if all.n_iter[g]:
-        room = rooms_in(memory + draws, all.kernels, all.k, all.d, most, all.trials, sizeof(real))
-        all.n_iter[g] = fit_group[real](all, g, &room, <double *>memory, as_type)
+        for g in range(n_groups):
+            if n_iter[g]:
+                n_iter[g] = fit_group[real](&all, g, &room, <double *>&memory[0], <real *>NULL)

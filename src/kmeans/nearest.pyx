@@ -456,6 +456,7 @@ cdef void merge_columns(double *records, ptrdiff_t m, ptrdiff_t size, ptrdiff_t 
 
 include "bounded.pxi"
 include "small.pxi"
+include "../moments/variances.pxi"
 include "groups.pxi"
 include "csr.pxi"
 include "moves.pxi"

@@ -11,11 +11,9 @@ A run that meets what only the engine can deal with (an empty component, a singu
 is given up, and left to the engine from its start.
 """
 
-from cython.parallel cimport prange, threadid
 from libc.math cimport INFINITY, fabs, isfinite, log, sqrt
 from libc.stdint cimport int32_t, int64_t, intptr_t
 from libc.stddef cimport ptrdiff_t
-from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 import numpy as np
@@ -102,5 +100,6 @@ def sums_of_logarithms(const double[:, ::1] values):
     return out
 
 
+include "../moments/variances.pxi"
 include "gaussian.pxi"
 include "runs.pxi"

@@ -5,7 +5,7 @@ cdef struct run_rules:
     double tol, slack
 
 
-cdef struct steps:  # what a thread calls and writes to
+cdef struct steps:  # what a run calls and writes to
     e_step first, next    # of rows with known labels, and without
     intptr_t first_context, next_context
     ready prepared
@@ -145,13 +145,13 @@ cdef mixture mixture_of(int kind, ptrdiff_t k, ptrdiff_t d, double reg_covar) no
     return m
 
 
-cdef ready ready_of(ptrdiff_t t, real[:, ::1] origin, real[:, :, ::1] means, real[:, ::1] factors,
-                    real[:, :, ::1] whitened, double[:, :, ::1] vectors) noexcept nogil:
-    """The prepared parameters of thread t."""
+cdef ready ready_of(real[::1] origin, real[:, ::1] means, real[::1] factors, real[:, ::1] whitened,
+                    double[:, ::1] vectors) noexcept nogil:
+    """The prepared parameters."""
     cdef ready r
-    r.origin, r.means, r.factors = &origin[t, 0], &means[t, 0, 0], &factors[t, 0]
-    r.whitened = &whitened[t, 0, 0] if whitened.shape[1] else NULL
-    r.log_weights, r.offsets, r.negligible = &vectors[t, 0, 0], &vectors[t, 1, 0], &vectors[t, 2, 0]
+    r.origin, r.means, r.factors = &origin[0], &means[0, 0], &factors[0]
+    r.whitened = &whitened[0, 0] if whitened.shape[0] else NULL
+    r.log_weights, r.offsets, r.negligible = &vectors[0, 0], &vectors[1, 0], &vectors[2, 0]
     return r
 
 
@@ -163,12 +163,12 @@ def run(
     const int64_t[::1] offsets,
     const double[:, ::1] constants,
     const double[:, :, ::1] centers,
-    const intptr_t[:, ::1] calls,
-    real[:, ::1] origin,
-    real[:, :, ::1] means,
-    real[:, ::1] factors,
-    real[:, :, ::1] whitened,
-    double[:, :, ::1] vectors,
+    const intptr_t[::1] calls,
+    real[::1] origin,
+    real[:, ::1] means,
+    real[::1] factors,
+    real[:, ::1] whitened,
+    double[:, ::1] vectors,
     int max_iter,
     double tol,
     double slack,
@@ -193,11 +193,11 @@ def run(
         Centre and scatter of the rows of each group, for a tied covariance: `total_scatters`.
     centers : float64 array (G, k, d) or (0, 0, 0)
         Points that first labels are about; without them, runs begin with `parameters`.
-    calls : intp array (T, 4)
-        Of each thread the address and context of the E-step of labelled rows, and those of the E-step.
+    calls : intp array (4,)
+        Address and context of the E-step of labelled rows, and those of the E-step.
     origin, means, factors, whitened, vectors
-        The prepared parameters (T, ...) that these contexts hold: in the rows' type, `whitened` of a tied covariance
-        only; and log-weights, offsets, negligible shares (T, 3, k) float64.
+        The prepared parameters that these contexts hold: in the rows' type, `whitened` of a tied covariance only; and
+        log-weights, offsets, negligible shares (3, k) float64.
     max_iter, tol, slack
         Stop after so many iterations or at a change of at most tol; leave a fall by more than slack, relative.
     parameters : float64 array (G, P)
@@ -211,8 +211,7 @@ def run(
         where it is left to the engine.
     """
     cdef ptrdiff_t n_groups = offsets.shape[0] - 1, g
-    cdef int n_threads = <int>calls.shape[0], t
-    cdef mixture m = mixture_of(kind, means.shape[1], means.shape[2], reg_covar)
+    cdef mixture m = mixture_of(kind, means.shape[0], means.shape[1], reg_covar)
     cdef ptrdiff_t P = n_parameters(&m)
     if parameters.shape[1] != P or max_iter < 1:
         raise ValueError(f"parameters have {parameters.shape[1]} numbers a group, not {P}, or max_iter is {max_iter}")
@@ -226,90 +225,47 @@ def run(
     all.centers = &centers[0, 0, 0] if centers.shape[0] else NULL
     all.parameters, all.objective, all.n_iter = &parameters[0, 0], &objective[0], &n_iter[0]
     all.objectives = &objectives[0, 0] if objectives.shape[0] else NULL
-    # Of each thread: record, parameters, and what an M-step works in; a cache line between two threads.
-    cdef double[:, ::1] room = np.empty((n_threads, m.size + P + 2 * m.k * m.d + m.d * m.d + 8))
-    cdef steps *own = <steps *>malloc(n_threads * sizeof(steps))
-    if own == NULL:
-        raise MemoryError("no room for the threads of a run")
-    for t in range(n_threads):
-        own[t].first, own[t].first_context = <e_step><void *>calls[t, 0], calls[t, 1]
-        own[t].next, own[t].next_context = <e_step><void *>calls[t, 2], calls[t, 3]
-        own[t].prepared = ready_of[real](t, origin, means, factors, whitened, vectors)
-        own[t].record, own[t].other = &room[t, 0], &room[t, m.size]
-        own[t].room = own[t].other + P
+    # Record, parameters, and what an M-step works in.
+    cdef double[::1] room = np.empty(m.size + P + 2 * m.k * m.d + m.d * m.d)
+    cdef steps own
+    own.first, own.first_context = <e_step><void *>calls[0], calls[1]
+    own.next, own.next_context = <e_step><void *>calls[2], calls[3]
+    own.prepared = ready_of[real](origin, means, factors, whitened, vectors)
+    own.record, own.other, own.room = &room[0], &room[m.size], &room[m.size + P]
     with nogil:
-        if n_threads == 1:
-            for g in range(n_groups):
-                run_group[real](&all, own, g, <real *>NULL)
-        else:
-            for g in prange(n_groups, schedule="dynamic", chunksize=8, num_threads=n_threads):
-                run_group[real](&all, own + threadid(), g, <real *>NULL)
-    free(own)
+        for g in range(n_groups):
+            run_group[real](&all, &own, g, <real *>NULL)
 
 
 def expect(
     int kind,
     const int64_t[::1] offsets,
-    const intptr_t[:, ::1] calls,
-    real[:, ::1] origin,
-    real[:, :, ::1] means,
-    real[:, ::1] factors,
-    real[:, :, ::1] whitened,
-    double[:, :, ::1] vectors,
+    const intptr_t[::1] calls,
+    real[::1] origin,
+    real[:, ::1] means,
+    real[::1] factors,
+    real[:, ::1] whitened,
+    double[:, ::1] vectors,
     double[:, ::1] parameters,
     const int32_t[::1] n_iter,
 ):
     """Call the E-step alone on each group of rows, with that group's parameters; the arguments are those of `run`.
 
-    `calls` (T, 2) holds the address and context of each thread; groups whose `n_iter` is 0 are left out.
+    `calls` (2,) holds address and context; groups whose `n_iter` is 0 are left out.
     """
     cdef ptrdiff_t n_groups = offsets.shape[0] - 1, g
-    cdef int n_threads = <int>calls.shape[0], t
-    cdef mixture m = mixture_of(kind, means.shape[1], means.shape[2], 0.0)
+    cdef mixture m = mixture_of(kind, means.shape[0], means.shape[1], 0.0)
     if parameters.shape[1] != n_parameters(&m):
         raise ValueError(f"parameters have {parameters.shape[1]} numbers a group, not {n_parameters(&m)}")
-    cdef double[:, ::1] room = np.empty((n_threads, m.d + 8))
-    cdef ready *own = <ready *>malloc(n_threads * sizeof(ready))
-    if own == NULL:
-        raise MemoryError("no room for the threads of an E-step")
-    for t in range(n_threads):
-        own[t] = ready_of[real](t, origin, means, factors, whitened, vectors)
+    cdef double[::1] room = np.empty(m.d)
+    cdef ready prepared = ready_of[real](origin, means, factors, whitened, vectors)
+    cdef gaussians p
     with nogil:
-        if n_threads == 1:
-            for g in range(n_groups):
-                if n_iter[g]:
-                    expect_group[real](&m, own, calls[0, 0], calls[0, 1], offsets[g], offsets[g + 1], &parameters[g, 0],
-                                       &room[0, 0], <real *>NULL)
-        else:
-            for g in prange(n_groups, schedule="dynamic", chunksize=8, num_threads=n_threads):
-                if n_iter[g]:
-                    expect_group[real](&m, own + threadid(), calls[threadid(), 0], calls[threadid(), 1], offsets[g],
-                                       offsets[g + 1], &parameters[g, 0], &room[threadid(), 0], <real *>NULL)
-    free(own)
-
-
-cdef void expect_group(const mixture *m, const ready *prepared, intptr_t address, intptr_t context, ptrdiff_t start,
-                       ptrdiff_t stop, double *vector, double *room, real *as_type) noexcept nogil:
-    cdef gaussians p = parameters_in(m, vector)
-    prepare[real](m, &p, prepared, as_type, room)
-    (<e_step><void *>address)(context, start, stop, NULL, 0)
-
-
-cdef void variances_of(const real *x, const real *w, ptrdiff_t n, ptrdiff_t d, double *out) noexcept nogil:
-    """Weighted variances (d,) of rows, about their mean."""
-    cdef double total = 0, sum, squares, mean, mass
-    cdef ptrdiff_t i, j
-    for j in range(d):  # feature by feature, whose sums stay in registers: rows are few and in the cache
-        sum, squares, total = 0, 0, 0
-        for i in range(n):
-            mass = <double>w[i] if w != NULL else 1.0
-            total += mass
-            sum += mass * (<double>x[i * d + j] - <double>x[j])
-        mean = <double>x[j] + sum / total
-        for i in range(n):
-            mass = <double>w[i] if w != NULL else 1.0
-            squares += mass * (<double>x[i * d + j] - mean) * (<double>x[i * d + j] - mean)
-        out[j] = squares / total
+        for g in range(n_groups):
+            if n_iter[g]:
+                p = parameters_in(&m, &parameters[g, 0])
+                prepare[real](&m, &p, &prepared, <real *>NULL, &room[0])
+                (<e_step><void *>calls[0])(calls[1], offsets[g], offsets[g + 1], NULL, 0)
 
 
 def variances(const real[:, ::1] X, const real[::1] w):
@@ -345,20 +301,15 @@ cdef void total_scatter(const real *x, const real *w, ptrdiff_t n, ptrdiff_t d, 
             scatter[t * d + j] = scatter[j * d + t]
 
 
-def total_scatters(const real[:, ::1] X, const real[::1] w, const int64_t[::1] offsets, int n_threads):
+def total_scatters(const real[:, ::1] X, const real[::1] w, const int64_t[::1] offsets):
     """Return the mean and the scatter about it of each group's rows (G, d + d d); w may be empty."""
     cdef ptrdiff_t n_groups = offsets.shape[0] - 1, d = X.shape[1], g
     found = np.empty((n_groups, d + d * d))
-    cdef double[:, ::1] out = found, room = np.empty((max(n_threads, 1), d + 8))
+    cdef double[:, ::1] out = found
+    cdef double[::1] room = np.empty(d)
     with nogil:
-        if n_threads <= 1:
-            for g in range(n_groups):
-                if offsets[g + 1] > offsets[g]:
-                    total_scatter[real](&X[offsets[g], 0], &w[offsets[g]] if w.shape[0] else NULL,
-                                        offsets[g + 1] - offsets[g], d, &out[g, 0], &room[0, 0])
-        else:
-            for g in prange(n_groups, schedule="dynamic", chunksize=16, num_threads=n_threads):
-                if offsets[g + 1] > offsets[g]:
-                    total_scatter[real](&X[offsets[g], 0], &w[offsets[g]] if w.shape[0] else NULL,
-                                        offsets[g + 1] - offsets[g], d, &out[g, 0], &room[threadid(), 0])
+        for g in range(n_groups):
+            if offsets[g + 1] > offsets[g]:
+                total_scatter[real](&X[offsets[g], 0], &w[offsets[g]] if w.shape[0] else NULL,
+                                    offsets[g + 1] - offsets[g], d, &out[g, 0], &room[0])
     return found

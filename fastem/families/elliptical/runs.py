@@ -44,8 +44,8 @@ class Vectors:
         )
 
 
-class Workplaces:
-    """Prepared parameters of a few threads, and the kernels that are bound to them.
+class Workplace:
+    """Prepared parameters of one mixture after the other, and the kernels that are bound to them.
 
     Attributes
     ----------
@@ -53,33 +53,25 @@ class Workplaces:
         As `mixtures.run` takes them: origin, means, factors, whitened, vectors.
     """
 
-    def __init__(self, shape: Shape, k: int, d: int, dtype: np.dtype, n_threads: int) -> None:
+    def __init__(self, shape: Shape, k: int, d: int, dtype: np.dtype) -> None:
         dp, tied = padded_features(d), shape.name == "tied"
         inner = {"full": (k, dp, dp), "tied": (dp, dp), "diag": (k, d), "spherical": (k,)}[shape.name]
-        origin, means = np.zeros((n_threads, d), dtype), np.zeros((n_threads, k, d), dtype)
-        factors = np.zeros((n_threads, int(np.prod(inner))), dtype)
-        whitened = np.zeros((n_threads, k if tied else 0, d if tied else 0), dtype)
-        vectors = np.zeros((n_threads, 3, k))
-        self.buffers = origin, means, factors, whitened, vectors
-        self._prepared: list[Any] = []
+        origin, means, factors = np.zeros(d, dtype), np.zeros((k, d), dtype), np.zeros(inner, dtype)
+        whitened, vectors = np.zeros((k, d) if tied else (0, 0), dtype), np.zeros((3, k))
+        logs, offsets, negligible = vectors
+        if tied:
+            self._prepared: Any = TiedPrepared(origin, means, logs, factors, whitened, offsets, negligible)
+        else:
+            self._prepared = Prepared(origin, means, logs, factors, offsets, negligible)
+        self.buffers = origin, means, factors.reshape(-1), whitened, vectors
         self._contexts: list[np.ndarray] = []
-        for t in range(n_threads):
-            logs, offsets, negligible = vectors[t]
-            factor = factors[t].reshape(inner)
-            if tied:
-                self._prepared.append(TiedPrepared(origin[t], means[t], logs, factor, whitened[t], offsets, negligible))
-            else:
-                self._prepared.append(Prepared(origin[t], means[t], logs, factor, offsets, negligible))
 
-    def calls(self, sweep: Sweep, before: tuple, after: tuple = ()) -> np.ndarray:
-        """Return address and context (T, 2) of a kernel of arguments `before`, prepared parameters and `after`."""
-        found = np.empty((len(self._prepared), 2), np.intp)
-        for t, prepared in enumerate(self._prepared):
-            assert sweep.bind is not None
-            address, context = sweep.bind((*before, prepared, *after))
-            self._contexts.append(context)
-            found[t] = address, context.ctypes.data
-        return found
+    def call(self, sweep: Sweep, before: tuple, after: tuple = ()) -> tuple[int, int]:
+        """Return address and context of a kernel of arguments `before`, the prepared parameters and `after`."""
+        assert sweep.bind is not None
+        address, context = sweep.bind((*before, self._prepared, *after))
+        self._contexts.append(context)
+        return address, context.ctypes.data
 
     def check(self) -> None:
         """Refuse what a kernel has left that could not do its work."""
@@ -95,7 +87,6 @@ def run(
     constants: np.ndarray,
     vectors: Vectors,
     limits: Limits,
-    n_threads: int,
     *,
     keep: bool = False,
 ) -> Runs:
@@ -117,30 +108,27 @@ def run(
         The parameters.  # IN / OUT
     limits : Limits
         When to stop.
-    n_threads : int
-        Threads; each takes the next group that nobody has.
     keep : bool
         Whether the objectives of all iterations are kept.
     """
     d, k, n_groups = groups.X.shape[1], vectors.params.weights.shape[1], groups.n_groups
-    places = Workplaces(shape, k, d, groups.X.dtype, n_threads)
-    next_calls = places.calls(shape.accumulate, (groups.X, groups.w, np.empty(0, np.int32)))
-    first_calls = next_calls if start is None else places.calls(shape.accumulate, (groups.X, groups.w, start.labels))
+    place = Workplace(shape, k, d, groups.X.dtype)
+    later = place.call(shape.accumulate, (groups.X, groups.w, np.empty(0, np.int32)))
+    first = later if start is None else place.call(shape.accumulate, (groups.X, groups.w, start.labels))
     objective, objectives = np.full(n_groups, np.nan), np.empty((n_groups, limits.max_iter) if keep else (0, 0))
     n_iter = np.ones(n_groups, np.int32) if start is None else start.found.astype(np.int32)
     mixtures.run(
         KINDS[shape.name], reg_covar, *groups, constants,
-        np.empty((0, 0, 0)) if start is None else start.centers, np.hstack([first_calls, next_calls]),
-        *places.buffers, *limits, vectors.rows, objectives, objective, n_iter,
+        np.empty((0, 0, 0)) if start is None else start.centers, np.array([*first, *later], np.intp),
+        *place.buffers, *limits, vectors.rows, objectives, objective, n_iter,
     )  # fmt: skip
-    places.check()
+    place.check()
     return Runs(objective, np.abs(n_iter), n_iter > 0, objectives)
 
 
-def expect(shape: Shape, groups: Groups, vectors: Vectors, found: np.ndarray, out: Expected, n_threads: int) -> None:
+def expect(shape: Shape, groups: Groups, vectors: Vectors, found: np.ndarray, out: Expected) -> None:
     """Fill the outputs of an E-step alone for the rows of all groups with `found` parameters (G,)."""
-    k, d = vectors.params.means.shape[1:]
-    places = Workplaces(shape, k, d, groups.X.dtype, n_threads)
-    calls = places.calls(shape.expect, (groups.X,), (out,))
-    mixtures.expect(KINDS[shape.name], groups.offsets, calls, *places.buffers, vectors.rows, found.astype(np.int32))
-    places.check()
+    place = Workplace(shape, *vectors.params.means.shape[1:], groups.X.dtype)
+    call = np.array(place.call(shape.expect, (groups.X,), (out,)), np.intp)
+    mixtures.expect(KINDS[shape.name], groups.offsets, call, *place.buffers, vectors.rows, found.astype(np.int32))
+    place.check()

@@ -69,7 +69,7 @@ class Shape(ABC):
         """Return what about the data is constant: nothing."""
         return None
 
-    def constants_of_groups(self, groups: Any, n_threads: int) -> np.ndarray:
+    def constants_of_groups(self, groups: Any) -> np.ndarray:
         """Return the constants of each group of rows (G, m), as compiled code takes them: m is 0."""
         return np.empty((groups.n_groups, 0))
 

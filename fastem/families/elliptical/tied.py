@@ -113,12 +113,12 @@ class Tied(Matrices):
         d, X = source.n_features, source.array
         if X is None or len(X) > grid.CELL or d > mixtures.MOST_FEATURES:
             return total_scatter(source)
-        moments = mixtures.total_scatters(X, source.sample_weight, np.array([0, len(X)]), 1)[0]
+        moments = mixtures.total_scatters(X, source.sample_weight, np.array([0, len(X)]))[0]
         return TotalScatter(np.asarray(source.total_weight), moments[:d], moments[d:].reshape(d, d))
 
-    def constants_of_groups(self, groups: Any, n_threads: int) -> np.ndarray:
+    def constants_of_groups(self, groups: Any) -> np.ndarray:
         """Return mean and scatter of the rows of each group (G, d + d d)."""
-        return mixtures.total_scatters(groups.X, groups.w, groups.offsets, n_threads)
+        return mixtures.total_scatters(groups.X, groups.w, groups.offsets)
 
     def prepare(self, params: GaussianParams, dtype: np.dtype) -> TiedPrepared:
         """Round the parameters to the rows' dtype, relative to the mean of the means; whiten the means."""

@@ -113,7 +113,7 @@ class GaussianFamily(EllipticalFamily):
             ours[0] = theirs
         groups = Groups(X, w, np.array([0, len(X)]))
         moments = np.empty((1, 0)) if constants is None else np.append(constants.centre, constants.scatter)[None]
-        found = runs.run(self.shape, self.reg_covar, groups, None, moments, vectors, limits, 1, keep=True)
+        found = runs.run(self.shape, self.reg_covar, groups, None, moments, vectors, limits, keep=True)
         n_iter = int(found.n_iter[0])
         if not n_iter:
             return None
@@ -121,30 +121,21 @@ class GaussianFamily(EllipticalFamily):
         objectives = found.objectives[0, :n_iter].copy()
         return SmallRun(arrived, float(found.objective[0]), objectives, n_iter, bool(found.converged[0]), None)
 
-    def constants_of_groups(self, groups: Groups, n_threads: int) -> np.ndarray:
-        return self.shape.constants_of_groups(groups, n_threads)
+    def constants_of_groups(self, groups: Groups) -> np.ndarray:
+        return self.shape.constants_of_groups(groups)
 
     def run_groups(
-        self,
-        groups: Groups,
-        start: Labelled,
-        constants: np.ndarray,
-        limits: Limits,
-        n_threads: int,
-        *,
-        keep: bool = False,
+        self, groups: Groups, start: Labelled, constants: np.ndarray, limits: Limits, *, keep: bool = False
     ) -> tuple[GaussianParams, Runs]:
         vectors = runs.Vectors(self.shape, groups.n_groups, *start.centers.shape[1:])
-        found = runs.run(self.shape, self.reg_covar, groups, start, constants, vectors, limits, n_threads, keep=keep)
+        found = runs.run(self.shape, self.reg_covar, groups, start, constants, vectors, limits, keep=keep)
         return vectors.params, found
 
-    def expect_groups(
-        self, groups: Groups, params: GaussianParams, found: np.ndarray, n_threads: int, **outputs: np.ndarray
-    ) -> None:
+    def expect_groups(self, groups: Groups, params: GaussianParams, found: np.ndarray, **outputs: np.ndarray) -> None:
         vectors = runs.Vectors(self.shape, *params.means.shape)
         for ours, theirs in zip(vectors.params, params, strict=True):
             ours[:] = theirs
-        runs.expect(self.shape, groups, vectors, found, self.no_outputs()._replace(**outputs), n_threads)
+        runs.expect(self.shape, groups, vectors, found, self.no_outputs()._replace(**outputs))
 
     def runs_groups(self, n_features: int) -> bool:
         plain = type(self) is GaussianFamily and self.assignment == "soft" and not self.fixed and not self.rescue
