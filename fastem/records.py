@@ -52,3 +52,8 @@ class Layout(Generic[T]):
     def view(self, vector: np.ndarray) -> T:
         """Show a float64 vector (size,) as the record, without a copy."""
         return self.record(*[vector[start:stop].reshape(shape) for start, stop, shape in self.slices])
+
+    def view_all(self, vectors: np.ndarray) -> T:
+        """Show float64 vectors (n, size) as one record of stacked fields (n, ...)."""
+        n = len(vectors)
+        return self.record(*[vectors[:, start:stop].reshape(n, *shape) for start, stop, shape in self.slices])

@@ -1,4 +1,4 @@
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,3 +60,11 @@ def total_scatters(
     w: NDArray[Real],  # (n,) or (0,)
     offsets: NDArray[np.int64],  # (G + 1,)
 ) -> NDArray[np.float64]: ...
+def pass_over_groups(
+    offsets: NDArray[np.int64],  # (G + 1,)
+    numbers: NDArray[np.int64],  # (A,)
+    call: NDArray[np.intp],  # (2,): address and context
+    fields: list[NDArray[Any]],  # (A, ...) each
+    places: list[NDArray[Any]],  # (...) each
+    records: NDArray[np.float64],  # OUT (A, size)
+) -> None: ...

@@ -193,7 +193,8 @@ def _run_small(problem: Problem, params: Any, settings: Settings, restart: int) 
 def _limits_with_start(problem: Problem, start: Start, settings: Settings) -> Limits | None:
     """Return when a run in one call stops that begins with its seeds; None where there is no such call."""
     labels_groups = getattr(start, "labels_groups", False) and not problem.shares_centers
-    if not labels_groups or not problem.family.runs_groups(problem.source.n_features):
+    family = problem.family
+    if not labels_groups or not family.runs_are_compiled or not family.runs_groups(problem.source.n_features):
         return None
     return _limits_of_small(problem, settings)
 

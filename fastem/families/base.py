@@ -99,6 +99,7 @@ class Family(ABC):
     allow_nan = False  # NaN is a missing value
     positive_only = False  # rows must not be negative
     reads_csr = False  # takes the rows of a CSR matrix as they are (`sources.csr`), not as dense cells
+    runs_are_compiled = False  # `run_groups` pays for one group, too: not only its passes are compiled
     mixes = True  # False for models of one component only
     # Rows hide more than their component (factors, scales): for given responsibilities an M-step then raises the bound
     # of `fastem.analysis.bound`, but not to its top.

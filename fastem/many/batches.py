@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from fastem import threads
 from fastem.many.compiled import fit_compiled
 from fastem.many.loop import LARGE, fit_each, with_components
-from fastem.many.record import BatchFit, blank, concatenated, replaced, rows_of
+from fastem.many.record import BatchFit, blank, concatenated, replaced, taken
 
 # A thread takes three quarters of its part of the groups at once, and what is left is shared out in quarters, so that
 # none waits long for another: a share costs some 0.4 ms of Python, which others wait for.  Groups in one, at least.
@@ -121,13 +121,3 @@ def _with_rest(
         return record
     rest = fit_each(estimator, *taken(X, sample_weight, offsets, groups), n_components[groups])
     return replaced(record, groups, rest, offsets)
-
-
-def taken(
-    X: np.ndarray, sample_weight: np.ndarray, offsets: np.ndarray, groups: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Return rows, weights and offsets of some of the groups alone."""
-    rows = rows_of(offsets, groups)
-    sizes = np.diff(offsets)[groups]
-    weights = sample_weight[rows] if sample_weight.size else sample_weight
-    return X[rows], weights, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)

@@ -6,22 +6,31 @@ Every group that is in any way odd is left: what became of it is found out by th
 from __future__ import annotations
 
 import copy
+import itertools
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from fastem import validate
 from fastem.engine import many
+from fastem.estimators.bernoulli import BernoulliMixture
+from fastem.estimators.categorical import CategoricalMixture
+from fastem.estimators.discrete import DiscreteMixture
 from fastem.estimators.gaussian import GaussianMixture
 from fastem.estimators.kmeans import KMeans
+from fastem.estimators.poisson import PoissonMixture
 from fastem.families.base import Groups
 from fastem.grid import CELL
 from fastem.many import statuses
-from fastem.many.record import BatchFit, parameters_of
+from fastem.many.record import BatchFit, blank, parameters_of, replaced, taken
 from fastem.many.stacked import uniform
 from fastem.many.statuses import Status
 from fastem.starts import groups as starts
 
+# So many groups with the same numbers of categories are fitted at once, fewer by the loop; and features of more
+# categories are the loop's.
+ALIKE, MOST_CATEGORIES = 4, 1 << 16
 # A variance that is this part of the rows' is no rounding; `families.degenerate` is asked about smaller ones.
 PLAIN = 1e-8
 
@@ -44,9 +53,11 @@ def fit_compiled(
         The record, and which groups are left (G,), whose part of it means nothing.  None: there is no compiled code for
         this model, or these options.
     """
+    if isinstance(estimator, CategoricalMixture) and estimator.n_categories is None:
+        return _by_categories(estimator, X, sample_weight, offsets, n_components)
     model = copy.copy(estimator)
     groups = Groups(X, sample_weight.astype(X.dtype, copy=False), offsets)
-    fit = {KMeans: _clusterings, GaussianMixture: _mixtures}.get(type(model))
+    fit = FITS.get(type(model))
     found = fit(model, groups, n_components) if fit else None
     if found is None:
         return None
@@ -88,7 +99,89 @@ def _clusterings(model: KMeans, groups: Groups, k: int) -> Found | None:
     return runs, {"cluster_centers_": runs.params.centers.astype(groups.X.dtype)}, nobody, left
 
 
-def _mixtures(model: GaussianMixture, groups: Groups, k: int) -> Found | None:
+def _gaussian(model: GaussianMixture, groups: Groups, k: int) -> Found | None:
+    found = _mixtures(model, groups, k)
+    return found and (*found[:2], *_without_variance(model._family(), groups, found[0]))
+
+
+def _discrete(model: DiscreteMixture, groups: Groups, k: int) -> Found | None:
+    """Fit groups whose values the family can have; those with other values, or without some, are left."""
+    d = groups.X.shape[1]
+    if isinstance(model, CategoricalMixture):
+        if np.shape(model.n_categories) not in {(), (d,)}:
+            return None
+        model.n_categories_ = np.broadcast_to(np.asarray(model.n_categories, np.int64), d)
+    X = groups.X
+    if isinstance(model, BernoulliMixture) and model.binarize is not None:
+        X = model._binarized(X)
+    bad = _refused(model._family(), X, groups.offsets)
+    if k == 1:  # of more components, k-means leaves what has no k distinct rows
+        bad |= _constant(groups)
+    if bad.any():
+        X = X.copy()
+        X[np.repeat(bad, np.diff(groups.offsets))] = 0
+    found = _mixtures(model, groups._replace(X=X), k)
+    if found and isinstance(model, CategoricalMixture):
+        found[1]["n_categories_"] = np.tile(model.n_categories_, (groups.n_groups, 1))
+    return found and (*found[:3], bad)
+
+
+def _by_categories(
+    estimator: CategoricalMixture, X: np.ndarray, sample_weight: np.ndarray, offsets: np.ndarray, n_components: int
+) -> tuple[BatchFit, np.ndarray] | None:
+    """Do the work of `fit_compiled` where each group has the categories that its rows have: those alike at once."""
+    record, left = blank(len(offsets) - 1, len(X)), np.ones(len(offsets) - 1, bool)
+    with np.errstate(invalid="ignore"):
+        largest = np.array([X[a:b].max(axis=0, initial=0) for a, b in itertools.pairwise(offsets.tolist())])
+    codes = np.flatnonzero((largest < MOST_CATEGORIES).all(axis=1))
+    sizes, which = np.unique(largest[codes].astype(np.int64) + 1, axis=0, return_inverse=True)
+    for number, categories in enumerate(sizes):
+        groups = codes[which == number]
+        if len(groups) < ALIKE:
+            continue
+        given = copy.copy(estimator)
+        given.n_categories = categories
+        found = fit_compiled(given, *taken(X, sample_weight, offsets, groups), n_components)
+        if found is None:
+            return None
+        record = replaced(record, groups, found[0], offsets)
+        left[groups] = found[1]
+    return record, left
+
+
+def _refused(family: Any, X: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+    """Tell which groups (G,) hold values that the family cannot have, or lack some."""
+    bad = np.zeros(len(offsets) - 1, bool)
+    parts = list(itertools.pairwise(offsets.tolist()))
+    if _takes(family, X):
+        return bad
+    for group, (start, stop) in enumerate(parts):
+        bad[group] = not _takes(family, X[start:stop])
+    return bad
+
+
+def _constant(groups: Groups) -> np.ndarray:
+    """Tell which groups (G,) have rows that are all equal, but for those without weight."""
+    found = np.zeros(groups.n_groups, bool)
+    for group, (start, stop) in enumerate(itertools.pairwise(groups.offsets.tolist())):
+        rows = groups.X[start:stop]
+        rows = rows[groups.w[start:stop] > 0] if groups.w.size else rows
+        found[group] = (rows == rows[:1]).all()
+    return found
+
+
+def _takes(family: Any, X: np.ndarray) -> bool:
+    with np.errstate(all="ignore"):
+        if not np.isfinite(X.sum(dtype=np.float64)):
+            return False
+    try:
+        family.check(X)
+    except ValueError:
+        return False
+    return True
+
+
+def _mixtures(model: Any, groups: Groups, k: int) -> Found | None:
     model.n_components = k
     family, settings, d = model._family(), model._settings(model.tol), groups.X.shape[1]
     start: Any = model._start(model._given(family, d))
@@ -103,7 +196,17 @@ def _mixtures(model: GaussianMixture, groups: Groups, k: int) -> Found | None:
     with np.errstate(all="ignore"):  # of groups that are left the parameters are whatever was in memory
         model._keep_params(family, runs.params)
         model._round_to(groups.X.dtype)
-    return runs, parameters_of(model), *_without_variance(family, groups, runs)
+    nobody = np.zeros(groups.n_groups, np.int64)
+    return runs, parameters_of(model), nobody, nobody > 0
+
+
+FITS: dict[type, Callable[[Any, Groups, int], Found | None]] = {
+    KMeans: _clusterings,
+    GaussianMixture: _gaussian,
+    BernoulliMixture: _discrete,
+    PoissonMixture: _discrete,
+    CategoricalMixture: _discrete,
+}
 
 
 def _without_variance(family: Any, groups: Groups, runs: many.ManyRuns) -> tuple[np.ndarray, np.ndarray]:

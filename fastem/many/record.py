@@ -114,3 +114,13 @@ def rows_of(offsets: np.ndarray, groups: np.ndarray) -> np.ndarray:
     sizes = np.diff(offsets)[groups]
     firsts = np.repeat(offsets[:-1][groups] - np.concatenate([[0], np.cumsum(sizes)[:-1]]), sizes)
     return np.asarray(firsts + np.arange(int(sizes.sum())))
+
+
+def taken(
+    X: np.ndarray, sample_weight: np.ndarray, offsets: np.ndarray, groups: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return rows, weights and offsets of some of the groups alone."""
+    rows = rows_of(offsets, groups)
+    sizes = np.diff(offsets)[groups]
+    weights = sample_weight[rows] if sample_weight.size else sample_weight
+    return X[rows], weights, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)

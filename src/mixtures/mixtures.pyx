@@ -103,3 +103,4 @@ def sums_of_logarithms(const double[:, ::1] values):
 include "../moments/variances.pxi"
 include "gaussian.pxi"
 include "runs.pxi"
+include "groups.pxi"

@@ -54,7 +54,7 @@ class BernoulliFamily(LinearFamily):
         values.zeros_and_ones(X, "A Bernoulli mixture")
 
     def origin(self, params: BernoulliParams) -> np.ndarray:
-        return np.zeros(params.means.shape[1])
+        return np.zeros((*params.means.shape[:-2], params.means.shape[-1]))
 
     def natural(self, params: BernoulliParams, origin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         log_one = np.log(np.maximum(params.means, NEVER))
@@ -78,7 +78,7 @@ class BernoulliFamily(LinearFamily):
         return BernoulliParams(weights, np.clip(means, self.floor, 1.0 - self.floor))
 
     def blank_params(self, means: np.ndarray, variances: np.ndarray) -> BernoulliParams:
-        return BernoulliParams(np.full(len(means), 1.0 / len(means)), np.clip(means, 0.05, 0.95))
+        return BernoulliParams(np.full(means.shape[:-1], 1.0 / means.shape[-2]), np.clip(means, 0.05, 0.95))
 
     def example_params(self, n_features: int, draws: Draws) -> BernoulliParams:
         """Component k has mostly ones in every k-th feature, so that a few features tell components apart."""

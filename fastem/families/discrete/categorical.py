@@ -192,12 +192,13 @@ class CategoricalFamily(DiscreteFamily):
         return Layout(CategoricalStats, loglik=(), counts=(k,), sums=(k, int(self.starts(n_features)[-1])))
 
     def prepare(self, params: CategoricalParams, dtype: np.dtype, previous: Any = None) -> CategoricalPrepared:
-        k, size = params.probabilities.shape
-        d = len(self.sizes(size))
-        log_probs = np.zeros((k, size + 4), dtype)
-        log_probs[:, :size] = np.log(np.maximum(params.probabilities, NEVER))
-        log_pi = log_weights(params.weights)
-        return CategoricalPrepared(np.zeros(d, dtype), log_pi, np.zeros(k), self.starts(d), log_probs)
+        *groups, k, size = params.probabilities.shape
+        starts = self.starts(len(self.sizes(size)))
+        log_probs = np.zeros((*groups, k, size + 4), dtype)
+        log_probs[..., :size] = np.log(np.maximum(params.probabilities, NEVER))
+        origin = np.zeros((*groups, len(starts) - 1), dtype)
+        starts = np.broadcast_to(starts, (*groups, len(starts)))
+        return CategoricalPrepared(origin, log_weights(params.weights), np.zeros((*groups, k)), starts, log_probs)
 
     def accumulator(self, n_features: int) -> Any:
         return accumulate
@@ -208,7 +209,7 @@ class CategoricalFamily(DiscreteFamily):
     def m_step(
         self, stats: CategoricalStats, constants: Any, prepared: CategoricalPrepared, params: CategoricalParams
     ) -> MStep:
-        sizes = self.sizes(stats.sums.shape[1])
+        sizes = self.sizes(stats.sums.shape[-1])
         return MStep(
             CategoricalParams(self.weights_of(stats), proportions(stats.sums, sizes, self.floor, params.probabilities))
         )
@@ -217,10 +218,11 @@ class CategoricalFamily(DiscreteFamily):
         self, stats: CategoricalStats, constants: Any, prepared: CategoricalPrepared, params: CategoricalParams
     ) -> CategoricalParams:
         """Take in a little of all rows: EM cannot leave a probability of 0."""
-        starts = self.starts(len(prepared.origin))
-        pooled = stats.sums.sum(axis=0)
-        observed = np.repeat(np.add.reduceat(pooled, starts[:-1]), np.diff(starts))
-        share = POOLED / self.n_components * stats.counts.sum() / np.where(observed > 0, observed, np.inf)
+        starts = self.starts(prepared.origin.shape[-1])
+        pooled = stats.sums.sum(axis=-2, keepdims=True)
+        observed = np.repeat(np.add.reduceat(pooled, starts[:-1], axis=-1), np.diff(starts), axis=-1)
+        total = stats.counts.sum(axis=-1)[..., None, None]
+        share = POOLED / self.n_components * total / np.where(observed > 0, observed, np.inf)
         return self.m_step(stats._replace(sums=stats.sums + share * pooled), constants, prepared, params).params
 
     def expected_log_likelihood(
@@ -263,11 +265,11 @@ class CategoricalFamily(DiscreteFamily):
         return CategoricalParams(weights, proportions(odds, self.sizes(before.shape[1]), self.floor, before))
 
     def blank_params(self, means: np.ndarray, variances: np.ndarray) -> CategoricalParams:
-        k, size = means.shape
+        *groups, k, size = means.shape
         sizes = self.sizes(size)
         even = np.repeat(1.0 / sizes, sizes)[None]
-        inner = proportions(np.maximum(means, 0.0), sizes, 0.0, np.broadcast_to(even, (k, size)))
-        return CategoricalParams(np.full(k, 1.0 / k), 0.9 * inner + 0.1 * even)
+        inner = proportions(np.maximum(means, 0.0), sizes, 0.0, np.broadcast_to(even, means.shape))
+        return CategoricalParams(np.full((*groups, k), 1.0 / k), 0.9 * inner + 0.1 * even)
 
     def example_params(self, n_features: int, draws: Draws) -> CategoricalParams:
         """Component k favours one category in each feature, not the same as its neighbours'."""
@@ -301,19 +303,23 @@ class CategoricalFamily(DiscreteFamily):
 
 
 def proportions(sums: np.ndarray, sizes: np.ndarray, floor: float, previous: np.ndarray) -> np.ndarray:
-    """Return sums (k, M) divided by their total in each feature, none below `floor`; `previous` where there is none.
+    """Return sums (..., k, M) divided by their total in each feature, none below `floor`; `previous` where none is.
 
     What falls below the floor is set to it and the rest scaled to make up, which may push more below.
     """
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
 
     def total(values: np.ndarray) -> np.ndarray:
-        return np.repeat(np.add.reduceat(values, starts, axis=1), sizes, axis=1)
+        return np.repeat(np.add.reduceat(values, starts, axis=-1), sizes, axis=-1)
 
     least = np.minimum(floor, np.repeat(1.0 / sizes, sizes))[None]
     weight = total(sums)
     alive = weight > DEAD
     out = np.where(alive, sums / np.where(alive, weight, 1.0), previous)
+    if out.ndim > 2:  # of many groups, those alone that need it: scaling by 1 would change the digits of the others
+        for group in np.flatnonzero((out < least).any(axis=(-2, -1))):
+            out[group] = proportions(sums[group], sizes, floor, previous[group])
+        return out
     low = np.zeros(out.shape, bool)
     while np.any(out < least):
         low |= out < least

@@ -23,7 +23,8 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from fastem.families.base import Family
+from fastem.families.base import Family, Groups, Labelled, Limits, Runs
+from fastem.families.discrete import groups as many
 from fastem.jit import kernel, sweep
 from fastem.kernels.blocks import STRIDE, load_weights, padded
 from fastem.kernels.cell_pass import cell, expectation
@@ -263,9 +264,35 @@ class DiscreteFamily(Family):
     def expected_log_likelihood(self, stats: Any, prepared: Any, params: Any) -> float:
         """Return Q, the expected complete-data log-likelihood of `params`, up to what no parameter changes."""
 
+    # Records, parameters and prepared parameters may have a leading axis of groups (`groups`) in all that follows up to
+    # `weights_term`, and in what the families make of it.
+
     def weights_of(self, stats: Any) -> np.ndarray:
         """Return the M-step's mixing proportions (k,)."""
-        return stats.counts / stats.counts.sum()
+        return np.asarray(stats.counts / stats.counts.sum(axis=-1, keepdims=True))
+
+    def objective(self, stats: Any, constants: Any, params: Any) -> float:
+        """Mean log-likelihood of a row."""
+        return float(self.objectives(stats, constants, params))
+
+    def objectives(self, stats: Any, constants: Any, params: Any) -> np.ndarray:
+        """Return `objective`, of each group."""
+        return np.asarray(stats.loglik / stats.counts.sum(axis=-1))
+
+    def runs_groups(self, n_features: int) -> bool:
+        return True
+
+    def blank_of_groups(self, groups: Groups, centers: np.ndarray) -> Any:
+        """Return `blank_params` of each group, of first centres (G, k, e)."""
+        return self.blank_params(centers, np.zeros(0))
+
+    def run_groups(
+        self, groups: Groups, start: Labelled, constants: np.ndarray, limits: Limits, *, keep: bool = False
+    ) -> tuple[Any, Runs]:
+        return many.run(self, groups, start, constants, limits, keep)
+
+    def expect_groups(self, groups: Groups, params: Any, found: np.ndarray, **outputs: np.ndarray) -> None:
+        many.expect(self, groups, params, found, self.no_outputs()._replace(**outputs))
 
     def weights_term(self, stats: Any, params: Any) -> float:
         """Return the share of the mixing proportions in Q; 0 log 0 = 0."""
@@ -308,13 +335,13 @@ class LinearFamily(DiscreteFamily):
     def prepare(self, params: Any, dtype: np.dtype, previous: Any = None) -> LinearPrepared:
         origin = self.origin(params)
         slope, level = self.natural(params, origin)
-        d, dp = len(origin), padded_features(len(origin))
-        coefficients = np.zeros((len(slope), 2 * dp), dtype)
-        coefficients[:, :d] = slope
-        coefficients[:, dp : dp + d] = level
+        d, dp = origin.shape[-1], padded_features(origin.shape[-1])
+        coefficients = np.zeros((*slope.shape[:-1], 2 * dp), dtype)
+        coefficients[..., :d] = slope
+        coefficients[..., dp : dp + d] = level
         log_pi = log_weights(params.weights)
-        levels = np.add.reduceat(level, np.arange(0, d, PANEL), axis=1)
-        return LinearPrepared(origin.astype(dtype), log_pi, np.zeros(len(slope)), levels, coefficients)
+        levels = np.add.reduceat(level, np.arange(0, d, PANEL), axis=-1)
+        return LinearPrepared(origin.astype(dtype), log_pi, np.zeros(slope.shape[:-1]), levels, coefficients)
 
     def accumulator(self, n_features: int) -> Any:
         return wide if self.complete and n_features >= LEAST_FEATURES else narrow
@@ -325,17 +352,19 @@ class LinearFamily(DiscreteFamily):
     def means(self, stats: LinearStats, prepared: LinearPrepared, previous: np.ndarray) -> np.ndarray:
         """Return the means (k, d) over the observed values; without any, `previous`."""
         alive = stats.observed > DEAD
-        return np.where(alive, prepared.origin + stats.sums / np.where(alive, stats.observed, np.inf), previous)
+        origin = prepared.origin[..., None, :]
+        return np.where(alive, origin + stats.sums / np.where(alive, stats.observed, np.inf), previous)
 
     def pooled(self, stats: LinearStats) -> LinearStats:
         """Return the record of a start with a little of all rows added to each component.
 
         Clusters of a first hard assignment often hold one value only, and EM cannot leave a probability of 0.
         """
-        observed = stats.observed.sum(axis=0)
-        share = POOLED / self.n_components * stats.counts.sum() / np.where(observed > 0, observed, np.inf)
+        observed = stats.observed.sum(axis=-2, keepdims=True)
+        total = stats.counts.sum(axis=-1)[..., None, None]
+        share = POOLED / self.n_components * total / np.where(observed > 0, observed, np.inf)
         return stats._replace(
-            sums=stats.sums + share * stats.sums.sum(axis=0), observed=stats.observed + share * observed
+            sums=stats.sums + share * stats.sums.sum(axis=-2, keepdims=True), observed=stats.observed + share * observed
         )
 
     def first_step(self, stats: LinearStats, constants: Any, prepared: LinearPrepared, params: Any) -> Any:

@@ -24,14 +24,16 @@ Real x >= 0 are accepted (as by scikit-learn's PoissonRegressor and MultinomialN
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 import numpy as np
 from scipy.special import gammaln
 
 from fastem import values
+from fastem._native import mixtures
 from fastem.draws import Draws
-from fastem.families.base import MStep, each_chunk
+from fastem.families.base import Groups, MStep, each_chunk
 from fastem.families.coordinates import log_ratio, measured, pack_weights, present, steps_of, unpack_weights
 from fastem.families.discrete.linear import NEVER, ROUNDING, LinearFamily, LinearPrepared, LinearStats
 
@@ -88,23 +90,16 @@ class PoissonFamily(LinearFamily):
     def constants(self, source: Any) -> PoissonConstants:
         d = source.n_features
 
-        def cell(X: np.ndarray, rows: slice) -> np.ndarray:
-            w = source.weights_of(rows)
-            w = w.astype(np.float64) if w.size else np.ones(len(X))
-            seen = ~np.isnan(X)
-            counts = np.where(seen, X, X.dtype.type(0))
-            factorials = log_factorials(counts).sum(axis=1)
-            return np.concatenate([w @ counts, w @ seen, [w @ factorials]])
-
-        total = source.fold(cell, 2 * d + 1)
+        total = source.fold(lambda X, rows: _constants(X, source.weights_of(rows)), 2 * d + 1)
         return PoissonConstants(total[:d], total[d : 2 * d], float(total[2 * d]))
 
     def origin(self, params: PoissonParams) -> np.ndarray:
-        middle = params.weights @ params.rates
+        middle = (params.weights[..., None] * params.rates).sum(axis=-2)
         return np.where(middle > LARGE, np.round(middle), 0.0).astype(np.float32).astype(np.float64)
 
     def natural(self, params: PoissonParams, origin: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         rates = np.maximum(params.rates, NEVER)
+        origin = origin[..., None, :]
         # log(rate / origin): a difference of logarithms would be off by their rounding, which counts multiply.
         near = origin > 0
         slope = np.log(rates) if not near.any() else np.where(near, _log_ratio(rates, origin), np.log(rates))
@@ -124,11 +119,23 @@ class PoissonFamily(LinearFamily):
         own = ROUNDING * float(np.finfo(np.float64).eps) * float(rest)
         return own + super().rounding(stats, constants, prepared, params)
 
-    def objective(self, stats: LinearStats, constants: PoissonConstants, params: PoissonParams) -> float:
-        """Mean log-likelihood of a row."""
+    def constants_of_groups(self, groups: Groups) -> np.ndarray:
+        """Return `constants` of each group: totals, observed, and the logarithm of factorials."""
+        parts = itertools.pairwise(groups.offsets.tolist())
+        weights = groups.w if groups.w.size else np.empty(0)
+        return np.array([_constants(groups.X[a:b], weights[a:b]) for a, b in parts]).reshape(groups.n_groups, -1)
+
+    def objectives(
+        self, stats: LinearStats, constants: PoissonConstants | np.ndarray, params: PoissonParams
+    ) -> np.ndarray:
         origin = self.origin(params)
-        rest = constants.totals @ _log_origin(origin) - constants.observed @ origin - constants.log_factorials
-        return float((stats.loglik + rest) / stats.counts.sum())
+        if isinstance(constants, PoissonConstants):
+            return np.asarray((stats.loglik + _rest(constants, origin)) / stats.counts.sum())
+        d, rest = origin.shape[-1], -constants[:, -1]
+        for group in np.flatnonzero(origin.any(axis=1)):
+            own = constants[group]
+            rest[group] = _rest(PoissonConstants(own[:d], own[d : 2 * d], own[-1]), origin[group])
+        return np.asarray((stats.loglik + rest) / stats.counts.sum(axis=-1))
 
     def m_step(
         self, stats: LinearStats, constants: PoissonConstants, prepared: LinearPrepared, params: PoissonParams
@@ -164,7 +171,14 @@ class PoissonFamily(LinearFamily):
 
     def blank_params(self, means: np.ndarray, variances: np.ndarray) -> PoissonParams:
         least = 1e-3 + 0.1 * np.sqrt(variances)  # a rate of 0 could never grow
-        return PoissonParams(np.full(len(means), 1.0 / len(means)), np.maximum(means, least))
+        return PoissonParams(np.full(means.shape[:-1], 1.0 / means.shape[-2]), np.maximum(means, least))
+
+    def blank_of_groups(self, groups: Groups, centers: np.ndarray) -> PoissonParams:
+        variances = np.zeros((groups.n_groups, 1, centers.shape[2]))
+        for group, (a, b) in enumerate(itertools.pairwise(groups.offsets.tolist())):
+            if b > a:
+                variances[group] = mixtures.variances(groups.X[a:b], groups.w[a:b] if groups.w.size else groups.w)
+        return self.blank_params(centers, variances)
 
     def example_params(self, n_features: int, draws: Draws) -> PoissonParams:
         k, d = self.n_components, n_features
@@ -176,6 +190,20 @@ class PoissonFamily(LinearFamily):
         y = np.sort(draws.weighted(params.weights, n))
         generator = np.random.default_rng(draws.bits(4))
         return generator.poisson(params.rates[y]).astype(np.float64), y
+
+
+def _constants(X: np.ndarray, w: np.ndarray) -> np.ndarray:
+    """Return sums over the observed values of some rows: w x (d,), w (d,), and w log x! of all."""
+    w = w.astype(np.float64) if w.size else np.ones(len(X))
+    seen = ~np.isnan(X)
+    counts = np.where(seen, X, X.dtype.type(0))
+    return np.concatenate([w @ counts, w @ seen, [w @ log_factorials(counts).sum(axis=1)]])
+
+
+def _rest(constants: PoissonConstants, origin: np.ndarray) -> float:
+    """Return the log-likelihood of all rows beside what a record holds, relative to an origin (d,)."""
+    levels = constants.totals @ _log_origin(origin) - constants.observed @ origin
+    return float(levels - constants.log_factorials)
 
 
 def _base(X: np.ndarray, origin: np.ndarray) -> np.ndarray:

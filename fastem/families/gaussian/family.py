@@ -52,6 +52,7 @@ class GaussianFamily(EllipticalFamily):
     params: type[Any] = GaussianParams
     allow_nan = True
     may_fall = True
+    runs_are_compiled = True
     max_refills = 5
 
     def __init__(
