@@ -334,7 +334,9 @@ def _is_plain(estimator: Any, X: Any, reset: bool) -> bool:
 
 def _is_ordinary(X: np.ndarray, n_threads: int) -> bool:
     """Tell whether the squares in each part of X add up to a number: then all values are finite, and not too large."""
-    parts = np.array_split(X, 1 if X.size < threads.PARALLEL_SEARCH else 2 * n_threads)
+    if X.size < threads.PARALLEL_SEARCH:
+        return _squares_add_up(X)
+    parts = np.array_split(X, 2 * n_threads)
     ordinary = np.empty(len(parts), bool)
 
     def add(part: int) -> None:

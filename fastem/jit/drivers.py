@@ -214,8 +214,9 @@ def _key(value: Any) -> Any:
 def _read_only(value: Any) -> Any:
     """Show input arrays as read-only: kernels do not write to them, and writable ones would be compiled apart."""
     if isinstance(value, np.ndarray):
-        value = value.view()
-        value.flags.writeable = False
+        if value.flags.writeable:
+            value = value.view()
+            value.flags.writeable = False
         return value
     if isinstance(value, tuple):
         parts = map(_read_only, value)

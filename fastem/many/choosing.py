@@ -59,9 +59,18 @@ def _bics(estimator: Any, batch: Batch, fit: BatchFit, numbers: np.ndarray) -> n
             n_parameters = numbers * d + 1
         else:
             deviance = -2 * fit.objectives * (totals if hasattr(estimator, "predict") else 1.0)
-            n_parameters = np.array([_n_parameters(estimator, fit, g, int(k), d) for g, k in enumerate(numbers)])
+            n_parameters = _numbers_of_parameters(estimator, fit, numbers, d)
         bics = deviance + n_parameters * np.log(totals)
     return np.where(np.isnan(fit.objectives), np.nan, bics)
+
+
+def _numbers_of_parameters(estimator: Any, fit: BatchFit, numbers: np.ndarray, n_features: int) -> np.ndarray:
+    """Return how many parameters the model of each group has (G,): models of arrays of the same shapes as many."""
+    shapes = np.hstack([numbers[:, None], *(fit.parameters[name].shapes for name in sorted(fit.parameters))])
+    shapes[np.isnan(fit.objectives)] = -1
+    _, first, which = np.unique(shapes, axis=0, return_index=True, return_inverse=True)
+    each = [_n_parameters(estimator, fit, g, int(numbers[g]), n_features) for g in first.tolist()]
+    return np.array(each)[which]
 
 
 def _n_parameters(estimator: Any, fit: BatchFit, group: int, n_components: int, n_features: int) -> float:

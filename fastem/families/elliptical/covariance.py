@@ -8,12 +8,19 @@ are known by a word as well.
 
 from __future__ import annotations
 
+import functools
 import importlib
 from typing import NamedTuple
 
 from fastem.families.elliptical import constraints
 from fastem.families.elliptical.constraints import Constraint
 from fastem.families.elliptical.shape import Shape
+
+
+@functools.cache
+def _shape(name: str) -> Shape:
+    shape: Shape = importlib.import_module(f"fastem.families.elliptical.{name}").SHAPE
+    return shape
 
 
 class Covariance(NamedTuple):
@@ -26,9 +33,7 @@ class Covariance(NamedTuple):
     @property
     def shape(self) -> Shape:
         """How covariances are stored; its kernels import Numba when it is first asked for."""
-        module = importlib.import_module(f"fastem.families.elliptical.{self.stored}")
-        shape: Shape = module.SHAPE
-        return shape
+        return _shape(self.stored)
 
     def n_parameters(self, n_components: int, n_features: int) -> int:
         """Return the number of free parameters of k covariances of d features.

@@ -44,6 +44,12 @@ class Vectors:
         )
 
 
+def _read_only(array: np.ndarray) -> np.ndarray:
+    shown = array.view()
+    shown.flags.writeable = False
+    return shown
+
+
 class Workplace:
     """Prepared parameters of one mixture after the other, and the kernels that are bound to them.
 
@@ -60,9 +66,10 @@ class Workplace:
         whitened, vectors = np.zeros((k, d) if tied else (0, 0), dtype), np.zeros((3, k))
         logs, offsets, negligible = vectors
         if tied:
-            self._prepared: Any = TiedPrepared(origin, means, logs, factors, whitened, offsets, negligible)
+            prepared: Any = TiedPrepared(origin, means, logs, factors, whitened, offsets, negligible)
         else:
-            self._prepared = Prepared(origin, means, logs, factors, offsets, negligible)
+            prepared = Prepared(origin, means, logs, factors, offsets, negligible)
+        self._prepared = type(prepared)(*map(_read_only, prepared))  # once for all calls
         self.buffers = origin, means, factors.reshape(-1), whitened, vectors
         self._contexts: list[np.ndarray] = []
 
