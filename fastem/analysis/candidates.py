@@ -356,6 +356,8 @@ def _estimator(model: Any) -> Any:
     params = model.get_params(deep=False) if hasattr(model, "get_params") else {}
     if not ({"n_components", "n_clusters"} & params.keys() and {"random_state", "callback"} <= params.keys()):
         raise TypeError(f"model must be a mixture or KMeans of fastem, got {type(model).__name__}.")
+    if params.get("checkpoint") is not None:
+        raise ValueError("checkpoint is of one fit, and these are many.")
     return clone(model)
 
 

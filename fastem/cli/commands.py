@@ -22,6 +22,7 @@ from fastem.cli import groups, models, report
 from fastem.cli.models import KINDS, CommandError, ModelName, Saved, Scaling
 from fastem.cli.outputs import WRITABLE, check_outputs
 from fastem.cli.tables import Table, open_file, open_table, read_table, split_names
+from fastem.engine.checkpoint import interval
 from fastem.files import replacing
 from fastem.sources.rows import Stream
 from fastem.sources.writing import write_blocks
@@ -147,6 +148,18 @@ def fit(
     save: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Save the model to this .npz file.", show_default=False)
     ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Save the state of the fit to this .npz file as it goes; removed when it ends.",
+            show_default=False,
+        ),
+    ] = None,
+    checkpoint_every: Annotated[
+        str, typer.Option(metavar="T", help="How often: iterations, or a time such as 30s, 5min or 2h.")
+    ] = "5min",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the --checkpoint file, if it is there.")] = False,
     plot: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Draw the fit: .png, .svg or .pdf.", show_default=False)
     ] = None,
@@ -164,14 +177,22 @@ def fit(
 ) -> None:
     """Fit a model to a table and print its clusters."""
     models.check_options(model, None if covariance is None else [covariance], factors, scale)
-    check_outputs([path], (output, WRITABLE), (save, (".npz",)), (plot, PLOT_SUFFIXES), (group_report, groups.REPORTS))
+    check_outputs(
+        [path],
+        (output, WRITABLE),
+        (save, (".npz",)),
+        (plot, PLOT_SUFFIXES),
+        (group_report, groups.REPORTS),
+        (checkpoint, (".npz",)),
+    )
     if plot is not None:
         _check_plot(model)
     groups.check_options(by, group_report, plot, scale)
+    every = _check_checkpoint(checkpoint, checkpoint_every, by, resume=resume)
     source = (open_table if by is None else open_file)(path, header=header)
     estimator = models.estimator(
         model, k, covariance_type=covariance, n_factors=factors, n_init=n_init, max_iter=max_iter,
-        tol=tol, random_state=seed, n_threads=threads,
+        tol=tol, random_state=seed, n_threads=threads, checkpoint=checkpoint, checkpoint_every=every,
     )  # fmt: skip
     chosen = None if columns is None else split_names(columns)
     if by is not None:
@@ -314,6 +335,22 @@ def _write(output: Path | None, blocks: Iterable[dict[str, np.ndarray]]) -> None
         return
     for _ in blocks:
         pass
+
+
+def _check_checkpoint(checkpoint: Path | None, every: str, by: str | None, *, resume: bool) -> int | str:
+    """Return how often a state is saved; refuse a file that is there unless the fit is to go on from it."""
+    how_often: int | str = int(every) if every.isdecimal() else every
+    if interval(how_often) is None:
+        raise CommandError(f"--checkpoint-every must be iterations or a time such as 30s, 5min or 2h, got {every}.")
+    if checkpoint is None:
+        if resume:
+            raise CommandError("--resume needs --checkpoint, the file to go on from.")
+        return how_often
+    if by is not None:
+        raise CommandError("--checkpoint is for one model, and --by fits many.")
+    if checkpoint.exists() and not resume:
+        raise CommandError(f"{checkpoint} is there already: --resume goes on from it, or remove it to begin anew.")
+    return how_often
 
 
 def _check_plot(name: ModelName) -> None:

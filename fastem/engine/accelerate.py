@@ -31,6 +31,13 @@ class Plain:
     def forget(self) -> None:
         """Forget the path: the parameters were moved by other means than EM."""
 
+    def state(self) -> dict[str, Any]:
+        """Return what a saved run needs of the path: parameters as arrays, and numbers, by name."""
+        return {}
+
+    def recall(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+
 
 class Squarem(Plain):
     r"""Squared iterative methods (SQUAREM, scheme S3): one extrapolation after every two EM steps.
@@ -88,6 +95,19 @@ class Squarem(Plain):
     def forget(self) -> None:
         """Record two new steps before the next proposal."""
         self.step = None
+
+    def state(self) -> dict[str, Any]:
+        """Return the limit of `a`, what may change it, and the step that is recorded."""
+        step = None if self.step is None else [self.family.arrays_of(params) for params in self.step]
+        kept = {name: getattr(self, name) for name in ("largest", "reached", "refusals", "rest")}
+        return {**kept, "step": step}
+
+    def recall(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        for name in ("largest", "reached", "refusals", "rest"):
+            setattr(self, name, state[name])
+        step = state["step"]
+        self.step = None if step is None else (self.family.params_of(step[0]), self.family.params_of(step[1]))
 
 
 METHODS: dict[str | None, type[Plain]] = {None: Plain, "squarem": Squarem}

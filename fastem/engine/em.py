@@ -12,9 +12,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastem import grid, threads
+from fastem import grid, threads, validate
 from fastem.draws import Draws
 from fastem.engine import accelerate, restarts
+from fastem.engine.checkpoint import Slot, Stage
 from fastem.engine.monitor import Monitor, Settings
 from fastem.engine.problem import Problem
 from fastem.engine.result import FitResult, Run
@@ -69,32 +70,44 @@ def run(
         If the best run's parameters hold NaN.
     """
     side_by_side = n_init > 1 and _small_but_work(problem)
+    racing = settings.drop_restarts and n_init > 1
+    stage = None if settings.checkpoint is None else settings.checkpoint.stage(problem.family)
+    if stage is not None:
+        stage.alone = not (side_by_side or racing)
     threads_of_all = problem.source.n_threads
     problem = problem.with_threads(1) if side_by_side else problem
     runs: list[Run | None] = [None] * n_init
     best = _Best()
     from_start = _limits_with_start(problem, start, settings) if reached == -np.inf else None
 
-    def restart(number: int) -> None:
+    def anew(number: int, slot: Slot | None) -> Run:
         run = _run_with_start(problem, start, Draws(seed, number), from_start, number) if from_start else None
         if run is None:
-            params = start(problem, Draws(seed, number))
-            run = run_once(problem, params, settings, number, reached)
-        runs[number] = best.offer(run)
+            params = start(problem, Draws(seed, number)) if slot is None or slot.state is None else None
+            run = run_once(problem, params, settings, number, reached, slot)
+        return run
+
+    def restart(number: int) -> None:
+        runs[number] = best.offer(anew(number, None) if stage is None else _recorded(stage, number, anew))
 
     def begin(number: int) -> EMRun:
-        return EMRun(problem, start(problem, Draws(seed, number)), settings, number, reached)
+        slot = None if stage is None else stage.slot(number)
+        if slot is not None and slot.state is not None:
+            return EMRun.resumed(problem, slot, settings, number, reached)
+        return EMRun(problem, start(problem, Draws(seed, number)), settings, number, reached, slot)
 
     def spread(task: Callable[[int], None], n_tasks: int) -> None:
         threads.map_tasks(task, n_tasks, threads_of_all if side_by_side else 1)
 
     with threads.single_threaded_blas():
-        if settings.drop_restarts and n_init > 1:
-            runs[:] = [best.offer(run) for run in restarts.race(begin, n_init, settings.max_iter, spread)]
+        if racing:
+            runs[:] = [best.offer(run) for run in restarts.race(begin, n_init, settings.max_iter, spread, stage)]
         else:
             spread(restart, n_init)
         if settings.escape is not None:
             best.run = _escape(problem, best.run, settings)
+        if stage is not None and best.run.memo is None:
+            best.run = best.run._replace(memo=_memo_of(problem, best.run.params))
     _refuse_nan(best.run)
     finished = [run for run in runs if run is not None]
     return FitResult(
@@ -102,6 +115,25 @@ def run(
         restarts=np.array([run.objective for run in finished]),
         histories=[run.objectives for run in finished],
     )
+
+
+def _recorded(stage: Stage, number: int, make: Callable[[int, Slot], Run]) -> Run:
+    """Return a restart that ended before the fit was stopped, or make it and take it down."""
+    slot = stage.slot(number)
+    if slot.run is not None:
+        return slot.run
+    run = make(number, slot)
+    stage.ended(number, run)
+    return run
+
+
+def _memo_of(problem: Problem, params: Any) -> Any:
+    """Return what is kept of each row at the end of a run, which no checkpoint holds; a pass over the rows."""
+    source, family = problem.source, problem.family
+    memo = family.new_memo(source.n_rows, source.empty)
+    if memo is not None:
+        source.accumulate(family, family.prepare(params, source.dtype), memo)
+    return memo
 
 
 def _small_but_work(problem: Problem) -> bool:
@@ -127,7 +159,13 @@ def _escape(problem: Problem, run: Run, settings: Settings) -> Run:
     """Return the run, or one that went on from it to a better maximum."""
 
     def go_on(params: Any) -> Run:
-        return run_once(problem, params, settings, run.restart)
+        def further(number: int, slot: Slot | None) -> Run:
+            return run_once(problem, params, settings, number, slot=slot)
+
+        if settings.checkpoint is None:
+            return further(run.restart, None)
+        stage = settings.checkpoint.stage(problem.family)
+        return _recorded(stage, run.restart, further)
 
     return restarts.split_and_merge(problem, run, go_on)
 
@@ -154,27 +192,49 @@ class _EStep(NamedTuple):
     objective: float
 
 
-def run_once(problem: Problem, params: Any, settings: Settings, restart: int = 0, reached: float = -np.inf) -> Run:
-    """Run EM once, from `params` until it converges or is stopped, and on from what the family finds beyond."""
-    run = _run_to_convergence(problem, params, settings, restart, reached)
-    X = getattr(problem.source, "array", None)
-    while X is not None and run.converged and run.n_iter < settings.max_iter:
-        source = problem.source
-        params = problem.family.beyond(X, source.sample_weight, run.params, run.memo, settings.tol, source.n_threads)
-        if params is None:
-            break
-        further = _run_to_convergence(problem, params, settings.after(run.n_iter), restart, -np.inf)
-        if not further.objective > run.objective:
-            break
+def run_once(
+    problem: Problem,
+    params: Any,
+    settings: Settings,
+    restart: int = 0,
+    reached: float = -np.inf,
+    slot: Slot | None = None,
+) -> Run:
+    """Run EM once, from `params` until it converges or is stopped, and on from what the family finds beyond.
+
+    A run that `slot` has a state of goes on from there.
+    """
+    run = None if slot is None else slot.before
+    while True:
+        further = _run_to_convergence(problem, params, settings.after(run), restart, -np.inf if run else reached, slot)
+        if run is not None and not further.objective > run.objective:
+            return run
         run = restarts.joined(run, further)
-    return run
+        params = _beyond(problem, run, settings)
+        if params is None:
+            return run
+        if slot is not None:
+            slot.before = run
 
 
-def _run_to_convergence(problem: Problem, params: Any, settings: Settings, restart: int, reached: float) -> Run:
+def _beyond(problem: Problem, run: Run, settings: Settings) -> Any:
+    """Return the parameters that a converged run goes on with, if the family finds some that are better."""
+    X = getattr(problem.source, "array", None)
+    if X is None or not run.converged or run.n_iter >= settings.max_iter:
+        return None
+    source = problem.source
+    return problem.family.beyond(X, source.sample_weight, run.params, run.memo, settings.tol, source.n_threads)
+
+
+def _run_to_convergence(
+    problem: Problem, params: Any, settings: Settings, restart: int, reached: float, slot: Slot | None
+) -> Run:
+    if slot is not None and slot.state is not None:
+        return EMRun.resumed(problem, slot, settings, restart, reached).until(settings.max_iter)
     run = _run_small(problem, params, settings, restart) if reached == -np.inf else None
     if run is not None:
         return run
-    return EMRun(problem, params, settings, restart, reached).until(settings.max_iter)
+    return EMRun(problem, params, settings, restart, reached, slot).until(settings.max_iter)
 
 
 def _run_small(problem: Problem, params: Any, settings: Settings, restart: int) -> Run | None:
@@ -228,7 +288,8 @@ def _limits_of_small(problem: Problem, settings: Settings) -> Limits | None:
 class EMRun:
     """One run of EM, which may pause after any iteration and goes on as if it had not.
 
-    The parameters are those of `run_once`.
+    The parameters are those of `run_once`.  `state` is all that the run is, as arrays, to be saved; another run of the
+    same problem that is given it by `recall` goes on from there, to the same bits.
 
     Attributes
     ----------
@@ -237,7 +298,13 @@ class EMRun:
     """
 
     def __init__(
-        self, problem: Problem, params: Any, settings: Settings, restart: int = 0, reached: float = -np.inf
+        self,
+        problem: Problem,
+        params: Any,
+        settings: Settings,
+        restart: int = 0,
+        reached: float = -np.inf,
+        slot: Slot | None = None,
     ) -> None:
         self.problem = problem
         self.source, self.family, self.constants = problem.source, problem.family, problem.constants
@@ -247,24 +314,68 @@ class EMRun:
         self.params = params
         self.plain: Any = None  # where EM arrived, while an extrapolation from there is to be tried
         self.last: _EStep | None = None
+        self.memo = self.family.new_memo(self.source.n_rows, self.source.empty)
+        self.previous: Any = None  # what the last E-step was given
         self.over = settings.max_iter == 0
+        self.slot = slot
 
     def until(self, iteration: int) -> Run:
         """Go on to the end of this iteration, counted from the start, or of the run; return where it stands then."""
-        memo, now = self.family.new_memo(self.source.n_rows, self.source.empty), None
         while not self.over and self.monitor.iteration < iteration:
-            now = self._expect(self.params, now and now.prepared, memo)
+            now = self._expect(self.params, self.previous, self.memo)
+            self.previous = now.prepared
             base = None if self.plain is None else self.last  # what an extrapolation must not fall below
             if base is not None and not self.path.judge(now.objective >= base.objective):
-                self.params, self.plain, now = self.plain, None, base
+                self.params, self.plain, self.previous = self.plain, None, base.prepared
             else:
                 self._advance(now)
-        params = self.params if self.plain is None else self.plain
+                if self.slot is not None and self.slot.due(1):
+                    self.slot.keep(self.state())
+        params, memo = self.params if self.plain is None else self.plain, self.memo if self.over else None
         if self.family.final_pass or self.last is None:
             objective = self._expect(params, None, memo).objective
         else:
             objective = self.last.objective
         return self.monitor.run(params, objective, memo)
+
+    def state(self) -> dict[str, Any]:
+        """Return the state between two iterations: arrays, numbers and text by name.
+
+        What is kept of rows is not copied.  The statistics of the last E-step are left out: they are asked for after a
+        fall alone, and a pass over the rows gives the same bits again.
+        """
+        arrays_of, last = self.family.arrays_of, self.last
+        return {
+            "params": arrays_of(self.params),
+            "plain": None if self.plain is None else arrays_of(self.plain),
+            "last": None if last is None else {"params": arrays_of(last.params), "objective": last.objective},
+            "over": self.over,
+            "monitor": self.monitor.state(arrays_of),
+            "path": self.path.state(),
+            "memo": {} if self.previous is None else self.family.remembered(self.memo, self.previous),
+        }
+
+    @classmethod
+    def resumed(cls, problem: Problem, slot: Slot, settings: Settings, restart: int, reached: float) -> EMRun:
+        """Return the run whose state was saved."""
+        with slot.stage.checkpoint.trusted():
+            state = slot.take()
+            run = cls(problem, problem.family.params_of(state["params"]), settings, restart, reached, slot)
+            run.recall(state)
+        return run
+
+    def recall(self, state: dict[str, Any]) -> None:
+        """Go on from what `state` returned."""
+        params_of, last = self.family.params_of, state["last"]
+        self.params = params_of(state["params"])
+        self.plain = None if state["plain"] is None else params_of(state["plain"])
+        for params in (self.params, self.params if self.plain is None else self.plain):
+            validate.fitting(params, self.family.shapes(self.source.n_features), {})
+        self.last = None if last is None else _EStep(params_of(last["params"]), None, None, last["objective"])
+        self.over = state["over"]
+        self.monitor.recall(state["monitor"], params_of)
+        self.path.recall(state["path"])
+        self.previous = self.family.recall(state["memo"], self.memo) if state["memo"] else None
 
     def _expect(self, params: Any, previous: Any, memo: Any) -> _EStep:
         prepared = self.family.prepare(params, self.source.dtype, previous)
@@ -276,7 +387,7 @@ class EMRun:
     def _advance(self, now: _EStep) -> None:
         """Certify an E-step, make the M-step that follows it and choose the parameters of the next."""
         family, monitor, last = self.family, self.monitor, self.last
-        _certify(monitor, family, self.constants, last, now, self.source.dtype, plain=self.plain is None)
+        self._certify(now)
         stats = _refill(monitor, family, self.source, now)
         settled = stats is now.stats
         step = family.m_step(stats, self.constants, now.prepared, now.params)
@@ -293,17 +404,18 @@ class EMRun:
         self.params, self.plain = (step.params, None) if leap is None else (leap, step.params)
         self.last = now
 
+    def _certify(self, now: _EStep) -> None:
+        """Let the monitor see the objective, and what explains a fall since the last E-step."""
 
-def _certify(
-    monitor: Monitor, family: Family, constants: Any, last: _EStep | None, now: _EStep, dtype: np.dtype, *, plain: bool
-) -> None:
-    """Let the monitor see the objective, and what explains a fall since the last E-step."""
+        def shortfall() -> float:
+            last = self.last
+            assert last is not None  # asked only after a fall
+            if last.stats is None:  # that of a resumed run
+                last = self._expect(last.params, None, None)
+            return self.family.shortfall(last.stats, self.constants, last.prepared, last.params, now.params)
 
-    def shortfall() -> float:
-        assert last is not None  # asked only after a fall
-        return family.shortfall(last.stats, constants, last.prepared, last.params, now.params)
-
-    monitor.observe(now.objective, ROUNDING * float(np.finfo(dtype).eps), shortfall, plain=plain)
+        slack = ROUNDING * float(np.finfo(self.source.dtype).eps)
+        self.monitor.observe(now.objective, slack, shortfall, plain=self.plain is None)
 
 
 def _refill(monitor: Monitor, family: Family, source: Any, now: _EStep) -> Any:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from fastem.engine.result import Run
+
+if TYPE_CHECKING:
+    from fastem.engine.checkpoint import Checkpoint
 
 
 class IterationInfo(NamedTuple):
@@ -55,6 +58,8 @@ class Settings:
         How the best run tries to leave its local maximum (`fastem.engine.restarts`).
     convergence : {"change", "remaining"}
         What is compared with tol: the family's progress, or `remaining`.
+    checkpoint : Checkpoint or None
+        Where runs are saved, and go on from (`fastem.engine.checkpoint`).
     """
 
     max_iter: int = 100
@@ -66,10 +71,13 @@ class Settings:
     drop_restarts: bool = False
     escape: str | None = None
     convergence: str = "change"
+    checkpoint: Checkpoint | None = None
 
-    def after(self, n_iter: int) -> Settings:
-        """Return the settings of a run that goes on after so many iterations, which it does not count again."""
-        callback = self.callback
+    def after(self, run: Run | None) -> Settings:
+        """Return the settings of a run that goes on after another, whose iterations it does not count again."""
+        if run is None:
+            return self
+        n_iter, callback = run.n_iter, self.callback
         if callback is None:
             return dataclasses.replace(self, max_iter=self.max_iter - n_iter)
 
@@ -246,6 +254,29 @@ class Monitor:
             info = IterationInfo(self.restart, self.iteration, self.objectives[-1], self.change, params)
             told_to_stop = _is_true(self.settings.callback(info))
         return self.converged or told_to_stop or self.iteration >= self.settings.max_iter
+
+    def state(self, arrays_of: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+        """Return what a saved run needs of its monitor: arrays, numbers and text by name."""
+        return {
+            "objectives": np.array(self.objectives),
+            "plain": np.array(self._plain, bool),
+            "history": [arrays_of(params) for params in self.history],
+            "notes": list(self.notes),
+            "known": sorted(self._known),
+            "converged": self.converged,
+            "change": float(self.change),
+            "refills": self.refills,
+            "may_fall": self._may_fall,
+            "slack": self._slack,
+        }
+
+    def recall(self, state: dict[str, Any], params_of: Callable[[dict[str, Any]], Any]) -> None:
+        """Go on from what `state` returned."""
+        self.objectives, self._plain = state["objectives"].tolist(), state["plain"].tolist()
+        self.history = [params_of(arrays) for arrays in state["history"]]
+        self.notes, self._known = list(state["notes"]), set(state["known"])
+        self.converged, self.change, self.refills = state["converged"], state["change"], state["refills"]
+        self._may_fall, self._slack = state["may_fall"], state["slack"]
 
     def run(self, params: Any, objective: float, memo: Any) -> Run:
         """Return what was watched so far as a run that stands at `params`."""

@@ -40,6 +40,16 @@ class Paused(Protocol):
         """Go on to the end of this iteration or of the run; return where it stands then."""
 
 
+class Ledger(Protocol):
+    """What is known of a race that was stopped (`fastem.engine.checkpoint.Stage`)."""
+
+    def race(self) -> tuple[list[Run], list[int], int] | None:
+        """Return all runs as they stood at the last stop, the numbers of those that go on, and the next stop."""
+
+    def raced(self, runs: list[Run], running: list[int], stop: int) -> None:
+        """Take down the same."""
+
+
 def rank(run: Run) -> tuple[float, int]:
     """Higher objectives first, then lower restart numbers; NaN comes last."""
     return (run.objective if run.objective == run.objective else -np.inf, -run.restart)
@@ -58,7 +68,11 @@ def joined(before: Run | None, after: Run) -> Run:
 
 
 def race(
-    begin: Callable[[int], Paused], n_init: int, max_iter: int, spread: Callable[[Callable[[int], None], int], None]
+    begin: Callable[[int], Paused],
+    n_init: int,
+    max_iter: int,
+    spread: Callable[[Callable[[int], None], int], None],
+    ledger: Ledger | None = None,
 ) -> list[Run]:
     """Run restarts in legs and drop the hopeless ones after each.
 
@@ -72,6 +86,8 @@ def race(
         Most iterations of each.
     spread : callable
         ``spread(task, n)`` calls ``task(0)`` to ``task(n - 1)``, in threads or not.
+    ledger : Ledger or None
+        Where it is taken down who runs on, from which a race that was stopped goes on.
 
     Returns
     -------
@@ -81,6 +97,9 @@ def race(
     begun: dict[int, Paused] = {}
     runs: list[Any] = [None] * n_init
     running, stop = list(range(n_init)), min(FIRST_STOP, max_iter)
+    known = None if ledger is None else ledger.race()
+    if known is not None:
+        runs, running, stop = known
     while running:
 
         def leg(place: int, running: list[int] = running, stop: int = stop) -> None:
@@ -98,7 +117,11 @@ def race(
             if not keep:
                 runs[number] = runs[number]._replace(notes=(*runs[number].notes, f"dropped after {stop} iterations"))
         running = [number for number, keep in zip(running, hopeful, strict=True) if keep]
+        for number in begun.keys() - set(running):
+            del begun[number]
         stop = min(2 * stop, max_iter)
+        if ledger is not None:
+            ledger.raced(runs, running, stop)
     return runs
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection
 from typing import Any, ClassVar
 
@@ -10,6 +11,7 @@ from sklearn.base import BaseEstimator
 
 from fastem import threads, validate
 from fastem.engine.accelerate import METHODS
+from fastem.engine.checkpoint import Checkpoint, interval
 from fastem.engine.monitor import CONVERGENCES, IterationInfo, Settings
 from fastem.engine.result import FitResult
 from fastem.estimators.callbacks import CallbackSupportMixin, Watch
@@ -27,6 +29,9 @@ class EMEstimator(CallbackSupportMixin, BaseEstimator):
     _saved_if_set: ClassVar[tuple[str, ...]] = ()
 
     _least_max_iter: ClassVar[int] = 1
+
+    checkpoint: Any = None  # of classes that have no such parameter
+    checkpoint_every: Any = "5min"
 
     n_init: Any
     max_iter: int
@@ -56,6 +61,10 @@ class EMEstimator(CallbackSupportMixin, BaseEstimator):
         self._check_offered("escape", "None or a str among {'split-merge'}", (None, "split-merge"))
         self._check_offered("convergence", f"a str among {set(CONVERGENCES)}", CONVERGENCES)
         check(self, "callback", "a callable or None", self.callback is None or callable(self.callback))
+        named = self.checkpoint is None or isinstance(self.checkpoint, str | os.PathLike)
+        check(self, "checkpoint", "a str, a path or None", named)
+        how_often = "an int in the range [1, inf), a timedelta or a str such as '30s', '5min' or '2h'"
+        check(self, "checkpoint_every", how_often, interval(self.checkpoint_every) is not None)
         if self.n_threads is not None:
             threads.resolve(self.n_threads)
 
@@ -73,13 +82,14 @@ class EMEstimator(CallbackSupportMixin, BaseEstimator):
             return None
         return Watch(self, X, n_init, self.max_iter if most is None else most, fitted)
 
-    def _settings(self, tol: float, watch: Watch | None = None) -> Settings:
+    def _settings(self, tol: float, watch: Watch | None = None, checkpoint: Checkpoint | None = None) -> Settings:
         return Settings(
             max_iter=self.max_iter,
             tol=tol,
             certify=self.certify,
             keep_history=self.keep_history,
             callback=self._callback(watch),
+            checkpoint=checkpoint,
             **{name: getattr(self, name) for name in OFFERED if hasattr(self, name)},
         )
 

@@ -13,7 +13,7 @@ from fastem.draws import Draws
 from fastem.engine import em
 from fastem.engine.monitor import Settings
 from fastem.engine.problem import Problem
-from fastem.estimators import door
+from fastem.estimators import checkpoints, door
 from fastem.estimators.callbacks import with_callbacks
 from fastem.estimators.conversion import HasTwin
 from fastem.estimators.kmeans import BOUNDS_PAY_OFF
@@ -58,6 +58,11 @@ class BisectingKMeans(KMeansBase, HasTwin):
         Which cluster to split next: the one of largest distortion, or of most rows.
     n_threads : int or None, default=None
         Threads to use; None means all that the process may use.
+    checkpoint : str, path or None, default=None
+        File to save the state of the fit in, from which the next `fit` goes on should this one be killed, to the same
+        bits; a finished fit removes it.  See docs/larger_than_memory.md.
+    checkpoint_every : int, str or timedelta, default="5min"
+        How often: an int of iterations, or a time such as "30s", "5min" or "2h".
 
     Attributes
     ----------
@@ -115,6 +120,8 @@ class BisectingKMeans(KMeansBase, HasTwin):
         algorithm: str = "lloyd",
         bisecting_strategy: str = "biggest_inertia",
         n_threads: int | None = None,
+        checkpoint: Any = None,
+        checkpoint_every: Any = "5min",
     ) -> None:
         self.n_clusters = n_clusters
         self.init = init
@@ -127,6 +134,8 @@ class BisectingKMeans(KMeansBase, HasTwin):
         self.algorithm = algorithm
         self.bisecting_strategy = bisecting_strategy
         self.n_threads = n_threads
+        self.checkpoint = checkpoint
+        self.checkpoint_every = checkpoint_every
 
     @with_callbacks
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> BisectingKMeans:
@@ -154,8 +163,10 @@ class BisectingKMeans(KMeansBase, HasTwin):
         X = self._table_to_fit(X)
         source = self._source(X, sample_weight)
         watch = self._watch(X, 0, lambda tree: {})  # the fit as a whole; its splits are no models yet
-        settings = self._settings(kmeans_tol(source, self.tol))
         seed = validate.seed(self.random_state)
+        checkpoint = checkpoints.opened(self, source, seed)
+        seed = seed if checkpoint is None else checkpoint.seed
+        settings = self._settings(kmeans_tol(source, self.tol), checkpoint=checkpoint)
         source, features = self._occupied(source, watch)
         nodes, self.converged_ = [self._root(source, settings)], True
         for number in range(self.n_clusters - 1):
@@ -163,6 +174,8 @@ class BisectingKMeans(KMeansBase, HasTwin):
             largest.children = (len(nodes), len(nodes) + 1)
             nodes.extend(self._split(source, largest, settings, int(Draws(seed, number).bits(1)[0])))
         labels = self._keep_tree(source, nodes, features, X)
+        if checkpoint is not None:
+            checkpoint.remove()
         if watch is not None:
             watch.end(None)
         self._warn_if_stopped()

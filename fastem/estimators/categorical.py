@@ -74,6 +74,11 @@ class CategoricalMixture(DiscreteMixture):
     escape : {"split-merge"} or None, default=None
         Try to leave the best run's local maximum by merging two components and splitting a third; `lower_bound_` may
         then exceed all of `restarts_`.
+    checkpoint : str, path or None, default=None
+        File to save the state of the fit in, from which the next `fit` goes on should this one be killed, to the same
+        bits; a finished fit removes it.  See docs/larger_than_memory.md.
+    checkpoint_every : int, str or timedelta, default="5min"
+        How often: an int of iterations, or a time such as "30s", "5min" or "2h".
 
     Attributes
     ----------
@@ -148,6 +153,8 @@ class CategoricalMixture(DiscreteMixture):
         drop_restarts: bool = False,
         escape: str | None = None,
         convergence: str = "change",
+        checkpoint: Any = None,
+        checkpoint_every: Any = "5min",
     ) -> None:
         self._keep_arguments(locals())
 

@@ -16,7 +16,7 @@ from fastem.draws import Draws
 from fastem.engine import em
 from fastem.engine.monitor import IterationInfo, Settings
 from fastem.engine.problem import Problem
-from fastem.estimators import door
+from fastem.estimators import checkpoints, door
 from fastem.estimators.callbacks import warn, with_callbacks
 from fastem.estimators.conversion import HasTwin
 from fastem.estimators.density import DensityEstimator
@@ -74,6 +74,11 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityE
     accelerate : {"squarem"} or None, default=None
         Extrapolate the path of EM to need fewer iterations.  The log-likelihood never falls for it; trials that are
         thrown away are not counted by `n_iter_`.
+    checkpoint : str, path or None, default=None
+        File to save the state of the fit in, from which the next `fit` goes on should this one be killed, to the same
+        bits; a finished fit removes it.  See docs/larger_than_memory.md.
+    checkpoint_every : int, str or timedelta, default="5min"
+        How often: an int of iterations, or a time such as "30s", "5min" or "2h".
 
     Attributes
     ----------
@@ -139,6 +144,8 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityE
         keep_history: bool = False,
         accelerate: str | None = None,
         convergence: str = "change",
+        checkpoint: Any = None,
+        checkpoint_every: Any = "5min",
     ) -> None:
         self.n_components = n_components
         self.tol = tol
@@ -157,6 +164,8 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityE
         self.keep_history = keep_history
         self.convergence = convergence
         self.accelerate = accelerate
+        self.checkpoint = checkpoint
+        self.checkpoint_every = checkpoint_every
 
     def __sklearn_tags__(self) -> Tags:
         """Return scikit-learn's tags: NaN is a missing value, and factors have the dtype of the rows."""
@@ -214,7 +223,7 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityE
         """
         self._check_parameters()
         X = self._table(X, reset=True)
-        validate.seed(self.random_state)  # not drawn from, but to be sound
+        seed = validate.seed(self.random_state)  # not drawn from, but to be sound
         source = door.source(X, sample_weight, self._threads(), weigh=validate.relative_weights)
         q = X.shape[1] if self.n_components is None else min(self.n_components, X.shape[1])
         family, noise = FactorFamily(1, q, self.min_noise), self._first_noise()
@@ -223,10 +232,11 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityE
         problem: Any = Problem(source, family)
         family = problem.family
         watch = self._watch(X, 1, _attributes)
+        checkpoint = checkpoints.opened(self, source, seed)
         result = em.run(
             problem,
             lambda problem, draws: _start(problem, noise),
-            settings=self._settings(self.tol / float(problem.constants.weight), watch),
+            settings=self._settings(self.tol / float(problem.constants.weight), watch, checkpoint),
         )
         self._keep_trace(result)
         self.converged_ = result.best.converged
@@ -235,6 +245,8 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityE
         self.mean_, self.noise_variance_ = result.best.params.means[0], result.best.params.noise_variances[0]
         loadings = result.best.params.loadings[0]
         self.components_ = np.ascontiguousarray((rotated(loadings, self.rotation) if self.rotation else loadings).T)
+        if checkpoint is not None:
+            checkpoint.remove()
         if watch is not None:
             watch.end(result.best.params)
         if not self.converged_ and self.callback is None:

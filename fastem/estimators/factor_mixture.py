@@ -77,6 +77,11 @@ class FactorAnalyserMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         Drop restarts early that will hardly reach the best one.
     escape : {"split-merge"} or None, default=None
         Try to leave the best run's local maximum by merging two components and splitting a third.
+    checkpoint : str, path or None, default=None
+        File to save the state of the fit in, from which the next `fit` goes on should this one be killed, to the same
+        bits; a finished fit removes it.  See docs/larger_than_memory.md.
+    checkpoint_every : int, str or timedelta, default="5min"
+        How often: an int of iterations, or a time such as "30s", "5min" or "2h".
 
     Attributes
     ----------
@@ -159,6 +164,8 @@ class FactorAnalyserMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         drop_restarts: bool = False,
         escape: str | None = None,
         convergence: str = "change",
+        checkpoint: Any = None,
+        checkpoint_every: Any = "5min",
     ) -> None:
         self.n_components = n_components
         self.n_factors = n_factors
@@ -183,6 +190,8 @@ class FactorAnalyserMixture(ClassNamePrefixFeaturesOutMixin, TransformerMixin, B
         self.accelerate = accelerate
         self.drop_restarts = drop_restarts
         self.escape = escape
+        self.checkpoint = checkpoint
+        self.checkpoint_every = checkpoint_every
 
     def __sklearn_tags__(self) -> Tags:
         """Return scikit-learn's tags: NaN is a missing value, and factors have the dtype of the rows."""

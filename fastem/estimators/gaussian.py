@@ -100,6 +100,11 @@ class GaussianMixture(GaussianParts, HasTwin):
     noise : bool, default=False
         Add a component that is uniform over the box around the data, for rows that belong to no cluster: `predict` says
         -1 for them, and `predict_proba` has its responsibility in the last of n_components + 1 columns.
+    checkpoint : str, path or None, default=None
+        File to save the state of the fit in, from which the next `fit` goes on should this one be killed, to the same
+        bits; a finished fit removes it.  See docs/larger_than_memory.md.
+    checkpoint_every : int, str or timedelta, default="5min"
+        How often: an int of iterations, or a time such as "30s", "5min" or "2h".
 
     Attributes
     ----------
@@ -204,6 +209,8 @@ class GaussianMixture(GaussianParts, HasTwin):
         rescue: bool = False,
         noise: bool = False,
         convergence: str = "change",
+        checkpoint: Any = None,
+        checkpoint_every: Any = "5min",
     ) -> None:
         self._keep_arguments(locals())
 

@@ -12,6 +12,7 @@ from fastem.draws import Draws
 from fastem.engine import em
 from fastem.engine.monitor import IterationInfo
 from fastem.engine.problem import Problem
+from fastem.estimators import checkpoints
 from fastem.estimators.callbacks import with_callbacks
 from fastem.estimators.conversion import HasTwin
 from fastem.estimators.kmeans_base import KMeansBase
@@ -82,6 +83,11 @@ class KMeans(KMeansBase, HasTwin):
         Raise `MonotonicityError` should the distortion ever rise.
     keep_history : bool, default=False
         Keep the centres of every iteration of the best restart in `history_`.
+    checkpoint : str, path or None, default=None
+        File to save the state of the fit in, from which the next `fit` goes on should this one be killed, to the same
+        bits; a finished fit removes it.  See docs/larger_than_memory.md.
+    checkpoint_every : int, str or timedelta, default="5min"
+        How often: an int of iterations, or a time such as "30s", "5min" or "2h".
 
     Attributes
     ----------
@@ -152,6 +158,8 @@ class KMeans(KMeansBase, HasTwin):
         callback: Callable[[IterationInfo], Any] | None = None,
         certify: bool = False,
         keep_history: bool = False,
+        checkpoint: Any = None,
+        checkpoint_every: Any = "5min",
     ) -> None:
         self.n_clusters = n_clusters
         self.init = init
@@ -169,6 +177,8 @@ class KMeans(KMeansBase, HasTwin):
         self.callback = callback
         self.certify = certify
         self.keep_history = keep_history
+        self.checkpoint = checkpoint
+        self.checkpoint_every = checkpoint_every
 
     @with_callbacks
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> KMeans:
@@ -199,8 +209,10 @@ class KMeans(KMeansBase, HasTwin):
         if not source.total_weight > 0:
             raise ValueError("Rows of zeros have no direction, and X has no others of weight above 0.")
         watch = self._watch(X, n_init, lambda params: {"cluster_centers_": params.centers.astype(X.dtype)})
-        family, settings = self._family(*X.shape), self._settings(kmeans_tol(source, self.tol), watch)
         seed = validate.seed(self.random_state)
+        checkpoint = checkpoints.opened(self, source, seed)
+        seed = seed if checkpoint is None else checkpoint.seed
+        family, settings = self._family(*X.shape), self._settings(kmeans_tol(source, self.tol), watch, checkpoint)
         start = _on_sphere(start) if self.spherical else start
         source, features = self._occupied(source, watch)
         result = em.run(Problem(source, family), start, settings=settings, n_init=n_init, seed=seed)
@@ -218,6 +230,8 @@ class KMeans(KMeansBase, HasTwin):
         self.converged_ = best.converged
         self.inertia_history_ = -result.best.objectives
         self._n_features_out = self.n_clusters
+        if checkpoint is not None:
+            checkpoint.remove()
         if watch is not None:
             watch.end(best.params)
         self._warn_if_clusters_coincide(best.memo.labels)

@@ -15,7 +15,7 @@ from fastem.draws import Draws
 from fastem.engine import em
 from fastem.engine.monitor import IterationInfo
 from fastem.engine.problem import Problem, SharedCenters
-from fastem.estimators import door
+from fastem.estimators import checkpoints, door
 from fastem.estimators.callbacks import warn, with_callbacks
 from fastem.estimators.density import DensityEstimator
 from fastem.families.base import Family
@@ -106,13 +106,16 @@ class BaseMixture(DensityMixin, DensityEstimator):
         warm = self.warm_start and hasattr(self, "converged_")
         n_init = 1 if warm else self.n_init
         watch = self._watch(X, n_init, lambda params: self._fitted_to(family, params))
+        seed, reached = validate.seed(self.random_state), self.lower_bound_ if warm else -np.inf
+        goes_on_from = list(self._fitted()[1]) if warm and self.checkpoint is not None else None
+        checkpoint = checkpoints.opened(self, source, seed, start=goes_on_from)
         result = em.run(
             problem,
             self._last_params if warm else self._start(self._given(family, X.shape[1])),
-            settings=self._settings(self.tol, watch),
+            settings=self._settings(self.tol, watch, checkpoint),
             n_init=n_init,
-            seed=validate.seed(self.random_state),
-            reached=self.lower_bound_ if warm else -np.inf,
+            seed=seed if checkpoint is None else checkpoint.seed,
+            reached=reached,
         )
         self._keep_trace(result)
         self.converged_ = result.best.converged
@@ -120,6 +123,8 @@ class BaseMixture(DensityMixin, DensityEstimator):
         self.lower_bounds_ = result.best.objectives.tolist()
         self._keep_params(family, result.best.params)
         self._round_to(X.dtype)
+        if checkpoint is not None:
+            checkpoint.remove()
         if watch is not None:
             watch.end(result.best.params)
         self._warn(result.best.notes)

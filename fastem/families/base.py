@@ -191,6 +191,27 @@ class Family(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} remembers nothing of rows.")
 
+    def remembered(self, memo: Any, prepared: Any) -> dict[str, Any]:
+        """Return what a saved run needs of its memo and of its last E-step's `prepared`, by name.
+
+        Values are arrays (not copied), numbers, or dicts of these.  Nothing is needed where the next E-step depends on
+        the parameters alone.
+        """
+        return {}
+
+    def recall(self, saved: dict[str, Any], memo: Any) -> Any:
+        """Put what `remembered` returned into a new memo; return the `previous` of the next `prepare`, or None."""
+        return None
+
+    def arrays_of(self, params: Any) -> dict[str, Any]:
+        """Return parameters as arrays and numbers by name, to be saved."""
+        arrays: dict[str, Any] = params._asdict()
+        return arrays
+
+    def params_of(self, arrays: dict[str, Any]) -> Any:
+        """Return the parameters that `arrays_of` took apart."""
+        return self.params(**arrays)
+
     def run_small(self, X: np.ndarray, w: np.ndarray, constants: Any, params: Any, limits: Limits) -> SmallRun | None:
         """Return a whole run from `params`, made in one compiled call, or None to leave it to the engine.
 

@@ -192,6 +192,8 @@ def template(model: Any, random_state: Any, n_threads: int | None, options: dict
     estimator._check_parameters()
     if getattr(estimator, "warm_start", False):
         raise ValueError("warm_start goes on from a model's last fit, and a group has none.")
+    if getattr(estimator, "checkpoint", None) is not None:
+        raise ValueError("checkpoint is of one fit, and these are many.")
     return estimator
 
 

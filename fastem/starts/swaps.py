@@ -77,7 +77,7 @@ def improve(
         return run, 0
     draws = Draws(seed, SEARCH)
     best, kept, known = run, 0, None
-    short = Settings(max_iter=FORESIGHT, tol=settings.tol, certify=settings.certify)
+    short = Settings(max_iter=FORESIGHT, tol=settings.tol, certify=settings.certify, checkpoint=settings.checkpoint)
     for _ in range(n_swaps):
         if known is None:
             known = two_nearest(source, best.params.centers)

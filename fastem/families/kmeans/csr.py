@@ -149,6 +149,25 @@ class CSRKMeansFamily(KMeansFamily):
             return params.prepared
         return CSRCenters(as_panel(params.centers, dtype))
 
+    def remembered(self, memo: Any, prepared: Any) -> dict[str, Any]:
+        return {}
+
+    def recall(self, saved: dict[str, Any], memo: Any) -> Any:
+        return None
+
+    def arrays_of(self, params: Any) -> dict[str, Any]:
+        if not isinstance(params, CSRParams):
+            return {"centers": params.centers}
+        norms = params.prepared._norms
+        known = {} if norms is None else {"norms": norms}
+        return {"centers": params.centers, "movement": params.movement, **known}
+
+    def params_of(self, arrays: dict[str, Any]) -> Any:
+        if "movement" not in arrays:
+            return KMeansParams(arrays["centers"])
+        panel = as_panel(arrays["centers"], arrays["centers"].dtype)
+        return CSRParams(panel.T, CSRCenters(panel, arrays.get("norms")), arrays["movement"])
+
     def stats_of_csr(self, rows: CSRRows, w: np.ndarray, prepared: Any, n_threads: int, memo: Any) -> CSRStats:
         """Return what the E-step finds in all rows."""
         labels, sqdist = self.assign(rows, prepared, n_threads)

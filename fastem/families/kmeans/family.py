@@ -92,6 +92,13 @@ class KMeansFamily(Family):
     def new_memo(self, n_rows: int, empty: Empty = np.empty) -> KMeansMemo:
         return KMeansMemo(empty(n_rows, np.int32), empty)
 
+    def remembered(self, memo: KMeansMemo, prepared: KMeansPrepared) -> dict[str, Any]:
+        return {"prepared": prepared._asdict(), **memo.state()}
+
+    def recall(self, saved: dict[str, Any], memo: KMeansMemo) -> KMeansPrepared:
+        memo.recall(saved, self.n_components)
+        return KMeansPrepared(**saved["prepared"])
+
     def accumulator(self, n_features: int) -> NativePass:
         return NativePass()
 

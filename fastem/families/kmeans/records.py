@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -75,6 +75,44 @@ class KMeansMemo:
         rows, counts = self.tied
         parts = [rows[cell * CELL : cell * CELL + counts[cell]] for cell in np.flatnonzero(counts).tolist()]
         return np.concatenate(parts).astype(np.int64)
+
+    def state(self) -> dict[str, Any]:
+        """Return what a saved run needs: without bounds, every pass writes all labels anew."""
+        state: dict[str, Any] = {
+            "passes": self.passes,
+            "begun": self.begun,
+            "half_gaps": self.half_gaps,
+            "bounds": None,
+        }
+        if self.bounds is not None:
+            bounds = self.bounds._asdict()
+            del bounds["changes"]  # work space
+            state |= {"labels": self.labels, "bounds": bounds}
+        return state
+
+    def recall(self, state: dict[str, Any], n_components: int) -> None:
+        """Go on from what `state` returned.
+
+        Raises
+        ------
+        ValueError
+            If it is not of so many rows and centres.
+        """
+        self.passes, self.begun, self.half_gaps = state["passes"], state["begun"], state["half_gaps"]
+        bounds, n = state["bounds"], len(self.labels)
+        if bounds is None:
+            return
+        labels = state["labels"]
+        of_each = [bounds["upper"], bounds["lower"], *([bounds["near"]] if bounds["near"].size else [])]
+        fit = all(array.shape == (n,) for array in (labels, *of_each)) and bounds["active"].shape == (n_components,)
+        if not fit or labels.min(initial=0) < 0 or labels.max(initial=0) >= n_components:
+            raise ValueError("labels and bounds are not those of these rows")
+        self.labels[:] = labels
+        for name in ("upper", "lower", "near"):
+            array = self.empty(len(bounds[name]), bounds[name].dtype)
+            array[:] = bounds[name]
+            bounds = {**bounds, name: array}
+        self.bounds = Bounds(**bounds, changes=self.empty(n, np.uint32))
 
     def rows(self, rows: slice) -> KMeansMemo:
         """Return the memo of a run of rows, without bounds."""
