@@ -49,7 +49,7 @@ NO_OPTIONS = set(
         n_components batch_size max_no_improvement init_size iterated_power svd_method params_init weights_init
         means_init precisions_init noise_variance_init reg_covar rates_init probabilities_init loadings_init
         noise_variances_init scales_init dofs_init keep_history certify drop_restarts escape init_params accelerate
-        convergence init min_noise
+        convergence init min_noise checkpoint checkpoint_every
         """,
     )
 )
