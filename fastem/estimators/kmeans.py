@@ -24,7 +24,7 @@ from fastem.sources.csr import over_all_features
 from fastem.starts import single_moves, swaps
 from fastem.starts.kmeans import kmeans_tol
 
-ALGORITHMS = ("auto", "lloyd", "hamerly", "elkan")
+ALGORITHMS = ("auto", "lloyd", "hamerly", "elkan", "rotated")
 
 # Multiply-adds of a row from which bounds are faster over a whole fit: 1.3 to 3.8 times on shapes from (2 features, 32
 # clusters) to (128, 1000), but 0.4 times with (2, 8).
@@ -267,6 +267,8 @@ class KMeans(KMeansBase, HasTwin):
             work = self.n_clusters * n_features
             bounded = self.n_clusters > 1 and work >= (BOUNDS_PAY_OFF if n_rows > CELL else BOUNDS_PAY_OFF_IN_A_CELL)
         kind = SphericalKMeansFamily if self.spherical else KMeansFamily
+        if self.algorithm == "rotated":
+            return kind(self.n_clusters, "rotated")
         return kind(self.n_clusters, "bounded" if bounded else "lloyd")
 
     def _rows(self, X: Any) -> Any:

@@ -19,6 +19,7 @@ def accumulate_bounded(
     real[::1] near,
     const int32_t[::1] group,
     int n_threads,
+    Rotation rotation=None,
 ):
     """Bring labels and bounds up to date with moved centroids, reading only the rows whose bounds cross.
 
@@ -47,6 +48,8 @@ def accumulate_bounded(
         else there are at least `LEAST_ACTIVE` active ones, so that they take the same path through the tile as all.
     n_threads : int
         Threads to use.
+    rotation : Rotation, optional
+        Rows and centroids in a rotated basis, by which rows whose bounds cross are searched; without active centroids.
 
     Returns
     -------
@@ -72,6 +75,9 @@ def accumulate_bounded(
         raise ValueError(f"{few.k} active centroids are fewer than {LEAST_ACTIVE}, or there are no bounds for them")
     cdef int threads = <int>max(1, min(n_threads, n_tasks))
     cdef ptrdiff_t each = in_lines(max(kernels.scratch_bytes(job.k, job.d), kernels.scratch_bytes(few.k, job.d)))
+    if rotation is not None:
+        rotation.serve(&job, kernels, real is double)
+        each = in_lines(kernels.rotated_bytes(job.k, job.d))
     cdef unsigned char[::1] packed = _aligned(kernels.panel_bytes(job.k, job.d))
     cdef unsigned char[::1] scratch = _aligned(threads * each)
     cdef double eps = EPSILON_64 if real is double else EPSILON_32
@@ -105,18 +111,17 @@ def accumulate_bounded(
     memo.largest_norm = largest_norm_of[real](half_norms)
     job.labels = &labels[0]
     with nogil:
-        kernels.pack(&job, &packed[0])
+        if not job.rotation:
+            kernels.pack(&job, &packed[0])
         job.packed = &packed[0]
         if few.k:
             kernels.pack(&few, &few_packed[0])
         if threads == 1:
             for t in range(n_tasks):
-                changed[t] = <int32_t>kernels.bounded_cell(&job, &memo, t * CELL_ROWS, min((t + 1) * CELL_ROWS, job.n),
-                                                           &scratch[0])
+                changed[t] = search_cell(kernels, &job, &memo, t, &scratch[0])
         else:
             for t in prange(n_tasks, schedule="dynamic", chunksize=1, num_threads=threads):
-                changed[t] = <int32_t>kernels.bounded_cell(&job, &memo, t * CELL_ROWS, min((t + 1) * CELL_ROWS, job.n),
-                                                           &scratch[threadid() * each])
+                changed[t] = search_cell(kernels, &job, &memo, t, &scratch[threadid() * each])
         for t in range(n_tasks):
             total += changed[t]
         # Changes are applied in the order of the rows, each thread to its own features: the same bits for any number
@@ -129,6 +134,14 @@ def accumulate_bounded(
                 apply_strip(&job, &memo, kernels, &changed[0], n_tasks, t * job.d // strips, (t + 1) * job.d // strips,
                             &delta[0])
     return total
+
+
+cdef int32_t search_cell(const nearest_kernels *kernels, const nearest_job *job, const nearest_memo *memo, ptrdiff_t cell,
+                         void *scratch) noexcept nogil:
+    cdef ptrdiff_t start = cell * CELL_ROWS, stop = min((cell + 1) * CELL_ROWS, job.n)
+    if job.rotation:
+        return <int32_t>kernels.rotated_cell(job, memo, start, stop, scratch)
+    return <int32_t>kernels.bounded_cell(job, memo, start, stop, scratch)
 
 
 cdef void apply_strip(const nearest_job *job, const nearest_memo *memo, const nearest_kernels *kernels,

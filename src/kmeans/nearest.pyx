@@ -25,6 +25,15 @@ cdef extern from *:
     const int HAS_OPENMP
 
 cdef extern from "kmeans/tile.h" nogil:
+    ctypedef struct nearest_rotation:
+        const void *rows
+        const void *centers
+        const void *packed
+        const void *allowance
+        double row_error
+        double slack
+        int32_t blind
+
     ctypedef struct nearest_job:
         ptrdiff_t n, d, k
         const void *x
@@ -39,6 +48,7 @@ cdef extern from "kmeans/tile.h" nogil:
         void *sqdist
         int32_t *tied
         int32_t *n_tied
+        const nearest_rotation *rotation
 
     ctypedef struct nearest_memo:
         void *upper
@@ -96,6 +106,8 @@ cdef extern from "kmeans/tile.h" nogil:
         ptrdiff_t (*bounded_cell)(const nearest_job *, const nearest_memo *, ptrdiff_t, ptrdiff_t, void *) noexcept nogil
         void (*apply_changes)(const nearest_job *, const nearest_memo *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t,
                               double *) noexcept nogil
+        size_t (*rotated_bytes)(ptrdiff_t, ptrdiff_t) noexcept nogil
+        ptrdiff_t (*rotated_cell)(const nearest_job *, const nearest_memo *, ptrdiff_t, ptrdiff_t, void *) noexcept nogil
         size_t (*seed_bytes)(ptrdiff_t) noexcept nogil
         void (*seed_gaps)(const void *, ptrdiff_t, const void *, ptrdiff_t, ptrdiff_t, void *) noexcept nogil
         void (*seed_cell)(const nearest_job *, const nearest_seeding *, ptrdiff_t, ptrdiff_t, double *, void *) noexcept nogil
@@ -111,7 +123,7 @@ cdef extern from "kmeans/tile.h" nogil:
     const char *compiler_name()
     void run_task(const nearest_job *, const nearest_memo *, const nearest_kernels *, ptrdiff_t, int, ptrdiff_t, double *,
                   double *, void *)
-    const ptrdiff_t CELL_ROWS, MAX_CANDIDATES
+    const ptrdiff_t CELL_ROWS, MAX_CANDIDATES, FIRST_SIZE, ROTATED_SIZE, FLAT_CENTROIDS
     const double EPSILON_32, EPSILON_64
 
 ctypedef fused real:
@@ -165,7 +177,7 @@ cdef nearest_job job_of(const real[:, ::1] X, const real[::1] w, const real[::1]
     job.x, job.w, job.origin = <const void *>&X[0, 0], start_of[real](w), <const void *>&origin[0]
     job.centers, job.half_norms = <const void *>&centers[0, 0], start_of[real](half_norms)
     job.packed, job.labels, job.settled, job.look, job.sqdist = NULL, NULL, 0, 0, NULL
-    job.tied, job.n_tied = NULL, NULL
+    job.tied, job.n_tied, job.rotation = NULL, NULL, NULL
     return job
 
 
@@ -454,6 +466,7 @@ cdef void merge_columns(double *records, ptrdiff_t m, ptrdiff_t size, ptrdiff_t 
         span *= 2
 
 
+include "rotated.pxi"
 include "bounded.pxi"
 include "small.pxi"
 include "../moments/variances.pxi"

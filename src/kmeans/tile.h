@@ -71,10 +71,24 @@
 #define FLAT_CENTROIDS 32
 #define FLAT_BYTES 262144
 #define FLOAT_ROWS 240       /* that float32 may add up */
+#define FIRST_SIZE 16        /* numbers of a rotated row that all centroids are compared by: rotated_body.h */
+#define ROTATED_SIZE 64      /* and of all of it */
+#define ROTATED_BYTES 262144
 #define BATCH_BYTES 524288
 #define SORTED_CENTROIDS 512
 #define SORTED_ROWS 128
 #define SORTED_LEAST 4
+
+/* Rows and centroids in a rotated basis (rotated_body.h), all of the rows' type. */
+typedef struct {
+    const void *rows;      /* (n, ROTATED_SIZE) */
+    const void *centers;   /* (k, ROTATED_SIZE) */
+    const void *packed;    /* first numbers of the centroids in the order of the tile, and what stands for half their norms */
+    const void *allowance; /* (k,): by which v is lowered for what is not known of a centroid */
+    double row_error;      /* a rotated row is off by so much of its norm */
+    double slack;          /* beyond its limit, up to which distance a row is asked which centroids there are */
+    int32_t blind;         /* the labels are no guesses yet */
+} nearest_rotation;
 
 /* What a pass over the rows works on.  All arrays are C-contiguous; X, w, origin, centers, half_norms and sqdist are of
    one type, float or double. */
@@ -92,6 +106,7 @@ typedef struct {
     void *sqdist;           /* OUT (n,) or NULL */
     int32_t *tied;          /* OUT (n,) or NULL: from where a cell begins, those of its rows that are as near to two centroids */
     int32_t *n_tied;        /* OUT (n_cells,): how many these are */
+    const nearest_rotation *rotation; /* or NULL */
 } nearest_job;
 
 /* What bounded iterations keep for each row, and how the centroids moved since.  moved and gap are in the rows' type,
@@ -160,6 +175,8 @@ typedef struct {
     ptrdiff_t (*bounded_cell)(const nearest_job *, const nearest_memo *, ptrdiff_t start, ptrdiff_t stop, void *scratch);
     void (*apply_changes)(const nearest_job *, const nearest_memo *, ptrdiff_t start, ptrdiff_t n_changed, ptrdiff_t j0,
                           ptrdiff_t j1, double *delta);
+    size_t (*rotated_bytes)(ptrdiff_t k, ptrdiff_t d);
+    ptrdiff_t (*rotated_cell)(const nearest_job *, const nearest_memo *, ptrdiff_t start, ptrdiff_t stop, void *scratch);
     size_t (*seed_bytes)(ptrdiff_t d);
     void (*seed_gaps)(const void *candidates, ptrdiff_t k, const void *seeds, ptrdiff_t n_seeds, ptrdiff_t d, void *quarter);
     void (*seed_cell)(const nearest_job *, const nearest_seeding *, ptrdiff_t start, ptrdiff_t stop, double *out,

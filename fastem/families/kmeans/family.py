@@ -25,7 +25,7 @@ from fastem import threads
 from fastem._native import nearest
 from fastem.draws import Draws
 from fastem.families.base import Family, Limits, MStep, SmallRun, State
-from fastem.families.kmeans import active_centers
+from fastem.families.kmeans import active_centers, rotated
 from fastem.families.kmeans.records import Bounds, KMeansMemo, KMeansParams, KMeansPrepared, KMeansStats, _layout
 from fastem.grid import plan
 from fastem.records import Empty, Layout
@@ -40,6 +40,10 @@ VANISHING = 1e-8
 
 # Share of sum w abs(x - o)^2 below which an inertia that was kept up to date has lost too many digits.
 CANCELLED = 1e-9
+
+
+def slack_of(moved: np.ndarray) -> float:
+    return 0.0
 
 
 class NativePass:
@@ -59,9 +63,11 @@ class KMeansFamily(Family):
     ----------
     n_components : int
         Number of centres k.
-    algorithm : {"lloyd", "bounded"}
+    algorithm : {"lloyd", "bounded", "rotated", "auto"}
         Compare every row with every centre at every iteration; or only the rows whose distance bounds (Hamerly, SDM
-        2010) allow another centre to have come nearer, and update the sums by the rows that changed.
+        2010) allow another centre to have come nearer, and update the sums by the rows that changed; or these only with
+        the centres that a few coordinates of a rotated basis do not rule out (`rotated`), where there are enough
+        features and centres.  "auto" is one of the last two, by a sample of the rows.
     """
 
     name = "kmeans"
@@ -71,6 +77,7 @@ class KMeansFamily(Family):
     def __init__(self, n_components: int, algorithm: str = "lloyd") -> None:
         self.n_components = n_components
         self.algorithm = algorithm
+        self._rotations = rotated.Rotations()
 
     def layout(self, n_features: int) -> Layout[KMeansStats]:
         return _layout(self.n_components, n_features)
@@ -115,9 +122,10 @@ class KMeansFamily(Family):
         if memo.bounds is None or not prepared.moved.size or stale:
             return self._start(X, w, prepared, n_threads, memo)
         delta = np.empty_like(memo.bounds.total)
+        search = rotated.with_centers(memo.rotated, prepared, slack_of(prepared.moved)) if memo.rotated else None
         nearest.accumulate_bounded(
             X, w, *prepared[:3], prepared.moved, self._half_gaps(prepared, memo), memo.labels, *memo.bounds[:3], delta,
-            memo.bounds.near, self._groups(prepared.moved, memo), threads.native_threads(n_threads),
+            memo.bounds.near, self._groups(prepared.moved, memo), threads.native_threads(n_threads), search,
         )  # fmt: skip
         memo.passes += 1
         memo.bounds.total[:-1] += delta[:-1]
@@ -163,14 +171,21 @@ class KMeansFamily(Family):
         """Compare every row with every centre, and make the bounds, and the sums that are kept up to date, of that."""
         n = len(X)
         kept = memo.bounds
+        self._rotate(X, prepared, n_threads, memo)
         upper = kept.upper if kept else memo.empty(n, X.dtype)
         lower = kept.lower if kept else memo.empty(n, X.dtype)
         changes = kept.changes if kept else memo.empty(n, np.uint32)
         k = self.n_components
-        grouped = active_centers.worthwhile(n, X.shape[1], k)
+        grouped = memo.rotated is None and active_centers.worthwhile(n, X.shape[1], k)
         near, active = memo.empty(n if grouped else 0, X.dtype), np.zeros(k, bool)
         near[:] = np.inf
-        total = self._count(X, w, prepared, n_threads, memo, upper, lower)
+        search = rotated.with_centers(memo.rotated, prepared, blind=kept is None) if memo.rotated else None
+        if search is None:
+            total = self._count(X, w, prepared, n_threads, memo, upper, lower)
+        else:
+            limited = threads.native_threads(n_threads)
+            nearest.search_rotated(X, *prepared[:3], search, memo.labels, limited, None, upper, lower, *(memo.tied or ()))
+            total = self._settled(X, w, prepared, n_threads, memo)
         memo.bounds = Bounds(upper, lower, changes, near, active, total, float(total[-1]) + self._gain(total, prepared))
         memo.passes, memo.half_gaps = 0, np.empty(0)
         return total.copy()
@@ -178,15 +193,28 @@ class KMeansFamily(Family):
     def _recount(self, X, w, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo) -> np.ndarray:
         """Count the rows from zero, by the labels that the bounds have kept up to date."""
         assert memo.bounds is not None
-        level, n_tasks = plan(len(X), memo.bounds.total.size)
-        records = np.empty((n_tasks, memo.bounds.total.size))
-        n_threads = threads.native_threads(n_threads)
-        nearest.settle(X, w, prepared.origin, prepared.centers, level, records, memo.labels, n_threads)
-        nearest.merge_tree(records, n_threads)
-        total = records[0].copy()
+        total = self._settled(X, w, prepared, n_threads, memo)
         memo.bounds = memo.bounds._replace(total=total, square=float(total[-1]) + self._gain(total, prepared))
         memo.passes = 0
         return total.copy()
+
+    def _settled(self, X, w, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo) -> np.ndarray:
+        """Return the record of rows with the labels that the memo holds."""
+        size = _layout(self.n_components, X.shape[1]).size
+        level, n_tasks = plan(len(X), size)
+        records = np.empty((n_tasks, size))
+        n_threads = threads.native_threads(n_threads)
+        nearest.settle(X, w, prepared.origin, prepared.centers, level, records, memo.labels, n_threads)
+        nearest.merge_tree(records, n_threads)
+        return records[0].copy()
+
+    def _rotate(self, X: np.ndarray, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo) -> None:
+        """Give the memo of all rows a rotated basis if it has none and one is wanted."""
+        if memo.rotated is not None or memo.bounds is not None or memo.is_part:
+            return
+        if self.algorithm in ("rotated", "auto") and rotated.possible(*X.shape, self.n_components):
+            if self.algorithm == "rotated" or rotated.worthwhile(X, prepared):
+                memo.rotated = self._rotations.of(X, n_threads, memo.empty)
 
     def _gain(self, total: np.ndarray, prepared: KMeansPrepared) -> float:
         """Return 2 sum c.S - sum N abs(c)^2: by how much the centres lower sum w abs(x - o)^2 to J."""

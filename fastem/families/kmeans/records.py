@@ -61,6 +61,8 @@ class KMeansMemo:
         self.half_gaps = np.empty(0)  # (k,) half the distance of a centre to the nearest other
         self.passes = 0  # since the last count from zero
         self.begun = False  # a pass was made
+        self.rotated: Any = None  # the rows in a rotated basis (`rotated.RotatedRows`), if that pays
+        self.is_part = False  # of another memo, for one pass
         self.tied: tuple[np.ndarray, np.ndarray] | None = None  # of the final pass; see `nearest.accumulate`
 
     def with_room_for_ties(self) -> tuple[np.ndarray, np.ndarray]:
@@ -116,4 +118,6 @@ class KMeansMemo:
 
     def rows(self, rows: slice) -> KMeansMemo:
         """Return the memo of a run of rows, without bounds."""
-        return KMeansMemo(self.labels[rows])
+        part = KMeansMemo(self.labels[rows])
+        part.is_part = True
+        return part

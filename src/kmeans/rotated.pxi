@@ -1,0 +1,129 @@
+# Search by few coordinates of a rotated basis: see rotated_body.h.
+
+ROTATED = ROTATED_SIZE  # numbers of a rotated row
+ROTATED_FIRST = FIRST_SIZE  # of these, numbers that a row is compared by with all centroids
+LEAST_ROTATED = FLAT_CENTROIDS + 1  # centroids from which rows can be searched so
+
+
+cdef class Rotation:
+    """Rows and centroids in a rotated basis.
+
+    Parameters
+    ----------
+    rows : array (n, ROTATED)
+        Rotated rows: coordinates, the norm of the rest, further coordinates, the norm of what they leave.
+    centers : array (k, ROTATED)
+        The same of the centroids.
+    half_norms : array (k,)
+        Half the squared norm of the first numbers of each, lowered by what is not known of it.
+    allowance : array (k,)
+        By which v is lowered for what is not known of a centroid.
+    row_error : float
+        By how much of its norm a rotated row is off.
+    slack : float
+        Beyond the distance of its own centroid, up to which distance a row is asked which others there are: bounds last
+        longer.
+    blind : bool
+        Whether labels are no guesses yet.
+    """
+
+    cdef nearest_rotation view
+    cdef tuple kept  # arrays
+    cdef bint single
+
+    def __init__(self, rows, centers, half_norms, allowance, double row_error, double slack, bint blind):
+        if len(centers) < LEAST_ROTATED or not len(rows):
+            raise ValueError(f"{len(rows)} rows and {len(centers)} centroids are too few to be searched by a rotation")
+        shapes = (rows.shape[1:], centers.shape[1:], half_norms.shape, allowance.shape)
+        if shapes != ((ROTATED,), (ROTATED,), (len(centers),), (len(centers),)):
+            raise ValueError(f"arrays of a rotation do not fit each other: {shapes}")
+        first = np.ascontiguousarray(centers[:, :ROTATED_FIRST])
+        self.kept = rows, centers, half_norms, allowance, first
+        self.single = rows.dtype == np.float32
+        self.view.row_error, self.view.slack, self.view.blind = row_error, slack, blind
+        if self.single:
+            fill_rotation[float](&self.view, rows, centers, allowance)
+        else:
+            fill_rotation[double](&self.view, rows, centers, allowance)
+
+    cdef int serve(self, nearest_job *job, const nearest_kernels *kernels, bint wide) except -1:
+        """Make a job be searched by this rotation."""
+        cdef nearest_job first = job[0]
+        if wide == self.single or self.kept[0].shape[0] != job.n or self.kept[1].shape[0] != job.k or job.d < ROTATED_SIZE:
+            raise ValueError(f"a rotation of other rows or centroids than {job.n} and {job.k}, or of {job.d} features")
+        packed = _aligned(kernels.panel_bytes(job.k, FIRST_SIZE))
+        self.kept = (*self.kept[:5], packed)
+        first.d = FIRST_SIZE
+        cdef unsigned char[::1] room = packed
+        first.centers, first.half_norms = address(self.kept[4]), address(self.kept[2])
+        kernels.pack(&first, &room[0])
+        self.view.packed = &room[0]
+        job.rotation = &self.view
+        return 0
+
+
+cdef const void *address(array) except NULL:
+    return <const void *><size_t>array.ctypes.data
+
+
+cdef void fill_rotation(nearest_rotation *view, const real[:, ::1] rows, const real[:, ::1] centers,
+                        const real[::1] allowance):
+    view.rows, view.centers, view.allowance = &rows[0, 0], &centers[0, 0], &allowance[0]
+
+
+def search_rotated(
+    const real[:, ::1] X,
+    const real[::1] origin,
+    const real[:, ::1] centers,
+    const real[::1] half_norms,
+    Rotation rotation,
+    int32_t[::1] labels,
+    int n_threads,
+    real[::1] sqdist=None,
+    real[::1] upper=None,
+    real[::1] lower=None,
+    int32_t[::1] tied=None,
+    int32_t[::1] n_tied=None,
+):
+    """Nearest centroid of every row, by a rotation: the labels of `assign`.
+
+    Parameters
+    ----------
+    X, origin, centers, half_norms
+        As in `assign`.
+    rotation : Rotation
+        Rows and centroids in a rotated basis.
+    labels : int32 array (n,)
+        OUT. Index of the nearest centroid; IN a guess, unless the rotation is blind.
+    n_threads : int
+        Threads to use.
+    sqdist : array (n,), optional
+        OUT. As in `assign`.
+    upper, lower, tied, n_tied : arrays, optional
+        OUT. As in `accumulate`.
+    """
+    cdef const nearest_kernels *kernels = kernels_for(isa, real is double)
+    cdef nearest_job job = job_of[real](X, half_norms[:0], origin, centers, half_norms)
+    cdef nearest_memo memo
+    cdef nearest_memo *kept = NULL
+    cdef ptrdiff_t n_tasks = (job.n + CELL_ROWS - 1) // CELL_ROWS, t
+    cdef int threads = <int>max(1, min(n_threads, n_tasks))
+    cdef ptrdiff_t each = in_lines(kernels.rotated_bytes(job.k, job.d))
+    cdef unsigned char[::1] scratch = _aligned(threads * each)
+    rotation.serve(&job, kernels, real is double)
+    job.labels = &labels[0]
+    if sqdist is not None:
+        job.sqdist = &sqdist[0]
+    if tied is not None:
+        job.tied, job.n_tied = &tied[0], &n_tied[0]
+    if upper is not None:
+        memset(&memo, 0, sizeof(memo))
+        memo.upper, memo.lower = &upper[0], &lower[0]
+        kept = &memo
+    with nogil:
+        if threads == 1:
+            for t in range(n_tasks):
+                search_cell(kernels, &job, kept, t, &scratch[0])
+        else:
+            for t in prange(n_tasks, schedule="dynamic", chunksize=1, num_threads=threads):
+                search_cell(kernels, &job, kept, t, &scratch[threadid() * each])

@@ -1,0 +1,399 @@
+/* Exact search by few coordinates of a rotated basis, for one number type and one instruction set.
+
+   Let z_x be the coordinates of a row in some orthonormal directions and r_x the norm of the rest.  By Cauchy and Schwarz
+
+       |x - c|^2 >= |z_x - z_c|^2 + (r_x - r_c)^2,
+
+   the squared distance of y_x = (z_x, r_x) and y_c = (z_c, r_c).  Where the directions are the leading principal ones, few
+   centroids of many are left that this allows to be nearer than the row's own: some in a hundred after FIRST_SIZE
+   numbers, some in a thousand after ROTATED_SIZE, and only these are compared in full.  A row of ROTATED_SIZE numbers
+   holds FIRST_SIZE - 1 coordinates, the norm of the rest, further coordinates, and the norm of what they leave.
+
+   Floor of the three steps, n rows, k centroids, a share p of pairs left by the first step, q by the second, f
+   multiply-adds a second: n k FIRST_SIZE / f, n k p ROTATED_SIZE / f, n (k q + 1) d / f, and to read X and y once.
+
+   Rounding.  What is known of y_x is off by at most e_x in length, of y_c by e_c (`rotation` in rotated.pxi says why), so
+   that |y_x - y_c| is at most D + e_x + e_c, D the true distance, and its square, for any a, at most
+   (1 + a) (D + e_x)^2 + (1 + 1 / a) e_c^2.  Hence
+
+       v = (|y_x - y_c|^2 - (1 + 1 / a) e_c^2) / (1 + a)  <=  (D + e_x)^2,
+
+   and a centroid is left out where v, lowered by the rounding of its own sum, exceeds (u + e_x)^2.  The limit u is the
+   distance to the best centroid so far, widened by the rounding of direct distances, and by enough that all centroids
+   are compared which are as near to rounding; rows that have such are decided by `look_again`, as in `search`.  NaN is
+   never left out. */
+
+#define A_SHARE (1.0 / 1024)  /* a */
+#define LIST 8192             /* pairs that wait for the second step */
+#define SLOPPY(d) (4 * (double)((d) + 16) * EPSILON) /* by which squared distances may differ that are equal to rounding */
+
+typedef struct {
+    ptrdiff_t m, n_pairs, n_left;
+    REAL *xt;            /* first numbers of y: [block][number][row] */
+    REAL *threshold;     /* of first scores: below, a centroid is left out */
+    REAL *limit;         /* (u + e_x)^2 */
+    REAL *best, *second; /* squared distances: to the best centroid so far, to the next of those compared in full */
+    REAL *pruned;        /* least v of those left out */
+    REAL *error;         /* e_x */
+    REAL *rows;          /* x - o */
+    REAL *extra;         /* by which a tied row's squared distances may differ */
+    INT *nearest, *guess;
+    uint16_t *number;    /* of the rows in their cell */
+    uint32_t *pairs;     /* centroid << 8 | row of the group, after the first step */
+    uint32_t *left;      /* after the second, */
+    REAL *bound;         /* and their v */
+    uint32_t *order;     /* of `left` by rows */
+} NAME(group);
+
+/* Rows of a group: whole blocks of the tile, whose rows stay in the second-level cache. */
+static ptrdiff_t NAME(group_rows)(ptrdiff_t d) {
+    const ptrdiff_t fit = ROTATED_BYTES / (d * REAL_BYTES) / BLOCK, most = 240 / BLOCK;
+    return BLOCK * (fit < 1 ? 1 : fit > most ? most : fit);
+}
+
+static size_t NAME(carve_group)(NAME(group) * s, char *memory, ptrdiff_t d) {
+    const size_t rows = (size_t)NAME(group_rows)(d), each = rows * REAL_BYTES, left = 2 * LIST;
+    const size_t bytes[16] = {each * FIRST_SIZE, each, each, each, each, each, each, each * (size_t)d, each, each, each,
+                              rows * 2, LIST * 4, left * 4, left * REAL_BYTES, left * 4};
+    void **const field[16] = {(void **)&s->xt, (void **)&s->threshold, (void **)&s->limit, (void **)&s->best,
+                              (void **)&s->second, (void **)&s->pruned, (void **)&s->error, (void **)&s->rows,
+                              (void **)&s->extra, (void **)&s->nearest, (void **)&s->guess, (void **)&s->number,
+                              (void **)&s->pairs, (void **)&s->left, (void **)&s->bound, (void **)&s->order};
+    size_t at = 0;
+    for (int i = 0; i < 16; i++) {
+        *field[i] = (void *)(memory + at);
+        at += (bytes[i] + 127) / 64 * 64;
+    }
+    s->m = s->n_pairs = s->n_left = 0;
+    return at;
+}
+
+static size_t NAME(rotated_bytes)(ptrdiff_t k, ptrdiff_t d) {
+    NAME(group) s;
+    return NAME(carve_group)(&s, NULL, d) + NAME(scratch_bytes)(k, d);
+}
+
+/* Squared distance of two vectors of `d` numbers, d at least VL. */
+INLINE TARGET REAL NAME(between)(const REAL *RESTRICT a, const REAL *RESTRICT b, ptrdiff_t d) {
+    NAME(vec) q[4] = {SPLAT(0), SPLAT(0), SPLAT(0), SPLAT(0)};
+    REAL lane[VL], tail = 0;
+    ptrdiff_t j = 0;
+    for (; j + 4 * VL <= d; j += 4 * VL) UNROLL for (int t = 0; t < 4; t++) {
+            const NAME(vec) e = LOAD(a + j + t * VL) - LOAD(b + j + t * VL);
+            q[t] = FMA(e, e, q[t]);
+        }
+    for (; j + VL <= d; j += VL) {
+        const NAME(vec) e = LOAD(a + j) - LOAD(b + j);
+        q[0] = FMA(e, e, q[0]);
+    }
+    for (; j < d; j++) tail += (a[j] - b[j]) * (a[j] - b[j]);
+    STORE(lane, (q[0] + q[1]) + (q[2] + q[3]));
+    UNROLL for (int half = VL / 2; half > 0; half /= 2) UNROLL for (int i = 0; i < half; i++) lane[i] += lane[i + half];
+    return lane[0] + tail;
+}
+
+/* (u + e_x)^2, u the distance that a centroid must not exceed to be compared in full. */
+INLINE REAL NAME(limit_of)(const NAME(group) * s, ptrdiff_t r, ptrdiff_t d) {
+    const double u = sqrt((double)s->best[r] * (1 + SLOPPY(d)) + (double)s->extra[r]) + (double)s->error[r];
+    return (REAL)(u * u * (1 + 4 * (double)EPSILON));
+}
+
+/* First numbers of y, and e_x, of the rows of a group; lanes beyond the last row repeat it. */
+INLINE void NAME(fetch_rotated)(const nearest_rotation *rotation, ptrdiff_t start, const NAME(group) * s) {
+    for (ptrdiff_t r = 0; r < (s->m + BLOCK - 1) / BLOCK * BLOCK; r++) {
+        const ptrdiff_t i = start + s->number[r < s->m ? r : s->m - 1];
+        const REAL *y = (const REAL *)rotation->rows + i * ROTATED_SIZE;
+        REAL *to = s->xt + r / BLOCK * BLOCK * FIRST_SIZE + r % BLOCK;
+        double square = 0;
+        for (int j = 0; j < FIRST_SIZE; j++) {
+            to[j * BLOCK] = y[j];
+            square += (double)y[j] * y[j];
+        }
+        const double rest = (double)y[ROTATED_SIZE - 1], off = 2.5 * rotation->row_error * square;
+        const double of_rest = rest * rest > 2 * off ? off / rest : sqrt(3 * off);
+        s->error[r] = (REAL)((rotation->row_error + 2 * (double)EPSILON) * sqrt(square) + of_rest);
+        s->threshold[r] = (REAL)square; /* until `aim` */
+    }
+}
+
+/* The centroid of least |y_x - y_c| by the first numbers, for rows of which no good guess is known. */
+TARGET NOINLINE void NAME(guess_first)(const nearest_rotation *rotation, ptrdiff_t k, const NAME(group) * s) {
+    const REAL *packed = (const REAL *)rotation->packed;
+    const ptrdiff_t panels = (k + NK - 1) / NK;
+    REAL best[BLOCK];
+    NAME(tile_args) a;
+    memset(&a, 0, sizeof a);
+    a.dc = FIRST_SIZE;
+    a.first = a.last = 1;
+    a.ahead = (const char *)packed;
+    for (ptrdiff_t row = 0; row < s->m; row += BLOCK) {
+        for (ptrdiff_t lane = 0; lane < BLOCK; lane++) {
+            best[lane] = -INFINITY;
+            s->nearest[row + lane] = 0;
+        }
+        a.xt = s->xt + row * FIRST_SIZE;
+        a.best = best;
+        a.nearest = s->nearest + row;
+        for (ptrdiff_t p = 0; p < panels; p++) {
+            const ptrdiff_t k0 = p * k / panels, nk = (p + 1) * k / panels - k0;
+            a.panel = packed + k0 * FIRST_SIZE;
+            a.half = packed + k * FIRST_SIZE + k0;
+            a.first_index = (INT)k0;
+            NAME(tiles)[1][nk - 1](&a);
+        }
+    }
+}
+
+/* Limits and thresholds of the rows of a group, whose best centroids so far are known. */
+INLINE void NAME(aim)(const nearest_rotation *rotation, ptrdiff_t d, const NAME(group) * s) {
+    for (ptrdiff_t r = 0; r < s->m; r++) {
+        const double square = s->threshold[r];
+        s->limit[r] = NAME(limit_of)(s, r, d);
+        const double farther = sqrt((double)s->limit[r]) + rotation->slack, span = farther * farther;
+        const double most = (1 + A_SHARE) * span;
+        s->pruned[r] = (REAL)(span * (1 - 2 * (double)EPSILON));
+        s->second[r] = INFINITY;
+        s->threshold[r] = (REAL)((square * (1 - 24 * (double)EPSILON) - most) / 2 - 4 * (double)EPSILON * (square + most));
+    }
+    for (ptrdiff_t r = s->m; r < (s->m + BLOCK - 1) / BLOCK * BLOCK; r++) s->threshold[r] = INFINITY;
+}
+
+/* First step: a block of rows against nk centroids; pairs that are not left out go on the list. */
+INLINE TARGET ptrdiff_t NAME(prune)(const int nk, const REAL *RESTRICT xt, const REAL *RESTRICT panel,
+                                    const REAL *RESTRICT half, const REAL *RESTRICT threshold, uint32_t pair,
+                                    uint32_t *RESTRICT list) {
+    NAME(vec) acc[NK][NV];
+    ptrdiff_t n = 0;
+    UNROLL for (int c = 0; c < nk; c++) UNROLL for (int v = 0; v < NV; v++) acc[c][v] = SPLAT(half[c]);
+    for (int j = 0; j < FIRST_SIZE; j++) {
+        NAME(vec) x[NV];
+        UNROLL for (int v = 0; v < NV; v++) x[v] = LOAD(xt + (j * NV + v) * VL);
+        UNROLL for (int c = 0; c < nk; c++) {
+            const NAME(vec) b = SPLAT(panel[j * nk + c]);
+            UNROLL for (int v = 0; v < NV; v++) acc[c][v] = FMA(x[v], b, acc[c][v]);
+        }
+    }
+    UNROLL for (int c = 0; c < nk; c++) UNROLL for (int v = 0; v < NV; v++) {
+            const uint32_t first = pair + ((uint32_t)c << 8) + (uint32_t)(v * VL);
+#if HAS_GATHER
+            unsigned open = BITS(GREATER(LOAD(threshold + v * VL), acc[c][v])) ^ ALL_BITS;
+            for (; open; open &= open - 1) list[n++] = first + (uint32_t)__builtin_ctz(open);
+#else
+            REAL lane[VL];
+            STORE(lane, acc[c][v]);
+            for (int i = 0; i < VL; i++) {
+                list[n] = first + (uint32_t)i;
+                n += !(lane[i] < threshold[v * VL + i]);
+            }
+#endif
+        }
+    return n;
+}
+
+#define PRUNES(nk)                                                                                                     \
+    TARGET static ptrdiff_t NAME(prune_##nk)(const REAL *xt, const REAL *panel, const REAL *half, const REAL *threshold, \
+                                             uint32_t pair, uint32_t *list) {                                          \
+        return NAME(prune)(nk, xt, panel, half, threshold, pair, list);                                                \
+    }
+PRUNES(1) PRUNES(2) PRUNES(3) PRUNES(4)
+#if NK == 8
+PRUNES(5) PRUNES(6) PRUNES(7) PRUNES(8)
+#endif
+#undef PRUNES
+
+typedef ptrdiff_t (*NAME(prune_function))(const REAL *, const REAL *, const REAL *, const REAL *, uint32_t, uint32_t *);
+static const NAME(prune_function) NAME(prunes)[NK] = {NAME(prune_1), NAME(prune_2), NAME(prune_3), NAME(prune_4),
+#if NK == 8
+                                                      NAME(prune_5), NAME(prune_6), NAME(prune_7), NAME(prune_8)
+#endif
+};
+
+/* Second step: the listed pairs by all numbers of y. */
+TARGET NOINLINE void NAME(prune_more)(const nearest_rotation *rotation, ptrdiff_t start, NAME(group) * s) {
+    const REAL *rows = (const REAL *)rotation->rows + start * ROTATED_SIZE, *centers = (const REAL *)rotation->centers;
+    const REAL *allowance = (const REAL *)rotation->allowance;
+    const REAL share = (REAL)((1 - 4 * (ROTATED_SIZE + 16) * (double)EPSILON) / (1 + A_SHARE));
+    for (ptrdiff_t f = 0; f < s->n_pairs; f++) {
+        const ptrdiff_t r = s->pairs[f] & 255, c = s->pairs[f] >> 8;
+        const REAL *y = rows + s->number[r] * ROTATED_SIZE, *of_c = centers + c * ROTATED_SIZE;
+        const REAL first_rest = y[FIRST_SIZE - 1] - of_c[FIRST_SIZE - 1]; /* whose coordinates are all there now */
+        const REAL v = (NAME(between)(y, of_c, ROTATED_SIZE) - first_rest * first_rest) * share - allowance[c];
+        const int out = v > s->limit[r];
+        s->left[s->n_left] = s->pairs[f];
+        s->bound[s->n_left] = v;
+        s->n_left += !out;
+        if (out && v < s->pruned[r]) s->pruned[r] = v;
+    }
+    s->n_pairs = 0;
+}
+
+/* Compares row r with centroid c in full unless v leaves it out. */
+INLINE TARGET void NAME(compare)(const nearest_job *job, NAME(group) * s, ptrdiff_t r, ptrdiff_t c, REAL v) {
+    const ptrdiff_t d = job->d;
+    if (c == s->guess[r]) return;
+    if (v > s->limit[r]) {
+        s->pruned[r] = v < s->pruned[r] ? v : s->pruned[r];
+        return;
+    }
+    const REAL sqdist = NAME(between)(s->rows + r * d, (const REAL *)job->centers + c * d, d), before = s->best[r];
+    s->second[r] = sqdist < before ? before : sqdist < s->second[r] ? sqdist : s->second[r];
+    if (!(sqdist < before)) return;
+    s->best[r] = sqdist;
+    s->nearest[r] = (INT)c;
+    s->limit[r] = NAME(limit_of)(s, r, d);
+}
+
+/* Third step: what is left, row by row, in full; the centroid of least v first. */
+TARGET NOINLINE void NAME(compare_left)(const nearest_job *job, NAME(group) * s) {
+    uint32_t end[257] = {0};
+    for (ptrdiff_t f = 0; f < s->n_left; f++) end[(s->left[f] & 255) + 1]++;
+    for (int r = 0; r < 256; r++) end[r + 1] += end[r];
+    for (ptrdiff_t f = 0; f < s->n_left; f++) s->order[end[s->left[f] & 255]++] = (uint32_t)f;
+    for (ptrdiff_t r = 0; r < s->m; r++) {
+        const uint32_t *from = s->order + (r ? end[r - 1] : 0), *to = s->order + end[r], *least = from;
+        if (from == to) continue;
+        for (const uint32_t *f = from; f < to; f++) {
+            PREFETCH((const REAL *)job->centers + (s->left[*f] >> 8) * job->d);
+            if (s->bound[*f] < s->bound[*least]) least = f;
+        }
+        NAME(compare)(job, s, r, s->left[*least] >> 8, s->bound[*least]);
+        for (const uint32_t *f = from; f < to; f++)
+            if (f != least) NAME(compare)(job, s, r, s->left[*f] >> 8, s->bound[*f]);
+    }
+    s->n_left = 0;
+}
+
+/* Rows with centroids that are equally near, to the rounding of `between`: as `search` decides them. */
+TARGET NOINLINE void NAME(decide_ties)(const nearest_job *job, ptrdiff_t start, NAME(group) * s, const NAME(scratch) * more) {
+    const ptrdiff_t d = job->d;
+    const REAL margin = (REAL)(1 + SLOPPY(d) / 2);
+    uint16_t tied[2 * VL], open[2 * VL];
+    ptrdiff_t n = 0;
+    for (ptrdiff_t r = 0; r <= s->m; r++) {
+        if (n == 2 * VL || (r == s->m && n)) {
+            for (ptrdiff_t t = 0; t < n; t++) {
+                open[t] = (uint16_t)t;
+                more->norms[t] = 0;
+                memcpy(more->packed + t * d, (const REAL *)job->x + (start + s->number[tied[t]]) * d, (size_t)d * REAL_BYTES);
+            }
+            NAME(look_again)(job, more->packed, open, n, more);
+            for (ptrdiff_t t = 0; t < n; t++) {
+                s->nearest[tied[t]] = more->nearest[t];
+                s->best[tied[t]] = -2 * more->best[t];
+                s->second[tied[t]] = -2 * more->second[t];
+            }
+            n = 0;
+        }
+        if (r < s->m && !(s->second[r] > s->best[r] * margin)) tied[n++] = (uint16_t)r;
+    }
+}
+
+/* Labels, bounds and changes of the rows of a group that was searched. */
+INLINE TARGET void NAME(keep_found)(const nearest_job *job, const nearest_memo *memo, ptrdiff_t start,
+                                    const NAME(group) * s, ptrdiff_t *n_changed) {
+    const ptrdiff_t d = job->d;
+    for (ptrdiff_t r = 0; r < s->m; r++) {
+        const ptrdiff_t i = start + s->number[r];
+        const int32_t now = (int32_t)s->nearest[r];
+        if (memo) {
+            const double near = sqrt((double)s->second[r]), out = sqrt((double)s->pruned[r]) - (double)s->error[r];
+            const double other = (near < out ? near : out) * (1 - SLOPPY(d));
+            ((REAL *)memo->upper)[i] = NAME(upper_bound)(s->best[r], d);
+            ((REAL *)memo->lower)[i] = (REAL)(other > 0 ? other : 0);
+            if (memo->changes && now != job->labels[i])
+                memo->changes[start + (*n_changed)++] = (uint32_t)job->labels[i] << CELL_BITS | (uint32_t)s->number[r];
+        }
+        if (job->tied && !(s->second[r] - s->best[r] > s->extra[r]))
+            job->tied[start + job->n_tied[start / CELL_ROWS]++] = (int32_t)i;
+        job->labels[i] = now;
+    }
+}
+
+TARGET static void NAME(search_group)(const nearest_job *job, const nearest_memo *memo, ptrdiff_t start, NAME(group) * s,
+                                      const NAME(scratch) * more, ptrdiff_t *n_changed) {
+    const nearest_rotation *rotation = job->rotation;
+    const ptrdiff_t d = job->d, k = job->k, panels = (k + NK - 1) / NK;
+    const REAL *packed = (const REAL *)rotation->packed;
+    if (!s->m) return;
+    NAME(fetch_rotated)(rotation, start, s);
+    if (rotation->blind) {
+        NAME(guess_first)(rotation, k, s);
+        for (ptrdiff_t r = 0; r < s->m; r++)
+            s->best[r] = NAME(between)(s->rows + r * d, (const REAL *)job->centers + s->nearest[r] * d, d);
+    }
+    for (ptrdiff_t r = 0; r < s->m; r++) {
+        s->guess[r] = s->nearest[r];
+        s->extra[r] = 0;
+        if (job->tied) { /* as `note_ties` */
+            double norm = 0;
+            for (ptrdiff_t j = 0; j < d; j++) norm += (double)s->rows[r * d + j] * s->rows[r * d + j];
+            s->extra[r] = (REAL)(4.2 * NAME(rounding)(k, d) * (2.5 * norm + 1.5 * (double)s->best[r]));
+        }
+    }
+    NAME(aim)(rotation, d, s);
+    for (ptrdiff_t p = 0; p < panels; p++) {
+        const ptrdiff_t k0 = p * k / panels, nk = (p + 1) * k / panels - k0;
+        for (ptrdiff_t row = 0; row < s->m; row += BLOCK) {
+            s->n_pairs += NAME(prunes)[nk - 1](s->xt + row * FIRST_SIZE, packed + k0 * FIRST_SIZE, packed + k * FIRST_SIZE + k0,
+                                               s->threshold + row, (uint32_t)k0 << 8 | (uint32_t)row, s->pairs + s->n_pairs);
+            if (s->n_pairs <= LIST - NK * BLOCK) continue;
+            NAME(prune_more)(rotation, start, s);
+            if (s->n_left > LIST) NAME(compare_left)(job, s);
+        }
+    }
+    NAME(prune_more)(rotation, start, s);
+    NAME(compare_left)(job, s);
+    NAME(decide_ties)(job, start, s, more);
+    NAME(keep_found)(job, memo, start, s, n_changed);
+    s->m = 0;
+}
+
+/* Rows of one grid cell as `bounded_cell`, or, where no bounds are known, all of them.  Returns how many changed. */
+TARGET static ptrdiff_t NAME(rotated_cell)(const nearest_job *job, const nearest_memo *memo, ptrdiff_t start,
+                                           ptrdiff_t stop, void *memory) {
+    const ptrdiff_t d = job->d, k = job->k, m = stop - start, rows = NAME(group_rows)(d);
+    const REAL *X = (const REAL *)job->x + start * d, *RESTRICT o = (const REAL *)job->origin;
+    const int bounded = memo && memo->moved;
+    uint16_t failed[CELL_ROWS];
+    ptrdiff_t n_failed = 0, n_changed = 0;
+    NAME(group) s;
+    NAME(scratch) more;
+    NAME(carve)(&more, (char *)memory + NAME(carve_group)(&s, (char *)memory, d), k, d);
+    if (job->tied) job->n_tied[start / CELL_ROWS] = 0;
+    if (bounded)
+        n_failed = NAME(move_bounds)(memo, m, k, job->labels + start, (REAL *)memo->upper + start,
+                                     (REAL *)memo->lower + start, NULL, failed, 0);
+    else
+        for (; n_failed < m; n_failed++) failed[n_failed] = (uint16_t)n_failed;
+    for (ptrdiff_t f = 0; f < n_failed; f++) {
+        const ptrdiff_t i = failed[f];
+        const char *next = (const char *)(X + failed[f + 2 < n_failed ? f + 2 : f] * d);
+        REAL *RESTRICT row = s.rows + s.m * d;
+        for (ptrdiff_t j = 0; j < d * REAL_BYTES; j += 64) PREFETCH(next + j);
+        for (ptrdiff_t j = 0; j < d; j++) row[j] = X[i * d + j] - o[j];
+        if (!job->rotation->blind) {
+            const int32_t c = job->labels[start + i];
+            s.nearest[s.m] = c;
+            s.best[s.m] = NAME(between)(row, (const REAL *)job->centers + c * d, d);
+            if (bounded) {
+                const REAL u = NAME(upper_bound)(s.best[s.m], d);
+                ((REAL *)memo->upper)[start + i] = u;
+                if (u < ((REAL *)memo->lower)[start + i] || u < ((const REAL *)memo->gap)[c]) continue;
+            }
+        }
+        s.number[s.m++] = (uint16_t)i;
+        if (s.m == rows) NAME(search_group)(job, memo, start, &s, &more, &n_changed);
+    }
+    NAME(search_group)(job, memo, start, &s, &more, &n_changed);
+    if (job->sqdist) { /* as `assign` without rotation gives them */
+        NAME(dvec) inertia = {0};
+        double tail = 0;
+        const ptrdiff_t group = NAME(rows)(k, d);
+        for (ptrdiff_t g = start; g < stop; g += group) {
+            const ptrdiff_t some = stop - g < group ? stop - g : group;
+            for (ptrdiff_t i = 0; i < some; i++) more.nearest[i] = job->labels[g + i];
+            NAME(settle)(job, g, some, &more, NULL, &inertia, &tail, 0, 0, 1);
+        }
+    }
+    return n_changed;
+}
