@@ -14,6 +14,9 @@ class BuildInfo(TypedDict):
 CELL: int
 LEAST_ACTIVE: int
 CSR_BEYOND: int
+ROTATED: int
+ROTATED_FIRST: int
+LEAST_ROTATED: int
 ROUNDINGS_OF_TIES: float
 
 def build_info() -> BuildInfo: ...
@@ -74,7 +77,34 @@ def accumulate_bounded(
     near: NDArray[Real],  # IN / OUT (n,) or (0,)
     group: NDArray[np.int32],  # (k,) 0 passive, 1 active, 2 becomes active
     n_threads: int,
+    rotation: Rotation | None = None,
 ) -> int: ...  # rows that changed their label
+
+class Rotation:
+    def __init__(
+        self,
+        rows: NDArray[Real],  # (n, ROTATED)
+        centers: NDArray[Real],  # (k, ROTATED)
+        half_norms: NDArray[Real],  # (k,) of the first numbers, lowered by what is not known of them
+        allowance: NDArray[Real],  # (k,) what is not known of a centroid
+        row_error: float,  # share of its norm by which a rotated row is off
+        blind: bool,  # labels are no guesses yet
+    ) -> None: ...
+
+def search_rotated(
+    X: NDArray[Real],  # (n, d)
+    origin: NDArray[Real],  # (d,)
+    centers: NDArray[Real],  # (k, d) relative to the origin
+    half_norms: NDArray[Real],  # (k,)
+    rotation: Rotation,
+    labels: NDArray[np.int32],  # OUT (n,), IN a guess unless the rotation is blind
+    n_threads: int,
+    sqdist: NDArray[Real] | None = None,  # OUT (n,)
+    upper: NDArray[Real] | None = None,  # OUT (n,) bounds that start a memo
+    lower: NDArray[Real] | None = None,  # OUT (n,)
+    tied: NDArray[np.int32] | None = None,  # OUT (n,)
+    n_tied: NDArray[np.int32] | None = None,  # OUT (n_cells,)
+) -> None: ...
 def score_seeds(
     X: NDArray[Real],  # (n, d)
     w: NDArray[Real],  # (n,) or (0,)

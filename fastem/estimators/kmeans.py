@@ -60,10 +60,13 @@ class KMeans(KMeansBase, HasTwin):
         Seed of the starts.
     copy_x : bool, default=True
         Without effect: X is never written to.
-    algorithm : {"auto", "lloyd", "hamerly", "elkan"}, default="auto"
+    algorithm : {"auto", "lloyd", "hamerly", "elkan", "rotated"}, default="auto"
         All give Lloyd's labels and, up to rounding, centres at every iteration.  "lloyd" compares every row with every
         centre; "hamerly" keeps two distance bounds per row and only looks at rows for which another centre may have
-        come nearer ("elkan" is accepted as another name for it); "auto" chooses by the number of clusters and features.
+        come nearer ("elkan" is accepted as another name for it); "rotated" compares these by their leading principal
+        coordinates first, which rule out most centres where features are many and correlated (64 or more, with 33
+        clusters or more; it keeps 64 numbers a row); "auto" chooses by the number of clusters and features and, for the
+        last, by a sample of the rows.
     spherical : bool, default=False
         Cluster the directions of the rows, by cosine: rows are divided by their norms wherever they are seen, centres
         are unit vectors, and `inertia_` is the weighted sum of 2 (1 - cosine).  Rows of zeros get a label, but count
@@ -135,7 +138,7 @@ class KMeans(KMeansBase, HasTwin):
     _twin_module: ClassVar = "sklearn.cluster"
     _twin_attributes: ClassVar = ("cluster_centers_", "labels_", "inertia_", "n_iter_")
     _twin_values: ClassVar = {
-        "algorithm": {"auto": "lloyd", "hamerly": "elkan"},
+        "algorithm": {"auto": "lloyd", "hamerly": "elkan", "rotated": "lloyd"},
         "init": {"k-means||": "k-means++"},
     }
 
@@ -269,7 +272,9 @@ class KMeans(KMeansBase, HasTwin):
         kind = SphericalKMeansFamily if self.spherical else KMeansFamily
         if self.algorithm == "rotated":
             return kind(self.n_clusters, "rotated")
-        return kind(self.n_clusters, "bounded" if bounded else "lloyd")
+        if not bounded:
+            return kind(self.n_clusters, "lloyd")
+        return kind(self.n_clusters, "auto" if self.algorithm == "auto" else "bounded")
 
     def _rows(self, X: Any) -> Any:
         if not self.spherical:

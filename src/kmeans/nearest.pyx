@@ -31,7 +31,6 @@ cdef extern from "kmeans/tile.h" nogil:
         const void *packed
         const void *allowance
         double row_error
-        double slack
         int32_t blind
 
     ctypedef struct nearest_job:

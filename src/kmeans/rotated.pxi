@@ -20,9 +20,6 @@ cdef class Rotation:
         By which v is lowered for what is not known of a centroid.
     row_error : float
         By how much of its norm a rotated row is off.
-    slack : float
-        Beyond the distance of its own centroid, up to which distance a row is asked which others there are: bounds last
-        longer.
     blind : bool
         Whether labels are no guesses yet.
     """
@@ -31,7 +28,7 @@ cdef class Rotation:
     cdef tuple kept  # arrays
     cdef bint single
 
-    def __init__(self, rows, centers, half_norms, allowance, double row_error, double slack, bint blind):
+    def __init__(self, rows, centers, half_norms, allowance, double row_error, bint blind):
         if len(centers) < LEAST_ROTATED or not len(rows):
             raise ValueError(f"{len(rows)} rows and {len(centers)} centroids are too few to be searched by a rotation")
         shapes = (rows.shape[1:], centers.shape[1:], half_norms.shape, allowance.shape)
@@ -40,7 +37,7 @@ cdef class Rotation:
         first = np.ascontiguousarray(centers[:, :ROTATED_FIRST])
         self.kept = rows, centers, half_norms, allowance, first
         self.single = rows.dtype == np.float32
-        self.view.row_error, self.view.slack, self.view.blind = row_error, slack, blind
+        self.view.row_error, self.view.blind = row_error, blind
         if self.single:
             fill_rotation[float](&self.view, rows, centers, allowance)
         else:

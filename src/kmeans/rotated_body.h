@@ -12,7 +12,7 @@
    Floor of the three steps, n rows, k centroids, a share p of pairs left by the first step, q by the second, f
    multiply-adds a second: n k FIRST_SIZE / f, n k p ROTATED_SIZE / f, n (k q + 1) d / f, and to read X and y once.
 
-   Rounding.  What is known of y_x is off by at most e_x in length, of y_c by e_c (`rotation` in rotated.pxi says why), so
+   Rounding.  What is known of y_x is off by at most e_x in length, of y_c by e_c (fastem/families/kmeans/rotated.py says why), so
    that |y_x - y_c| is at most D + e_x + e_c, D the true distance, and its square, for any a, at most
    (1 + a) (D + e_x)^2 + (1 + 1 / a) e_c^2.  Hence
 
@@ -145,13 +145,12 @@ TARGET NOINLINE void NAME(guess_first)(const nearest_rotation *rotation, ptrdiff
 }
 
 /* Limits and thresholds of the rows of a group, whose best centroids so far are known. */
-INLINE void NAME(aim)(const nearest_rotation *rotation, ptrdiff_t d, const NAME(group) * s) {
+INLINE void NAME(aim)(ptrdiff_t d, const NAME(group) * s) {
     for (ptrdiff_t r = 0; r < s->m; r++) {
         const double square = s->threshold[r];
         s->limit[r] = NAME(limit_of)(s, r, d);
-        const double farther = sqrt((double)s->limit[r]) + rotation->slack, span = farther * farther;
-        const double most = (1 + A_SHARE) * span;
-        s->pruned[r] = (REAL)(span * (1 - 2 * (double)EPSILON));
+        const double most = (1 + A_SHARE) * (double)s->limit[r];
+        s->pruned[r] = s->limit[r];
         s->second[r] = INFINITY;
         s->threshold[r] = (REAL)((square * (1 - 24 * (double)EPSILON) - most) / 2 - 4 * (double)EPSILON * (square + most));
     }
@@ -330,7 +329,7 @@ TARGET static void NAME(search_group)(const nearest_job *job, const nearest_memo
             s->extra[r] = (REAL)(4.2 * NAME(rounding)(k, d) * (2.5 * norm + 1.5 * (double)s->best[r]));
         }
     }
-    NAME(aim)(rotation, d, s);
+    NAME(aim)(d, s);
     for (ptrdiff_t p = 0; p < panels; p++) {
         const ptrdiff_t k0 = p * k / panels, nk = (p + 1) * k / panels - k0;
         for (ptrdiff_t row = 0; row < s->m; row += BLOCK) {

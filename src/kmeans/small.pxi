@@ -189,7 +189,8 @@ cdef nearest_job job_in(const small_room *room, const real *x, const real *w, pt
     job.n, job.d, job.k = n, d, k
     job.x, job.w, job.origin = <const void *>x, <const void *>w, room.origin
     job.centers, job.half_norms, job.packed = room.centers, room.half_norms, room.packed
-    job.labels, job.settled, job.look, job.sqdist, job.tied, job.n_tied, job.rotation = NULL, 0, 0, NULL, NULL, NULL, NULL
+    job.labels, job.settled, job.look, job.sqdist = NULL, 0, 0, NULL
+    job.tied, job.n_tied, job.rotation = NULL, NULL, NULL
     return job
 
 

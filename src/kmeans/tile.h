@@ -86,7 +86,6 @@ typedef struct {
     const void *packed;    /* first numbers of the centroids in the order of the tile, and what stands for half their norms */
     const void *allowance; /* (k,): by which v is lowered for what is not known of a centroid */
     double row_error;      /* a rotated row is off by so much of its norm */
-    double slack;          /* beyond its limit, up to which distance a row is asked which centroids there are */
     int32_t blind;         /* the labels are no guesses yet */
 } nearest_rotation;
 

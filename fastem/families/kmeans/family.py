@@ -42,10 +42,6 @@ VANISHING = 1e-8
 CANCELLED = 1e-9
 
 
-def slack_of(moved: np.ndarray) -> float:
-    return 0.0
-
-
 class NativePass:
     """The compiled pass that adds up counts, sums and inertia, by the interface of a `jit.sweep`."""
 
@@ -122,7 +118,7 @@ class KMeansFamily(Family):
         if memo.bounds is None or not prepared.moved.size or stale:
             return self._start(X, w, prepared, n_threads, memo)
         delta = np.empty_like(memo.bounds.total)
-        search = rotated.with_centers(memo.rotated, prepared, slack_of(prepared.moved)) if memo.rotated else None
+        search = rotated.with_centers(memo.rotated, prepared) if memo.rotated else None
         nearest.accumulate_bounded(
             X, w, *prepared[:3], prepared.moved, self._half_gaps(prepared, memo), memo.labels, *memo.bounds[:3], delta,
             memo.bounds.near, self._groups(prepared.moved, memo), threads.native_threads(n_threads), search,
@@ -184,7 +180,9 @@ class KMeansFamily(Family):
             total = self._count(X, w, prepared, n_threads, memo, upper, lower)
         else:
             limited = threads.native_threads(n_threads)
-            nearest.search_rotated(X, *prepared[:3], search, memo.labels, limited, None, upper, lower, *(memo.tied or ()))
+            nearest.search_rotated(
+                X, *prepared[:3], search, memo.labels, limited, None, upper, lower, *(memo.tied or ())
+            )
             total = self._settled(X, w, prepared, n_threads, memo)
         memo.bounds = Bounds(upper, lower, changes, near, active, total, float(total[-1]) + self._gain(total, prepared))
         memo.passes, memo.half_gaps = 0, np.empty(0)
@@ -212,9 +210,9 @@ class KMeansFamily(Family):
         """Give the memo of all rows a rotated basis if it has none and one is wanted."""
         if memo.rotated is not None or memo.bounds is not None or memo.is_part:
             return
-        if self.algorithm in ("rotated", "auto") and rotated.possible(*X.shape, self.n_components):
-            if self.algorithm == "rotated" or rotated.worthwhile(X, prepared):
-                memo.rotated = self._rotations.of(X, n_threads, memo.empty)
+        if self.algorithm in ("rotated", "auto") and rotated.possible(X.shape[1], self.n_components):
+            asked = self.algorithm == "rotated"
+            memo.rotated = self._rotations.of(X, prepared, asked, n_threads, memo.empty)
 
     def _gain(self, total: np.ndarray, prepared: KMeansPrepared) -> float:
         """Return 2 sum c.S - sum N abs(c)^2: by how much the centres lower sum w abs(x - o)^2 to J."""
@@ -350,7 +348,12 @@ class KMeansFamily(Family):
 
     def assign_into(self, X, prepared: KMeansPrepared, labels: np.ndarray, sqdist: np.ndarray, n_threads: int) -> None:
         """Write the nearest centre (n,) int32 of each row and the squared distance to it (n,)."""
-        nearest.assign(X, *prepared[:3], labels, sqdist, threads.native_threads(n_threads))
+        known = self._rotations.known(X)
+        search = rotated.with_centers(known, prepared, blind=True) if known else None
+        if search is None:
+            nearest.assign(X, *prepared[:3], labels, sqdist, threads.native_threads(n_threads))
+        else:
+            nearest.search_rotated(X, *prepared[:3], search, labels, threads.native_threads(n_threads), sqdist)
 
     def two_nearest(
         self, X: np.ndarray, prepared: Any, labels: np.ndarray, first: np.ndarray, second: np.ndarray, n_threads: int

@@ -1,5 +1,4 @@
-"""Rows and centres in a rotated basis, by which most centres are left out before distances are: see
-`src/kmeans/rotated_body.h`.
+"""Rows and centres in a rotated basis, by which most centres are left out (`src/kmeans/rotated_body.h`).
 
 A rotated row holds its coordinates in leading principal directions of a sample of the rows, relative to the sample's
 mean, and the norm of the rest, after the first few directions and after all.  Any directions are right; these leave out
@@ -7,10 +6,10 @@ the most.
 
 Rounding.  With eps of the rows' type, T = `STRIP` features that are summed in it before float64 takes over, and P
 directions V that are orthonormal but for |V'V - I| = f: each coordinate of a row x is off by at most
-(T + 4) eps / 2 |x - m| |V_j|, all of them by ((T + 4) sqrt(P) / 2 + 2) eps + f of |x - m|.  Those of a centre are summed
-in float64, and off by (2 eps + f) |c - m| and by what the origin loses.  The squared norm of the rest is that of all
-minus that of the coordinates, off by 2.5 times as much of |x - m|^2; its root, r, by that divided by r, or by its own
-root where r is small.
+(T + 4) eps / 2 |x - m| |V_j|, all of them by ((T + 4) sqrt(P) / 2 + 2) eps + f of |x - m|.  Those of a centre are
+summed in float64, and off by (2 eps + f) |c - m| and by what the origin loses.  The squared norm of the rest is that of
+all minus that of the coordinates, off by 2.5 times as much of |x - m|^2; its root, r, by that divided by r, or by its
+own root where r is small.
 """
 
 from __future__ import annotations
@@ -35,39 +34,52 @@ SHARE = 1.0 / 1024
 # Squared norms, by type, up to which nothing overflows.
 LARGEST = {np.dtype(np.float32): 1e30, np.dtype(np.float64): 1e250}
 
+# Multiply-adds of a full pass from which a sample is asked, of how many rows, and the share of a full pass that a
+# search by rotation must not exceed.  A multiply-add of the first step, and of the further ones, costs so many of it.
+WORK = 2_000_000_000
+ASKED = 128
+PAYS = 0.4
+TILED, PICKED = 2.5, 6.0
+
 DIRECTIONS = nearest.ROTATED - 2
 FIRST = nearest.ROTATED_FIRST - 1
+
+
+class Basis(NamedTuple):
+    """Leading directions, the first the widest, both in the rows' dtype."""
+
+    mean: np.ndarray  # (d,)
+    directions: np.ndarray  # (d, DIRECTIONS)
 
 
 class RotatedRows(NamedTuple):
     """Rows in a rotated basis, and the basis."""
 
-    mean: np.ndarray  # (d,), in the rows' dtype
-    basis: np.ndarray  # (d, DIRECTIONS), likewise
-    skew: float  # by how much the basis is not orthonormal
+    basis: Basis
+    skew: float  # by how much the directions are not orthonormal
     rows: np.ndarray  # (n, ROTATED)
     row_error: float  # a rotated row is off by so much of its norm
 
 
-def rotate(X: np.ndarray, n_threads: int, empty: Callable[..., np.ndarray] = np.empty) -> RotatedRows | None:
-    """Return rows (n, d) in a basis of their own, or None where their squares overflow."""
-    mean, basis = _basis(X[:: max(1, len(X) // SAMPLE)])
-    if basis is None:
-        return None
-    skew = float(np.linalg.norm(basis.T.astype(np.float64) @ basis.astype(np.float64) - np.eye(DIRECTIONS)))
+def rotate(
+    X: np.ndarray, basis: Basis, n_threads: int, empty: Callable[..., np.ndarray] = np.empty
+) -> RotatedRows | None:
+    """Return rows (n, d) in a basis, or None where their squares overflow."""
+    directions = basis.directions.astype(np.float64)
+    skew = float(np.linalg.norm(directions.T @ directions - np.eye(DIRECTIONS)))
     eps = float(np.finfo(X.dtype).eps)
     row_error = ((STRIP + 4) * DIRECTIONS**0.5 / 2 + 2) * eps + skew
     rotated, largest = empty((len(X), nearest.ROTATED), X.dtype), np.empty(n_cells(len(X)))
 
     def cell(number: int) -> None:
         rows = slice(number * CELL, (number + 1) * CELL)
-        largest[number] = _rotate_cell(X[rows], mean, basis, rotated[rows])
+        largest[number] = _rotate_cell(X[rows], *basis, rotated[rows])
 
     with threads.single_threaded_blas():
         threads.map_tasks(cell, len(largest), n_threads)
     if not largest.max() < LARGEST[X.dtype]:
         return None
-    return RotatedRows(mean, basis, skew, rotated, row_error)
+    return RotatedRows(basis, skew, rotated, row_error)
 
 
 class Rotations:
@@ -76,30 +88,66 @@ class Rotations:
     def __init__(self) -> None:
         self._last: tuple[np.ndarray, RotatedRows | None] | None = None
 
-    def of(self, X: np.ndarray, n_threads: int, empty: Callable[..., np.ndarray]) -> RotatedRows | None:
-        """Return `rotate(X)`, made once for the same array."""
+    def of(
+        self, X: np.ndarray, prepared: Any, asked: bool, n_threads: int, empty: Callable[..., np.ndarray]
+    ) -> RotatedRows | None:
+        """Return the rotated rows, made once for the same array, if they are asked for, or pay by a sample."""
+        if not asked and X.size * len(prepared.centers) < WORK:
+            return None
         if self._last is None or self._last[0] is not X:
-            self._last = X, rotate(X, n_threads, empty)
+            basis = find_basis(X)
+            if basis is not None and not asked and share_of_work(X, basis, prepared) > PAYS:
+                basis = None
+            self._last = X, None if basis is None else rotate(X, basis, n_threads, empty)
         return self._last[1]
 
+    def known(self, X: np.ndarray) -> RotatedRows | None:
+        """Return the rotated rows if they have been made."""
+        return self._last[1] if self._last is not None and self._last[0] is X else None
 
-def possible(n_rows: int, n_features: int, k: int) -> bool:
+
+def possible(n_features: int, k: int) -> bool:
     """Tell whether rows can be searched by a rotation at all."""
     return n_features >= nearest.ROTATED and k >= nearest.LEAST_ROTATED
 
 
-def worthwhile(X: np.ndarray, prepared: Any) -> bool:
-    return True
+def share_of_work(X: np.ndarray, basis: Basis, prepared: Any) -> float:
+    """Return about what a search by rotation costs beside one that compares every row with every centre.
+
+    A sample of the rows tells which share of all pairs each step leaves.  Steps that pick pairs pay more for each
+    number than a tile does.
+    """
+    rows = X[:: max(1, len(X) // ASKED)][:ASKED].astype(np.float64)
+    centers = prepared.centers + prepared.origin.astype(np.float64)
+    k, d = centers.shape
+    sqdist = _between(rows, centers)
+    nearest_of_all = np.maximum(sqdist.min(axis=1, keepdims=True), 0.0)
+    left = []
+    for size in (FIRST, DIRECTIONS):
+        directions = basis.directions[:, :size].astype(np.float64)
+        inside = [(table - basis.mean) @ directions for table in (rows, centers)]
+        norms = [np.square(table - basis.mean).sum(axis=1) for table in (rows, centers)]
+        rest = [np.sqrt(np.maximum(a - np.square(b).sum(axis=1), 0.0)) for a, b in zip(norms, inside, strict=True)]
+        bound = _between(*inside) + np.square(rest[0][:, None] - rest[1])
+        left.append(float(np.mean(bound <= nearest_of_all)))
+    picked = left[0] * nearest.ROTATED + left[1] * d + d / k
+    return (TILED * nearest.ROTATED_FIRST + PICKED * picked) / d
 
 
-def _basis(sample: np.ndarray) -> tuple[np.ndarray, Any]:
-    """Return the mean (d,) of a sample of rows and leading directions (d, DIRECTIONS), or None where squares overflow."""
+def _between(rows: np.ndarray, centers: np.ndarray) -> np.ndarray:
+    norms = [np.square(table).sum(axis=1) for table in (rows, centers)]
+    return norms[0][:, None] + norms[1] - 2.0 * (rows @ centers.T)
+
+
+def find_basis(X: np.ndarray) -> Basis | None:
+    """Return the mean of a sample of rows and their leading directions, or None where squares overflow."""
+    sample = X[:: max(1, len(X) // SAMPLE)]
     mean = sample.mean(axis=0, dtype=np.float64).astype(sample.dtype)
     with np.errstate(over="ignore", invalid="ignore"):
         rows = sample - mean
         square = np.einsum("ij,ij->", rows, rows, dtype=np.float64)
     if not square < LARGEST[sample.dtype]:
-        return mean, None
+        return None
     d, found = rows.shape[1], min(rows.shape[1], DIRECTIONS + SPARE)
     directions = Draws(0, 0).normal(d * found).reshape(d, found).astype(sample.dtype)
     rows /= np.sqrt(square) or 1.0
@@ -108,7 +156,7 @@ def _basis(sample: np.ndarray) -> tuple[np.ndarray, Any]:
     inside = rows @ directions
     _, turn = np.linalg.eigh(inside.T.astype(np.float64) @ inside)
     leading = directions.astype(np.float64) @ turn[:, ::-1][:, :DIRECTIONS]
-    return mean, np.ascontiguousarray(np.linalg.qr(leading)[0].astype(sample.dtype))
+    return Basis(mean, np.ascontiguousarray(np.linalg.qr(leading)[0].astype(sample.dtype)))
 
 
 def _rotate_cell(X: np.ndarray, mean: np.ndarray, basis: np.ndarray, out: np.ndarray) -> float:
@@ -126,14 +174,14 @@ def _rotate_cell(X: np.ndarray, mean: np.ndarray, basis: np.ndarray, out: np.nda
 
 
 def arrange(coordinates: np.ndarray, norms: np.ndarray, out: np.ndarray) -> None:
-    """Write coordinates (m, DIRECTIONS) and the norms of what they leave of squared `norms` (m,) in the kernel's order."""
+    """Write coordinates (m, DIRECTIONS), and the norms of what they leave of rows of squared `norms` (m,)."""
     out[:, :FIRST], out[:, FIRST + 1 : -1] = coordinates[:, :FIRST], coordinates[:, FIRST:]
     for place, part in ((FIRST, out[:, :FIRST]), (nearest.ROTATED - 1, out[:, FIRST + 1 : -1])):
         norms = np.maximum(norms - np.einsum("ij,ij->i", part, part, dtype=np.float64), 0.0)
         out[:, place] = np.sqrt(norms)
 
 
-def with_centers(rotated: RotatedRows, prepared: Any, slack: float = 0.0, blind: bool = False) -> nearest.Rotation | None:
+def with_centers(rotated: RotatedRows, prepared: Any, blind: bool = False) -> nearest.Rotation | None:
     """Return what the kernel searches by, or None where squares of centres overflow.
 
     Parameters
@@ -142,28 +190,29 @@ def with_centers(rotated: RotatedRows, prepared: Any, slack: float = 0.0, blind:
         The rows.
     prepared : KMeansPrepared
         Centres.
-    slack, blind
-        As of `nearest.Rotation`.
+    blind : bool
+        Whether labels are no guesses yet.
     """
     dtype = rotated.rows.dtype
     eps, eps64 = float(np.finfo(dtype).eps), float(np.finfo(np.float64).eps)
-    shift = prepared.origin.astype(np.float64) - rotated.mean
+    shift = prepared.origin.astype(np.float64) - rotated.basis.mean
     centers = prepared.centers + shift
     norms = np.einsum("kj,kj->k", centers, centers)
     if not norms.max() < LARGEST[dtype]:
         return None
     out = np.empty((len(centers), nearest.ROTATED), dtype)
-    arrange(centers @ rotated.basis.astype(np.float64), norms, out)
+    arrange(centers @ rotated.basis.directions.astype(np.float64), norms, out)
     lost = 2 * eps64 * (np.linalg.norm(shift) + np.sqrt(norms))  # by adding the shift
     summed = 2 * len(shift) * eps64 * DIRECTIONS**0.5  # by summing features
     relative = 2 * eps + rotated.skew + summed
     off = (relative * np.sqrt(norms) + lost) * np.sqrt(norms) * 2.5
     rest = out[:, -1].astype(np.float64)
-    of_rest = np.where(rest**2 > 2 * off, off / np.maximum(rest, np.finfo(dtype).tiny), np.sqrt(3 * off))
+    small = np.sqrt(2 * off)
+    of_rest = np.where(rest > small, off / np.maximum(rest, small + np.finfo(dtype).tiny), np.sqrt(3 * off))
     allowance = (1 + 1 / SHARE) * np.square(relative * np.sqrt(norms) + lost + of_rest)
     half_norms = 0.5 * (norms * (1 - 24 * eps) - allowance)
     up = 1 + 2 * eps
     return nearest.Rotation(
         rotated.rows, out, half_norms.astype(dtype), (allowance / (1 + SHARE) * up).astype(dtype), rotated.row_error,
-        slack, blind,
+        blind,
     )  # fmt: skip

@@ -1,0 +1,137 @@
+"""Search by a rotated basis: the labels of a search of all pairs, whatever the rows."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fastem import KMeans
+from fastem._native import nearest
+from fastem.families.kmeans import KMeansFamily, KMeansParams, rotated
+
+pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
+
+DTYPES = [np.float32, np.float64]
+KINDS = ["decaying", "noise", "offset", "duplicates", "far centre", "low rank"]
+
+
+@pytest.fixture(autouse=True)
+def best_isa():
+    yield
+    nearest.force_isa(None)
+
+
+def rows_and_centers(kind, n, d, k, dtype, seed):
+    rng = np.random.default_rng(seed)
+    decay = np.arange(1, d + 1) ** (0.0 if kind == "noise" else -0.8)
+    X = rng.standard_normal((n, d)) * decay @ np.linalg.qr(rng.standard_normal((d, d)))[0]
+    if kind == "duplicates":
+        X = X[rng.integers(max(1, k // 2), size=n)]
+    if kind == "low rank":
+        X = X[:, :3] @ rng.standard_normal((3, d))
+    if kind == "offset":
+        X += 100.0 if dtype == np.float32 else 1e6
+    centers = X[rng.integers(n, size=k)] + (0 if kind == "duplicates" else 0.1 * rng.standard_normal((k, d)) * X.std())
+    if kind == "far centre":
+        centers[k // 3] = 1e7
+        centers[k // 2] = -3e12
+    return X.astype(dtype), centers.astype(dtype).astype(np.float64), rng
+
+
+def labels_of(X, centers, n_threads, guess=None):
+    family = KMeansFamily(len(centers))
+    prepared = family.prepare(KMeansParams(centers), X.dtype)
+    expected, sqdist = family.assign(X, prepared, 1)
+    search = rotated.with_centers(rotated.rotate(X, rotated.find_basis(X), 1), prepared, blind=guess is None)
+    labels = np.empty(len(X), np.int32) if guess is None else guess.copy()
+    found, upper, lower = np.empty(len(X), X.dtype), np.empty(len(X), X.dtype), np.empty(len(X), X.dtype)
+    nearest.search_rotated(X, *prepared[:3], search, labels, n_threads, found, upper, lower)
+    return expected, sqdist, labels, found, upper, lower
+
+
+@given(
+    st.sampled_from(KINDS), st.integers(1, 600), st.integers(64, 200), st.integers(33, 300), st.sampled_from(DTYPES),
+    st.sampled_from(nearest.build_info()["available"]), st.booleans(), st.integers(0, 10**6),
+)  # fmt: skip
+@settings(max_examples=80, deadline=None)
+def test_labels_are_those_of_all_pairs(kind, n, d, k, dtype, isa, blind, seed):
+    nearest.force_isa(isa)
+    X, centers, rng = rows_and_centers(kind, n, d, k, dtype, seed)
+    guess = None if blind else rng.integers(k, size=n).astype(np.int32)
+    expected, sqdist, labels, found, upper, lower = labels_of(X, centers, 2, guess)
+    direct = np.stack([np.square(X.astype(np.float64) - c).sum(axis=1) for c in centers], axis=1)
+    own, eps = direct[np.arange(n), labels], np.finfo(dtype).eps
+    assert np.all(own <= direct.min(axis=1) * (1 + (8 + d**0.5) * eps))
+    # Where no second look is taken, a search of all pairs decides to half the digits (`doubt` in differences_body.h).
+    same = labels == expected
+    assert np.all(same | (np.abs(direct[np.arange(n), expected] - own) <= 8 * eps**0.5 * own))
+    np.testing.assert_array_equal(found[same], sqdist[same])
+    # Bounds hold.
+    assert np.all(upper.astype(np.float64) >= np.sqrt(own) * (1 - 4 * eps))
+    direct[np.arange(n), labels] = np.inf
+    assert np.all(lower.astype(np.float64) <= np.sqrt(direct.min(axis=1)) * (1 + 4 * eps))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_most_centres_are_left_out(dtype):
+    """What is left out is what the search is for: lower bounds reach beyond the rows' own distances."""
+    X, centers, _ = rows_and_centers("decaying", 3000, 128, 200, dtype, 1)
+    family = KMeansFamily(200)
+    prepared = family.prepare(KMeansParams(centers), X.dtype)
+    assert rotated.share_of_work(X, rotated.find_basis(X), prepared) < 1.5
+    noise, centers, _ = rows_and_centers("noise", 3000, 128, 200, dtype, 1)
+    prepared = family.prepare(KMeansParams(centers), X.dtype)
+    assert rotated.share_of_work(noise, rotated.find_basis(noise), prepared) > 2
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("kind", ["decaying", "noise", "offset", "duplicates", "low rank"])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_every_iteration_is_lloyds(monkeypatch, dtype, kind, weighted):
+    X, centers, rng = rows_and_centers(kind, 5000, 72, 160, dtype, 2)
+    w = rng.random(len(X)) if weighted else None
+    rotate, made = rotated.rotate, []
+    monkeypatch.setattr(rotated, "rotate", lambda *args: made.append(1) or rotate(*args))
+    for iterations in (1, 2, 3, 5, 9, 21):
+        options = {"init": centers, "max_iter": iterations, "tol": 0.0}
+        exact = KMeans(160, algorithm="lloyd", **options).fit(X, sample_weight=w)
+        fast = KMeans(160, algorithm="rotated", **options).fit(X, sample_weight=w)
+        np.testing.assert_array_equal(fast.labels_, exact.labels_)
+        assert fast.inertia_ == pytest.approx(exact.inertia_, rel=1e-12 if dtype == np.float64 else 1e-6)
+    assert made
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_threads_change_no_bit(dtype):
+    X, centers, _ = rows_and_centers("decaying", 9000, 80, 64, dtype, 3)
+    runs = [KMeans(64, init=centers, max_iter=4, algorithm="rotated", n_threads=t).fit(X) for t in (1, 2)]
+    np.testing.assert_array_equal(runs[0].cluster_centers_, runs[1].cluster_centers_)
+    np.testing.assert_array_equal(runs[0].labels_, runs[1].labels_)
+    assert runs[0].inertia_ == runs[1].inertia_
+
+
+def test_auto_asks_a_sample(monkeypatch):
+    monkeypatch.setattr(rotated, "WORK", 0)
+    rotate, made = rotated.rotate, []
+    monkeypatch.setattr(rotated, "rotate", lambda *args: made.append(1) or rotate(*args))
+    for kind, pays in (("decaying", True), ("noise", False)):
+        X, centers, _ = rows_and_centers(kind, 3000, 400, 400, np.float32, 4)
+        KMeans(400, init=centers, max_iter=1).fit(X)
+        assert bool(made) == pays
+        made.clear()
+
+
+def test_values_that_overflow_when_squared_are_searched_without():
+    X, centers, _ = rows_and_centers("decaying", 3000, 64, 40, np.float64, 5)
+    X[7] = 1e130
+    assert rotated.find_basis(X) is None or rotated.rotate(X, rotated.find_basis(X), 1) is None
+    fits = [KMeans(40, init=centers, max_iter=1, algorithm=name).fit(X) for name in ("hamerly", "rotated")]
+    np.testing.assert_array_equal(fits[0].labels_, fits[1].labels_)
+
+
+def test_a_rotation_of_other_rows_is_refused():
+    X, centers, _ = rows_and_centers("decaying", 300, 64, 40, np.float32, 6)
+    prepared = KMeansFamily(40).prepare(KMeansParams(centers), X.dtype)
+    search = rotated.with_centers(rotated.rotate(X, rotated.find_basis(X), 1), prepared)
+    with pytest.raises(ValueError, match="rotation of other rows"):
+        nearest.search_rotated(X[:200], *prepared[:3], search, np.zeros(200, np.int32), 1)
