@@ -38,7 +38,7 @@ LARGEST = {np.dtype(np.float32): 1e30, np.dtype(np.float64): 1e250}
 # search by rotation must not exceed.  A multiply-add of the first step, and of the further ones, costs so many of it.
 WORK = 2_000_000_000
 ASKED = 128
-PAYS = 0.4
+PAYS = 0.7
 TILED, PICKED = 2.5, 6.0
 
 DIRECTIONS = nearest.ROTATED - 2
