@@ -15,7 +15,8 @@ from fastem.engine.checkpoint import Checkpoint
 from fastem.engine.monitor import Settings
 from fastem.engine.problem import Problem
 from fastem.families import FAMILIES
-from fastem.families.kmeans import KMeansFamily
+from fastem.families.kmeans import KMeansFamily, KMeansParams, rotated
+from fastem.families.kmeans.rotated import with_centers
 from fastem.files import FileError
 from fastem.sources.memory import MemorySource
 
@@ -91,6 +92,26 @@ def test_a_paused_bounded_k_means_goes_on_with_its_bounds(stop, k, dtype, tmp_pa
     paused = em.EMRun(problem, start_of(problem), Settings(max_iter=40, tol=0.0))
     paused.until(stop)
     assert paused.over or paused.state()["memo"]["bounds"] is not None
+
+
+@pytest.mark.parametrize("stop", [1, 2, 7])
+def test_a_paused_rotated_k_means_goes_on_with_its_basis(stop, tmp_path, monkeypatch):
+    rng = np.random.default_rng(1)
+    X = (rng.normal(size=(3000, 70)) * 0.8 ** np.arange(70)).astype(np.float32)
+
+    def run():
+        return em.EMRun(Problem(MemorySource(X, n_threads=2), KMeansFamily(40, "rotated")), start, settings)
+
+    settings, start = Settings(max_iter=12, tol=0.0), KMeansParams(X[:40].astype(np.float64))
+    whole, paused, resumed = run(), run(), run()
+    paused.until(stop)
+    resumed.recall(through_a_file(paused.state(), tmp_path / "state.npz"))
+    with monkeypatch.context() as patch:  # Hamerly's search would give the same labels, in more time
+        asked = []
+        patch.setattr(rotated, "with_centers", lambda *args, **how: asked.append(args) or with_centers(*args, **how))
+        end = bits(resumed.until(12))
+    assert len(asked) >= 11 - stop
+    assert end == bits(whole.until(12))
 
 
 def test_how_often():

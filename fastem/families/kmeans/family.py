@@ -117,6 +117,8 @@ class KMeansFamily(Family):
         stale = memo.passes == RECOUNT and self.n_components < CHEAP
         if memo.bounds is None or not prepared.moved.size or stale:
             return self._start(X, w, prepared, n_threads, memo)
+        if memo.rotates:
+            memo.rotated, memo.rotates = self._rotations.of(X, prepared, True, n_threads, memo.empty), False
         delta = np.empty_like(memo.bounds.total)
         search = rotated.with_centers(memo.rotated, prepared) if memo.rotated else None
         nearest.accumulate_bounded(

@@ -62,6 +62,7 @@ class KMeansMemo:
         self.passes = 0  # since the last count from zero
         self.begun = False  # a pass was made
         self.rotated: Any = None  # the rows in a rotated basis (`rotated.RotatedRows`), if that pays
+        self.rotates = False  # of a saved run: rows were rotated, and have not been yet
         self.is_part = False  # of another memo, for one pass
         self.tied: tuple[np.ndarray, np.ndarray] | None = None  # of the final pass; see `nearest.accumulate`
 
@@ -85,6 +86,7 @@ class KMeansMemo:
             "begun": self.begun,
             "half_gaps": self.half_gaps,
             "bounds": None,
+            "rotates": self.rotates or self.rotated is not None,
         }
         if self.bounds is not None:
             bounds = self.bounds._asdict()
@@ -101,6 +103,7 @@ class KMeansMemo:
             If it is not of so many rows and centres.
         """
         self.passes, self.begun, self.half_gaps = state["passes"], state["begun"], state["half_gaps"]
+        self.rotates = state["rotates"]
         bounds, n = state["bounds"], len(self.labels)
         if bounds is None:
             return
