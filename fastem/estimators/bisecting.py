@@ -180,7 +180,7 @@ class BisectingKMeans(KMeansBase, HasTwin):
             watch.end(None)
         self._warn_if_stopped()
         self._n_features_out = self.n_clusters
-        self._warn_if_clusters_coincide(labels)
+        self._warn_if_clusters_coincide(source, labels)
         return self
 
     def _check_parameters(self) -> None:

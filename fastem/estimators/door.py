@@ -12,9 +12,11 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fastem import validate
+from fastem.sources import rows as files
 from fastem.sources.base import Source
 from fastem.sources.csr import source_of
-from fastem.sources.rows import Stream, is_stream, rows
+from fastem.sources.dask_collections import DaskRows, gathered, kind_of
+from fastem.sources.rows import Stream, rows
 from fastem.sources.survey import Place
 
 Method = Callable[..., Any]
@@ -53,6 +55,11 @@ def table(estimator: Any, X: Any, *, reset: bool, accept_sparse: bool = False, a
     return stream.source(dtype)
 
 
+def is_stream(X: Any) -> bool:
+    """Tell whether rows are read as they are needed: what `fastem.rows` takes, and Dask's collections."""
+    return not isinstance(X, np.ndarray) and (kind_of(X) is not None or files.is_stream(X))
+
+
 def _said(place: Place) -> str:
     file = f" (data row {place.file_row + 1} of {place.file})" if place.file else ""
     return f"row {place.row}, column {place.column}{file}"
@@ -60,7 +67,9 @@ def _said(place: Place) -> str:
 
 def opened(X: Any) -> Any:
     """Return a stream of what an estimator reads as one, and all else as it is."""
-    return X if isinstance(X, Stream) or not is_stream(X) else rows(X)
+    if isinstance(X, Stream) or not is_stream(X):
+        return X
+    return DaskRows(X) if kind_of(X) is not None else rows(X)
 
 
 def refuse_stream(X: Any, why: str) -> None:
@@ -126,6 +135,7 @@ def source(
         `validate.weights`, or `validate.relative_weights`.
     """
     labels = np.empty(0, np.int32) if labels is None else labels
+    sample_weight = gathered(sample_weight)
     if not isinstance(X, Source):
         return source_of(X, weigh(sample_weight, X.shape[0], X.dtype), labels, n_threads)
     if sample_weight is None and X.sample_weight.size:
@@ -149,14 +159,13 @@ def looked_through(X: Any, check: Callable[[np.ndarray], Any]) -> list[Any]:
     """
     if not isinstance(X, Source):
         return [check(X)]
-    found: list[Any] = []
 
-    def block(part: np.ndarray, rows: slice, n_threads: int) -> None:
-        for first in range(rows.start, rows.stop, validate.CHUNK_ROWS):
-            found.append(_located(check, part[first - rows.start : first - rows.start + validate.CHUNK_ROWS], first))
+    def block(part: np.ndarray, rows: slice, n_threads: int) -> list[Any]:
+        firsts = range(rows.start, rows.stop, validate.CHUNK_ROWS)
+        size = validate.CHUNK_ROWS
+        return [_located(check, part[first - rows.start : first - rows.start + size], first) for first in firsts]
 
-    X.each_block(block)
-    return found
+    return [one for found in X.collect(block) for one in found]
 
 
 def _located(check: Method, part: np.ndarray, first: int) -> Any:
@@ -171,13 +180,36 @@ def _located(check: Method, part: np.ndarray, first: int) -> Any:
 
 
 def by_blocks(method: Method) -> Method:
-    """Let a method of rows take a stream, too, and return what it returns of arrays block by block."""
+    """Let a method of rows take a stream, too, and return what it returns of arrays block by block; of Dask, lazily."""
 
     @functools.wraps(method)
     def call(self: Any, X: Any) -> Any:
-        return Blocks(self, method, opened(X)) if is_stream(X) else method(self, X)
+        if not is_stream(X):
+            return method(self, X)
+        stream = opened(X)
+        return lazily(self, method, stream) if isinstance(stream, DaskRows) else Blocks(self, method, stream)
 
     return call
+
+
+def nameless(estimator: Any, stream: Stream) -> Any:
+    """Return a fitted model of its parameters at this time, for rows that have these features but, as arrays, no names.
+
+    Raises
+    ------
+    ValueError
+        If it is not fitted, or was fitted to other features.
+    """
+    check_is_fitted(estimator)
+    check_features(estimator, stream, reset=False)
+    model = copy.copy(estimator)
+    model.__dict__.pop("feature_names_in_", None)
+    return model
+
+
+def lazily(estimator: Any, method: Method, stream: DaskRows) -> Any:
+    """Return what a method makes of a collection of Dask, as a collection of the same kind, not computed yet."""
+    return stream.lazily(nameless(estimator, stream), method)
 
 
 class Blocks:
@@ -194,10 +226,7 @@ class Blocks:
     """
 
     def __init__(self, estimator: Any, method: Method, stream: Stream) -> None:
-        check_is_fitted(estimator)
-        check_features(estimator, stream, reset=False)
-        self._estimator = copy.copy(estimator)  # of its parameters at this time, and without names, as arrays have none
-        self._estimator.__dict__.pop("feature_names_in_", None)
+        self._estimator = nameless(estimator, stream)
         self._method, self._stream = method, stream
 
     def __iter__(self) -> Iterator[Any]:
@@ -226,6 +255,8 @@ def all_of(estimator: Any, method: Method, X: Any) -> tuple[np.ndarray, ...]:
     """
     if not isinstance(X, Stream):
         return method(estimator, X)
+    if isinstance(X, DaskRows):
+        return X.all_of(nameless(estimator, X), method)
     columns: list[Any] = []
     for parts in Blocks(estimator, method, X):
         columns = columns or [X.column(part.dtype) for part in parts]
@@ -245,6 +276,7 @@ def n_rows(X: Any) -> int:
 
 def weights_with(X: Any, sample_weight: Any) -> Any:
     """Return given weights, or those of a stream's column."""
+    sample_weight = gathered(sample_weight)
     if sample_weight is None and isinstance(X, Stream) and X.weighted:
         return X.weights()
     return sample_weight
@@ -254,5 +286,5 @@ def total_weight(X: Any, sample_weight: Any) -> float:
     """Return the sum of the weights as they were given; X is what `table` returned."""
     if sample_weight is None and isinstance(X, Source) and X.sample_weight.size:
         sample_weight = X.sample_weight
-    given = validate.weights(sample_weight, len(X), np.float64)
+    given = validate.weights(gathered(sample_weight), len(X), np.float64)
     return float(given.sum()) if given.size else float(len(X))

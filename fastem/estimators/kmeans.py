@@ -237,7 +237,7 @@ class KMeans(KMeansBase, HasTwin):
             checkpoint.remove()
         if watch is not None:
             watch.end(best.params)
-        self._warn_if_clusters_coincide(best.memo.labels)
+        self._warn_if_clusters_coincide(source, best.memo.labels)
         self._warn_if_stopped()
         return self
 
@@ -293,13 +293,7 @@ class KMeans(KMeansBase, HasTwin):
 
 def zero_rows(source: Source) -> np.ndarray:
     """Return the numbers of the rows of a stream in which all is 0."""
-    found: list[np.ndarray] = []
-
-    def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
-        found.append(rows.start + np.flatnonzero(~X.any(axis=1)))
-
-    source.each_block(block)
-    return np.concatenate(found)
+    return np.concatenate(source.collect(lambda X, rows, n_threads: rows.start + np.flatnonzero(~X.any(axis=1))))
 
 
 def _on_sphere(start: em.Start) -> em.Start:

@@ -19,8 +19,6 @@ from fastem.estimators.callbacks import warn
 from fastem.families.kmeans import KMeansFamily, KMeansParams
 from fastem.sources.base import Source
 from fastem.sources.csr import CSRSource
-from fastem.sources.rows import is_stream
-from fastem.sources.stream import StreamSource
 from fastem.starts.kmeans import CENTERS, kmeans_start
 
 
@@ -88,7 +86,7 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
 
             def chosen(source: Any, draws: Draws) -> np.ndarray:
                 random_state = np.random.RandomState(int(draws.bits(1)[0] >> np.uint64(32)))
-                if isinstance(source, StreamSource):
+                if not hasattr(source, "X"):
                     raise ValueError(
                         "A callable init takes an array, which these rows are not: see cache= of fastem.rows."
                     )
@@ -104,11 +102,8 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
             )
         return kmeans_start(n_clusters, validate.centers(how, n_clusters, n_features)), 1
 
-    def _warn_if_clusters_coincide(self, labels: np.ndarray) -> None:
-        sizes = np.zeros(self.n_clusters, np.int64)
-        for first in range(0, len(labels), validate.CHUNK_ROWS):
-            sizes += np.bincount(labels[first : first + validate.CHUNK_ROWS], minlength=self.n_clusters)
-        distinct = np.count_nonzero(sizes)
+    def _warn_if_clusters_coincide(self, source: Source, labels: np.ndarray) -> None:
+        distinct = np.count_nonzero(source.sizes(labels, self.n_clusters))
         if distinct < self.n_clusters:
             warn(
                 f"Number of distinct clusters ({distinct}) found smaller than n_clusters ({self.n_clusters}). "
@@ -141,7 +136,7 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
     def _assign(self, X: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return labels and squared distances of new rows."""
         check_is_fitted(self)
-        if is_stream(X):
+        if door.is_stream(X):
             return door.all_of(self, KMeansBase._assign, door.opened(X))  # type: ignore[return-value]
         X = self._rows(door.table(self, X, reset=False, accept_sparse=True))
         labels, sqdist = assign(self._source(X, None), self.cluster_centers_)
@@ -166,7 +161,7 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
         """Find the centres and return the nearest one of each row (n_samples,) int32."""
         X = door.opened(X)
         self.fit(X, sample_weight=sample_weight)
-        return self.predict(X) if is_stream(X) else self.labels_
+        return self.predict(X) if door.is_stream(X) else self.labels_
 
     @door.by_blocks
     def transform(self, X: Any) -> np.ndarray:

@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastem import threads, validate
+from fastem import grid, threads, validate
 from fastem.draws import Draws
+from fastem.sources.reading import Tree
 
 
 class Rows(NamedTuple):
@@ -18,6 +19,12 @@ class Rows(NamedTuple):
     indices: np.ndarray  # (m,) int64
     X: np.ndarray  # (m, d)
     weights: np.ndarray  # (m,) float64
+
+
+def runs(column: Any, slices: list[slice]) -> list[np.ndarray]:
+    """Return a few runs of entries of an array of `Source.empty`, wherever it lies."""
+    fetch = getattr(column, "spans", None)
+    return [column[rows] for rows in slices] if fetch is None else fetch(slices)
 
 
 class Source:
@@ -67,6 +74,32 @@ class Source:
     def each_block_for(self, family: Any, function: Callable[[Any, slice, int], None]) -> None:
         """Call `each_block` with rows as the family reads them."""
         self.each_block(function)
+
+    def collect(self, function: Callable[[np.ndarray, slice, int], Any]) -> list[Any]:
+        """Return what ``function(X_block, rows, n_threads)`` returns of each block, in order.
+
+        A function that is to be heard of returns what it finds: it may be called elsewhere, where it can write only to
+        arrays of `empty`.
+        """
+        found: dict[int, Any] = {}
+
+        def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
+            found[rows.start] = function(X, rows, n_threads)
+
+        self.each_block(block)
+        return [found[start] for start in sorted(found)]
+
+    def of_entries(self, function: Callable[[slice], Any]) -> list[Any]:
+        """Return ``function(rows)`` of runs of rows that begin on the grid, in order: for arrays of `empty` alone."""
+        step = validate.CHUNK_ROWS
+        return [function(slice(first, min(first + step, self.n_rows))) for first in range(0, self.n_rows, step)]
+
+    def fold_entries(self, function: Callable[[slice], np.ndarray], size: int) -> np.ndarray:
+        """Add up ``function(rows)`` (size,) over the grid cells, as `fold` does, where no rows are needed."""
+        tree = Tree()
+        for first in range(0, self.n_rows, grid.CELL):
+            tree.add(function(slice(first, min(first + grid.CELL, self.n_rows))))
+        return tree.total()
 
     def fold(self, function: Callable[[np.ndarray, slice], np.ndarray], size: int) -> np.ndarray:
         """Add up ``function(X_cell, rows)`` (size,) over the grid cells, by the fixed tree.
@@ -220,9 +253,18 @@ class Source:
         self.each_block_for(family, block)
         if family.allow_nan and self.has_nan:
             badness = self._beside_the_observed(badness)
-        worst = np.argsort(-badness, kind="stable")[:m] if m > 1 else np.array([np.argmax(badness)])
+        worst = self.largest(badness, m)
         weights = self.sample_weight[worst].astype(np.float64) if self.sample_weight.size else np.ones(len(worst))
         return Rows(worst, self.take(worst), weights)
+
+    def largest(self, values: np.ndarray, m: int) -> np.ndarray:
+        """Return the numbers of the m largest of an array of `empty`, the largest first, the first of equals."""
+        return np.argsort(-values, kind="stable")[:m] if m > 1 else np.array([np.argmax(values)])
+
+    def sizes(self, labels: np.ndarray, n_labels: int) -> np.ndarray:
+        """Return how many rows have each label, of an array of `empty`."""
+        sizes: np.ndarray = sum(self.of_entries(lambda rows: np.bincount(labels[rows], minlength=n_labels)))
+        return sizes
 
     def _beside_the_observed(self, badness: np.ndarray) -> np.ndarray:
         """Return by how much badness (n,) exceeds what is usual for the features observed in each row, standardised.

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from fastem import grid, validate
+from fastem import grid
 from fastem.draws import Draws
 from fastem.families.kmeans import KMeansFamily, KMeansParams
 from fastem.sources.memory import MemorySource
@@ -82,15 +82,21 @@ def _bring_near(source: Any, fresh: np.ndarray, number: int, closest: np.ndarray
 
 
 def _mass(source: Any, owner: np.ndarray, n_candidates: int) -> np.ndarray:
-    """Return the weight of the rows of each candidate, float64, added in the order of the rows."""
-    mass = np.zeros(n_candidates)
-    for first in range(0, len(owner), validate.CHUNK_ROWS):
-        rows = slice(first, first + validate.CHUNK_ROWS)
-        np.add.at(mass, owner[rows], source.weights_of(rows).astype(np.float64) if source.sample_weight.size else 1.0)
-    return mass
+    """Return the weight of the rows of each candidate, float64."""
+
+    def cell(rows: slice) -> np.ndarray:
+        w = source.weights_of(rows)
+        return np.bincount(owner[rows], w.astype(np.float64) if w.size else None, n_candidates).astype(np.float64)
+
+    return source.fold_entries(cell, n_candidates)
 
 
 def _potential(source: Any, closest: np.ndarray) -> np.ndarray:
     """Return the sum of w closest over each grid cell, float64."""
-    mass = closest * source.sample_weight if source.sample_weight.size else closest
-    return np.add.reduceat(mass, np.arange(0, len(mass), grid.CELL), dtype=np.float64)
+
+    def run(rows: slice) -> np.ndarray:
+        w = source.weights_of(rows)
+        mass = closest[rows] * w if w.size else closest[rows]
+        return np.add.reduceat(mass, np.arange(0, len(mass), grid.CELL), dtype=np.float64)
+
+    return np.concatenate(source.of_entries(run))

@@ -16,6 +16,7 @@ from fastem import grid, threads
 from fastem._native import nearest
 from fastem.draws import Draws
 from fastem.families.kmeans.csr import CSRRows
+from fastem.sources.base import runs
 from fastem.sources.csr import CSRSource
 
 # Rows drawn at once for one that is needed, when the next candidates are drawn before the last seed has had its pass,
@@ -122,10 +123,11 @@ def draw_in_cells(closest: np.ndarray, weights: np.ndarray, potential: np.ndarra
     targets = uniforms * cells[-1]
     chosen = np.minimum(np.searchsorted(cells, targets, side="right"), np.flatnonzero(potential)[-1])
     rows = np.empty(len(uniforms), np.int64)
-    for i, (cell, target) in enumerate(zip(chosen.tolist(), targets.tolist(), strict=True)):
-        span = slice(cell * grid.CELL, (cell + 1) * grid.CELL)
+    spans = [slice(cell * grid.CELL, (cell + 1) * grid.CELL) for cell in chosen.tolist()]
+    parts = zip(spans, runs(closest, spans), runs(weights, spans), strict=True)
+    for i, (cell, target, (span, near, w)) in enumerate(zip(chosen.tolist(), targets.tolist(), parts, strict=True)):
         before = cells[cell - 1] if cell else 0.0
-        rows[i] = span.start + nearest.draw_row(closest[span], weights[span], target - before)
+        rows[i] = span.start + nearest.draw_row(near, w, target - before)
     return rows
 
 
@@ -205,24 +207,25 @@ class _Search:
 
     def _pass(self, candidates: np.ndarray, commit: int) -> np.ndarray:
         """Return by how much each candidate (m, d) lowers the potential (m,), and note the potential of each cell."""
-        out = np.empty((len(self.potential), len(candidates) + 1))
+        source, closest, owner = self.source, self.closest, self.owner
         chosen = self.chosen[: max(1, self.n_seeds)]
 
-        def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
-            first = rows.start // grid.CELL
+        def block(X: np.ndarray, rows: slice, n_threads: int) -> np.ndarray:
+            out = np.empty((grid.n_cells(len(X)), len(candidates) + 1))
             nearest.score_seeds(
                 X,
-                self.source.weights_of(rows),
+                source.weights_of(rows),
                 candidates,
                 chosen,
-                self.closest[rows],
-                self.owner[rows],
+                closest[rows],
+                owner[rows],
                 commit,
-                out[first : first + grid.n_cells(len(X))],
+                out,
                 threads.native_threads(n_threads),
             )
+            return out
 
-        self.source.each_block(block)
+        out = np.concatenate(source.collect(block))
         self.potential = out[:, -1].copy()
         return grid.merge_tree(np.ascontiguousarray(out[:, :-1]))
 

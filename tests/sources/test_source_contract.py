@@ -10,6 +10,8 @@ from fastem import families, grid
 from fastem.draws import Draws
 from fastem.grid import CELL
 from fastem.sources.csr import CSRSource
+from fastem.sources.dask import Blocks, DaskSource
+from fastem.sources.base import runs
 from fastem.sources.memory import MappedSource, MemorySource, SparseSource
 from fastem.sources.reading import BLOCK_ROWS, Tree, ahead, cut
 from fastem.sources.spool import Spool
@@ -26,6 +28,15 @@ def stream(X, w=None, labels=None, n_threads=1):
     return StreamSource(ragged(X), X.shape, X.dtype, w, labels, n_threads, spool=Spool())
 
 
+def in_partitions(X, w=None, labels=None, n_threads=1):
+    """Rows in ragged partitions of Dask, some of them empty and some smaller than a cell."""
+    dask = pytest.importorskip("dask")
+    ends = [e for e in (0, 0, 700, 700, 705, 2500, 3 * CELL, 3 * CELL + 1) if e < len(X)]
+    pieces = [X[start:stop] for start, stop in zip([0, *ends], [*ends, len(X)], strict=True)]
+    home = Blocks([dask.delayed(piece) for piece in pieces], [len(piece) for piece in pieces], keep=False)
+    return DaskSource(home, X.shape[1], X.dtype, w, labels, n_threads)
+
+
 SOURCES = {
     "memory": MemorySource,
     "sparse": lambda X, *facts: SparseSource(csr_matrix(X), *facts),
@@ -33,6 +44,7 @@ SOURCES = {
     "mapped": lambda X, *facts: MappedSource(MemorySource(X, *facts), lambda rows: rows),
     "file": lambda X, *facts: FileSource(X, *facts, spool=Spool()),
     "stream": stream,
+    "dask": in_partitions,
 }
 by_source = pytest.mark.parametrize("make", SOURCES.values(), ids=SOURCES)
 by_size = pytest.mark.parametrize("n", [1, 7, CELL, CELL + 1, 5 * CELL + 9])
@@ -66,16 +78,16 @@ def test_facts(make, n, dtype):
 @by_source
 @by_size
 def test_blocks_begin_on_the_grid_and_cover_all_rows_once(make, n):
-    X, seen = rows(n), []
+    X = rows(n)
 
     def block(part, where, n_threads):
         assert where.start % CELL == 0
         assert n_threads >= 1
         assert part.flags.c_contiguous
         np.testing.assert_array_equal(part, X[where])
-        seen.append(where)
+        return where
 
-    make(X, None, None, 3).each_block(block)
+    seen = make(X, None, None, 3).collect(block)
     covered = np.concatenate([np.arange(where.start, where.stop) for where in seen])
     np.testing.assert_array_equal(np.sort(covered), np.arange(n))
 
@@ -140,8 +152,9 @@ def test_statistics_have_the_bits_of_rows_in_memory(make, name, dtype):
 def test_what_a_family_remembers_of_each_row_is_filled(make):
     X, family = rows(2 * CELL + 3), families.make("kmeans", 2)
     prepared = family.prepare(family.blank_params(X[[0, 5]].astype(float), np.ones(3)), X.dtype)
-    memo = family.new_memo(len(X))
-    make(X, None, None, 2).accumulate(family, prepared, memo)
+    source = make(X, None, None, 2)
+    memo = family.new_memo(len(X), source.empty)
+    source.accumulate(family, prepared, memo)
     np.testing.assert_array_equal(memo.labels, family.assign(X, prepared, 1)[0])
 
 
@@ -184,6 +197,35 @@ def test_parts_and_images_are_sources_of_their_own(make):
     assert (mapped.shape, len(mapped)) == ((len(X), 2), len(X))
     empty = source.empty(len(X), np.float64)
     assert (empty.shape, empty.dtype) == ((len(X),), np.float64)
+
+
+@by_source
+def test_entries_of_rows_are_kept_beside_the_rows(make):
+    """What functions of blocks write to arrays of `empty` is there for later functions, and for who asks."""
+    n = 4 * CELL + 9
+    X, w = rows(n), np.linspace(0.5, 1.0, n)
+    source = make(X, w, None, 2)
+    entries, others = source.empty(n, np.float64), source.empty(n, np.int32)
+    entries[:], others[:] = 2.0, 7
+
+    def write(part, where, n_threads):
+        np.copyto(entries[where], part[:, 0] * source.weights_of(where), where=part[:, 1] > 0)
+        others[where] = 3
+
+    source.each_block(write)
+    want = np.where(X[:, 1] > 0, X[:, 0] * w, 2.0)
+    np.testing.assert_array_equal(np.asarray(entries), want)
+    np.testing.assert_array_equal(entries[[5, n - 1]], want[[5, n - 1]])
+    for found, rows_of in zip(
+        runs(entries, [slice(5, 9), slice(2000, 7000)]), (slice(5, 9), slice(2000, 7000)), strict=True
+    ):
+        np.testing.assert_array_equal(found, want[rows_of])
+    np.testing.assert_array_equal(source.largest(entries, 5), np.argsort(-want, kind="stable")[:5])
+    assert source.sizes(others, 8).tolist() == [0, 0, 0, n, 0, 0, 0, 0]
+    cells = np.array([want[first : first + CELL].sum() for first in range(0, n, CELL)])
+    (total,) = source.fold_entries(lambda where: np.array([entries[where].sum()]), 1)
+    assert total == grid.merge_tree(cells[:, None])[0]
+    assert sum(source.of_entries(lambda where: where.stop - where.start)) == n
 
 
 @by_source

@@ -98,15 +98,13 @@ class NoisyGaussianFamily(GaussianFamily):
 
     def constants(self, source: Any) -> np.ndarray:
         """Return the box (2, d) around the rows that have weight; a constant feature gets the width 1."""
-        corners: list[np.ndarray] = []
 
-        def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
+        def block(X: np.ndarray, rows: slice, n_threads: int) -> np.ndarray | None:
             w = source.weights_of(rows)
             counted = X[w > 0] if w.size else X
-            if len(counted):
-                corners.append(np.array([np.fmin.reduce(counted), np.fmax.reduce(counted)], np.float64))
+            return np.array([np.fmin.reduce(counted), np.fmax.reduce(counted)], np.float64) if len(counted) else None
 
-        source.each_block(block)
+        corners = [found for found in source.collect(block) if found is not None]
         box = np.array([np.fmin.reduce([low for low, _ in corners]), np.fmax.reduce([high for _, high in corners])])
         validate.refuse_empty(np.isnan(box[0]))
         return _with_volume(box)
