@@ -8,231 +8,23 @@ the graph that made it, to the same bits.
 
 from __future__ import annotations
 
-import contextlib
-import sys
-import uuid
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
-from fastem import grid, threads, validate
-from fastem._native import nearest
-from fastem.files import FileError
-from fastem.sources import passes
+from fastem import threads, validate
+from fastem.sources import dask_tasks as work
 from fastem.sources.base import Source
-from fastem.sources.columns import Column, packed, unpacked
+from fastem.sources.columns import Column, packed
 from fastem.sources.memory import MemorySource
-from fastem.sources.ragged import Block, Node, Ragged, join, subtrees, total
+from fastem.sources.ragged import Block, Ragged, total
 from fastem.sources.reading import BLOCK_ROWS
 
 # Lists of nodes that one task joins.
 JOINED = 16
-
-
-# ---------------------------------------------------------------------------------------- what tasks are made of
-
-
-class Fill:
-    """Stands for a part of a column whose entries are all the same."""
-
-    def __init__(self, value: Any, dtype: np.dtype) -> None:
-        self.value, self.dtype = value, dtype
-
-
-def _same(value: Any) -> Any:
-    return value
-
-
-def _run(X: np.ndarray, start: int, stop: int) -> np.ndarray:
-    return X[start:stop]
-
-
-def _fringe(X: np.ndarray, start: int, stop: int) -> np.ndarray:
-    return X[start:stop].copy()  # by itself: a view would keep the partition where it is kept
-
-
-def _across(pieces: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(pieces)
-
-
-def _nth(values: Any, number: int) -> Any:
-    return values[number]
-
-
-def _part(values: Any, number: int) -> Any:
-    return values[1][number]
-
-
-def _parts(specs: list[Any], n_rows: int) -> list[np.ndarray]:
-    """Return the parts of columns, to be read, written to, or made of one value."""
-    return [
-        np.full(n_rows, spec.value, spec.dtype) if isinstance(spec, Fill) else spec[0].copy() if spec[1] else spec[0]
-        for spec in specs
-    ]
-
-
-def _mapped(maps: tuple[Any, ...], X: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    for function in maps:
-        X = np.ascontiguousarray(function(X), dtype)
-    return X
-
-
-def instructions() -> str:
-    """Name the instruction sets that this process computes with, by which the last bits may differ."""
-    found = nearest.build_info()
-    return f"{found['isa']} of {', '.join(found['available'])}"
-
-
-def threads_of_task(at_once: int, most: int | None) -> int:
-    """Return how many threads a task takes, where so many of a pass run at once in this process.
-
-    A worker's slots are what it was given, whatever OMP_NUM_THREADS says, which its nanny sets to 1.
-    """
-    available = threads.resolve(None)
-    if "distributed" in sys.modules:
-        from distributed import get_worker
-
-        with contextlib.suppress(ValueError):  # no task of a worker
-            available = get_worker().state.nthreads
-    n_threads = max(1, available // max(1, at_once))
-    return n_threads if most is None else min(n_threads, most)
-
-
-def _do(work: Any, data: bytes, X: np.ndarray, specs: list[Any], first: int, crew: Any, *more: Any) -> Any:
-    """Call ``work(what, X, first, n_threads, ...)`` for a block, with what was sent to it; see `columns`."""
-    parts = _parts(specs, len(X))
-    maps, dtype, what = unpacked(data, parts, first, len(X))
-    return work(what, parts, _mapped(maps, X, dtype), first, threads_of_task(*crew), *more)
-
-
-def _call(function: Any, parts: list[np.ndarray], X: np.ndarray, first: int, n_threads: int) -> Any:
-    """Return what a function of a block returns, and the parts of columns that it may have written to."""
-    results = []
-    for start in range(0, len(X), BLOCK_ROWS):
-        part = X[start : start + BLOCK_ROWS]
-        results.append(function(part, slice(first + start, first + start + len(part)), n_threads))
-    return results, parts
-
-
-def _folded(function: Any, parts: list[np.ndarray], X: np.ndarray, first: int, n_threads: int, size: int) -> Any:
-    """Return the nodes of a block, of a function of its cells."""
-    records = np.empty((grid.n_cells(len(X)), size))
-
-    def cell(number: int) -> None:
-        part = X[number * grid.CELL : (number + 1) * grid.CELL]
-        start = first + number * grid.CELL
-        records[number] = function(part, slice(start, start + len(part)))
-
-    threads.map_tasks(cell, len(records), n_threads)
-    before, nodes = first // grid.CELL, []
-    for level, index in subtrees(first, len(X)):
-        here = (index << level) - before
-        nodes.append(Node(level, index, grid.merge_tree(records[here : here + (1 << level)]).copy()))
-    return {instructions()}, nodes
-
-
-def _records(what: Any, parts: list[np.ndarray], X: np.ndarray, first: int, n_threads: int) -> Any:
-    """Return the nodes of a block, of a family's record."""
-    family, prepared, source = what
-    nodes = []
-    with threads.single_threaded_blas():
-        for level, index in subtrees(first, len(X)):
-            start = (index << level) * grid.CELL
-            rows = slice(start, min(start + (grid.CELL << level), first + len(X)))
-            w, labels = source.sample_weight[rows], source.labels[rows]
-            part = X[rows.start - first : rows.stop - first]
-            nodes.append(Node(level, index, passes.total(family, part, w, labels, prepared, n_threads)))
-    return {instructions()}, nodes
-
-
-def _joined(results: list[Any]) -> Any:
-    kinds = set().union(*[kinds for kinds, _ in results])
-    return kinds, join([nodes for _, nodes in results])
-
-
-def _taken(data: bytes, X: np.ndarray, places: np.ndarray) -> np.ndarray:
-    maps, dtype, _ = unpacked(data, [], 0, 0)
-    return _mapped(maps, X[places], dtype)
-
-
-# ---------------------------------------------------------------------------------------------------- the blocks
-
-
-def is_distributed() -> bool:
-    """Whether there is a current client, or a scheduler was chosen that is one."""
-    from dask.base import get_scheduler
-
-    chosen = get_scheduler()
-    return "distributed" in sys.modules and type(getattr(chosen, "__self__", None)).__name__ == "Client"
-
-
-def tasks_of(function: Any, what: str, calls: Iterable[tuple[Any, ...]]) -> list[Any]:
-    """Return a task for each call ``(number, *arguments)``; arguments and lists of them may be tasks.
-
-    They are one layer of a graph: `dask.delayed` for each takes half a millisecond.
-    """
-    from dask.delayed import Delayed
-    from dask.highlevelgraph import HighLevelGraph
-
-    token, keys = uuid.uuid4().hex, list[str]()
-    layer: dict[Any, Any] = {}
-    needed: dict[Any, Any] = {}
-
-    def key_of(argument: Any) -> Any:
-        if isinstance(argument, Delayed):
-            needed[argument.key] = argument
-            return argument.key
-        return [key_of(one) for one in argument] if isinstance(argument, list) else argument
-
-    for number, *arguments in calls:
-        keys.append(f"{what}-{number}-{len(keys)}-{token}")
-        layer[keys[-1]] = (function, *map(key_of, arguments))
-    name = f"{what}-{token}"
-    graph = HighLevelGraph.from_collections(name, layer, dependencies=list(needed.values()))
-    return [Delayed(key, graph, layer=name) for key in keys]
-
-
-def computed(tasks: Iterable[Any]) -> list[Any]:
-    """Return the results of tasks.
-
-    Raises
-    ------
-    ValueError
-        In one sentence with the number of the partition, if the workers that were given it died, one after another.
-    """
-    import dask
-
-    with _sentence():
-        return list(dask.compute(*tasks))
-
-
-def persisted(tasks: list[Any]) -> list[Any]:
-    """Return the same tasks as what has been, or is being, computed and is kept where that happens."""
-    import dask
-
-    with _sentence(), dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 PiB"}):
-        return list(dask.persist(*tasks)) if tasks else []
-
-
-class _sentence:
-    """Turns the death of workers into one sentence."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if kind is None or kind.__name__ != "KilledWorker":
-            return
-        number = [*str(error.task).split("-"), ""][1]
-        named = f"Partition {number}" if number.isdecimal() else f"The partition that {error.task!r} makes"
-        last = getattr(error.last_worker, "address", error.last_worker)
-        raise FileError(
-            f"{named} ended every worker that was given it, {error.allowed_failures + 1} in all, the last at {last}: "
-            "out of memory, as a rule, which that worker's log tells."
-        ) from error
 
 
 class Blocks:
@@ -255,7 +47,7 @@ class Blocks:
         across = [number for number, block in enumerate(self.ragged.blocks) if len(block.parts) > 1]
         self.X = [self._X(partitions, block) for block in self.ragged.blocks]
         chosen = list(range(len(self.X))) if keep else across
-        for number, kept in zip(chosen, persisted([self.X[number] for number in chosen]), strict=True):
+        for number, kept in zip(chosen, work.persisted([self.X[number] for number in chosen]), strict=True):
             self.X[number] = kept
 
     def _X(self, partitions: list[Any], block: Block) -> Any:
@@ -264,13 +56,15 @@ class Blocks:
             if part.start == 0 and part.stop == self.ragged.lengths[part.partition]:
                 return partitions[part.partition]
             call = (part.partition, partitions[part.partition], part.start, part.stop)
-            return tasks_of(_run, "rows", [call])[0]
+            return work.tasks_of(work.run_of, "rows", [call])[0]
         calls = [(part.partition, partitions[part.partition], part.start, part.stop) for part in block.parts]
-        return tasks_of(_across, "cell", [(block.parts[0].partition, tasks_of(_fringe, "fringe", calls))])[0]
+        return work.tasks_of(
+            work.across, "cell", [(block.parts[0].partition, work.tasks_of(work.fringe, "fringe", calls))]
+        )[0]
 
     def shared(self, data: bytes) -> Any:
         """Return bytes that all tasks of a pass have in common, as one task: they are sent to a worker once."""
-        return tasks_of(_same, "parameters", [(0, data)])[0]
+        return work.tasks_of(work.same, "parameters", [(0, data)])[0]
 
     def crew(self, most: int | None) -> tuple[int, int | None]:
         """Return how many tasks of a pass run at once in a process, and the most threads of one."""
@@ -278,7 +72,7 @@ class Blocks:
 
         n = sum(len(block.parts) == 1 for block in self.ragged.blocks) or 1
         chosen = get_scheduler()
-        if is_distributed():
+        if work.is_distributed():
             workers = max(1, len(chosen.__self__.nthreads()))
             return -(-n // workers), most
         return (1 if getattr(chosen, "__name__", "") == "get_sync" else n), most
@@ -290,9 +84,9 @@ class Blocks:
             column.settle()
             if column.parts is None and column.here is not None:
                 calls = [(i, column.here[block.rows]) for i, block in enumerate(self.ragged.blocks)]
-                column.parts = persisted(tasks_of(_same, "column", calls))
+                column.parts = work.persisted(work.tasks_of(work.same, "column", calls))
             if column.parts is None:
-                found.append(Fill(column.fill, column.dtype))
+                found.append(work.Fill(column.fill, column.dtype))
             else:
                 found.append([column.parts[number], not column.frozen])
         return found
@@ -301,8 +95,8 @@ class Blocks:
         """Return the sum of all cells, of tasks that return the nodes of each block."""
         while len(tasks) > 1:
             groups = [tasks[first : first + JOINED] for first in range(0, len(tasks), JOINED)]
-            tasks = tasks_of(_joined, "join", enumerate(groups))
-        ((kinds, nodes),) = computed(tasks)
+            tasks = work.tasks_of(work.joined, "join", enumerate(groups))
+        ((kinds, nodes),) = work.computed(tasks)
         self._compare(kinds)
         return total(nodes)
 
@@ -320,7 +114,7 @@ class Blocks:
 
     def whole(self, column: Column) -> np.ndarray:
         """Return all entries of a column."""
-        return np.concatenate(computed(column.parts or []))
+        return np.concatenate(work.computed(column.parts or []))
 
     def entries(self, column: Column, indices: np.ndarray) -> np.ndarray:
         """Return the entries with these numbers."""
@@ -328,8 +122,8 @@ class Blocks:
         by_block = self.ragged.by_block(indices)
         assert column.parts is not None
         calls = [(i, column.parts[i], indices[places] - self.ragged.firsts[i]) for i, places in by_block.items()]
-        tasks = tasks_of(_nth, "entries", calls)
-        for places, found in zip(by_block.values(), computed(tasks), strict=True):
+        tasks = work.tasks_of(work.nth, "entries", calls)
+        for places, found in zip(by_block.values(), work.computed(tasks), strict=True):
             taken[places] = found
         return taken
 
@@ -345,7 +139,7 @@ class Blocks:
                 here = slice(max(rows.start - block.first, 0), min(rows.stop - block.first, block.n_rows))
                 calls.append((number, column.parts[number], here))
             counts.append(len(calls) - before)
-        found = iter(computed(tasks_of(_nth, "entries", calls)))
+        found = iter(work.computed(work.tasks_of(work.nth, "entries", calls)))
         return [np.concatenate([next(found) for _ in range(count)]) for count in counts]
 
     def _touched(self, rows: slice) -> range:
@@ -409,52 +203,53 @@ class DaskSource(Source):
         """Most threads of a task: as asked for, where that is fewer than all."""
         return self.n_threads if self.n_threads < threads.resolve(None) else None
 
-    def _pass(self, function: Any, what: str, work: Any, *more: Any) -> tuple[list[Any], list[Column]]:
-        """Return a task for each block, and the columns that the work refers to."""
+    def _pass(self, function: Any, what: str, sent: Any, *more: Any) -> tuple[list[Any], list[Column]]:
+        """Return a task for each block, and the columns that what is sent refers to."""
         home, crew = self.home, self.home.crew(self._most())
-        data, columns = packed((self.maps, self.dtype, work), home)
+        data, columns = packed((self.maps, self.dtype, sent), home)
         shared = home.shared(data)
         calls = [
             (block.parts[0].partition, function, shared, X, home.specs(columns, number), block.first, crew, *more)
             for number, (X, block) in enumerate(zip(home.X, home.ragged.blocks, strict=True))
         ]
-        return tasks_of(_do, what, calls), columns
+        return work.tasks_of(work.do, what, calls), columns
 
     def _taken(self, indices: np.ndarray) -> tuple[list[Any], list[np.ndarray]]:
         """Return tasks that take the rows with these numbers out of each block, and their places in `indices`."""
         shared = self.home.shared(packed((self.maps, self.dtype, None), self.home)[0])
         by_block, firsts = self.home.ragged.by_block(indices), self.home.ragged.firsts
         calls = [(i, shared, self.home.X[i], indices[places] - firsts[i]) for i, places in by_block.items()]
-        return tasks_of(_taken, "take", calls), list(by_block.values())
+        return work.tasks_of(work.taken, "take", calls), list(by_block.values())
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
         (n_rows,) = shape if isinstance(shape, tuple) else (shape,)
         return Column(self.home, n_rows, dtype) if n_rows == self.n_rows else np.empty(n_rows, dtype)
 
     def collect(self, function: Callable[[np.ndarray, slice, int], Any]) -> list[Any]:
-        tasks, columns = self._pass(_call, "pass", function)
-        results = tasks_of(_nth, "result", [(number, task, 0) for number, task in enumerate(tasks)])
+        tasks, columns = self._pass(work.call, "pass", function)
+        results = work.tasks_of(work.nth, "result", [(number, task, 0) for number, task in enumerate(tasks)])
         new = [number for number, column in enumerate(columns) if not column.frozen]
         if new:
             split = [
-                tasks_of(_part, "column", [(number, task, which) for number, task in enumerate(tasks)]) for which in new
+                work.tasks_of(work.part_of, "column", [(number, task, which) for number, task in enumerate(tasks)])
+                for which in new
             ]
-            kept = persisted([task for some in [results, *split] for task in some])
+            kept = work.persisted([task for some in [results, *split] for task in some])
             results, n = kept[: len(tasks)], len(tasks)
             for place, which in enumerate(new, 1):
                 columns[which].written(kept[place * n : (place + 1) * n])
-        return [one for found in computed(results) for one in found]
+        return [one for found in work.computed(results) for one in found]
 
     def each_block(self, function: Callable[[np.ndarray, slice, int], None]) -> None:
         self.collect(function)
 
     def fold(self, function: Callable[[np.ndarray, slice], np.ndarray], size: int) -> np.ndarray:
-        return self.home.summed(self._pass(_folded, "fold", function, size)[0])
+        return self.home.summed(self._pass(work.folded, "fold", function, size)[0])
 
     def _total(self, family: Any, prepared: Any, memo: Any) -> np.ndarray:
         if memo is not None:  # labels are found again, if somebody asks: they would be written at every pass
             memo.labels.pending = lambda column: self._fill_labels(column, family, prepared)
-        return self.home.summed(self._pass(_records, "records", (family, prepared, self))[0])
+        return self.home.summed(self._pass(work.records, "records", (family, prepared, self))[0])
 
     def _fill_labels(self, column: Column, family: Any, prepared: Any) -> None:
         def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
@@ -467,7 +262,7 @@ class DaskSource(Source):
         indices = np.asarray(indices)
         tasks, places = self._taken(indices)
         taken = np.empty((len(indices), self.n_features), self.dtype)
-        for here, found in zip(places, computed(tasks), strict=True):
+        for here, found in zip(places, work.computed(tasks), strict=True):
             taken[here] = found
         return taken
 
@@ -518,5 +313,5 @@ class DaskSource(Source):
         if len(rows) <= BLOCK_ROWS or np.any(np.diff(rows) < 0):
             return MemorySource(self.take(rows), np.asarray(weights), n_threads=self.n_threads)
         tasks, places = self._taken(rows)
-        home = Blocks(persisted(tasks), [len(here) for here in places], self.home.keep)
+        home = Blocks(work.persisted(tasks), [len(here) for here in places], self.home.keep)
         return DaskSource(home, self.n_features, self.dtype, weights, None, self.n_threads)

@@ -12,7 +12,8 @@ import numpy as np
 from fastem import grid, validate
 from fastem.files import TableError
 from fastem.sources.base import Source
-from fastem.sources.dask import Blocks, DaskSource, computed, is_distributed, persisted, tasks_of, threads_of_task
+from fastem.sources.dask import Blocks, DaskSource
+from fastem.sources.dask_tasks import computed, is_distributed, persisted, tasks_of, threads_of_task
 from fastem.sources.ragged import Ragged
 from fastem.sources.reading import Piece
 from fastem.sources.rows import Stream
@@ -120,7 +121,6 @@ class DaskRows(Stream):
             self._names = [str(name) for name in collection.columns]
         else:
             self._names = None
-        self.weighted_by: Any = None
 
     def __repr__(self) -> str:
         return f"<rows of Dask: {self.kind}>"

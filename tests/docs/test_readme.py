@@ -60,10 +60,10 @@ def test_links_to_files_resolve():
         assert (README.parent / name).exists(), name
 
 
-@pytest.mark.parametrize("name", ["twins", "many", "larger_than_memory"])
+@pytest.mark.parametrize("name", ["twins", "many", "larger_than_memory", "dask"])
 def test_the_pages_run(name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    if name == "many":
+    if name in ("many", "dask"):
         pytest.importorskip("dask.dataframe")
     page = README.parent / "docs" / f"{name}.md"
     for block in re.findall(r"^```python\n(.*?)^```$", page.read_text(), flags=re.DOTALL | re.MULTILINE):

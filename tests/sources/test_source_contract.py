@@ -9,9 +9,9 @@ from scipy.sparse import csr_matrix
 from fastem import families, grid
 from fastem.draws import Draws
 from fastem.grid import CELL
+from fastem.sources.base import runs
 from fastem.sources.csr import CSRSource
 from fastem.sources.dask import Blocks, DaskSource
-from fastem.sources.base import runs
 from fastem.sources.memory import MappedSource, MemorySource, SparseSource
 from fastem.sources.reading import BLOCK_ROWS, Tree, ahead, cut
 from fastem.sources.spool import Spool

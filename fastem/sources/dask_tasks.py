@@ -1,0 +1,227 @@
+"""What tasks of Dask are made of: what is done with a block where it lies, and graphs of such calls."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import uuid
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from fastem import grid, threads
+from fastem._native import nearest
+from fastem.files import FileError
+from fastem.sources import passes
+from fastem.sources.columns import unpacked
+from fastem.sources.ragged import Node, join, subtrees
+from fastem.sources.reading import BLOCK_ROWS
+
+
+class Fill:
+    """Stands for a part of a column whose entries are all the same."""
+
+    def __init__(self, value: Any, dtype: np.dtype) -> None:
+        self.value, self.dtype = value, dtype
+
+
+def same(value: Any) -> Any:
+    """Return a value: what many tasks need is a task of its own."""
+    return value
+
+
+def run_of(X: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """Return a run of a partition's rows, without a copy."""
+    return X[start:stop]
+
+
+def fringe(X: np.ndarray, start: int, stop: int) -> np.ndarray:
+    """Return the rows that a partition has of a cell that it shares."""
+    return X[start:stop].copy()  # by itself: a view would keep the partition where it is kept
+
+
+def across(pieces: list[np.ndarray]) -> np.ndarray:
+    """Return a cell of what its partitions have of it."""
+    return np.concatenate(pieces)
+
+
+def nth(values: Any, number: int) -> Any:
+    """Return one of what `call` returned, or entries of a column."""
+    return values[number]
+
+
+def part_of(values: Any, number: int) -> Any:
+    """Return one of the parts of columns that `call` returned."""
+    return values[1][number]
+
+
+def _parts(specs: list[Any], n_rows: int) -> list[np.ndarray]:
+    """Return the parts of columns, to be read, written to, or made of one value."""
+    return [
+        np.full(n_rows, spec.value, spec.dtype) if isinstance(spec, Fill) else spec[0].copy() if spec[1] else spec[0]
+        for spec in specs
+    ]
+
+
+def _mapped(maps: tuple[Any, ...], X: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    for function in maps:
+        X = np.ascontiguousarray(function(X), dtype)
+    return X
+
+
+def instructions() -> str:
+    """Name the instruction sets that this process computes with, by which the last bits may differ."""
+    found = nearest.build_info()
+    return f"{found['isa']} of {', '.join(found['available'])}"
+
+
+def threads_of_task(at_once: int, most: int | None) -> int:
+    """Return how many threads a task takes, where so many of a pass run at once in this process.
+
+    A worker's slots are what it was given, whatever OMP_NUM_THREADS says, which its nanny sets to 1.
+    """
+    available = threads.resolve(None)
+    if "distributed" in sys.modules:
+        from distributed import get_worker
+
+        with contextlib.suppress(ValueError):  # no task of a worker
+            available = get_worker().state.nthreads
+    n_threads = max(1, available // max(1, at_once))
+    return n_threads if most is None else min(n_threads, most)
+
+
+def do(work: Any, data: bytes, X: np.ndarray, specs: list[Any], first: int, crew: Any, *more: Any) -> Any:
+    """Call ``work(what, X, first, n_threads, ...)`` for a block, with what was sent to it; see `columns`."""
+    parts = _parts(specs, len(X))
+    maps, dtype, what = unpacked(data, parts, first, len(X))
+    return work(what, parts, _mapped(maps, X, dtype), first, threads_of_task(*crew), *more)
+
+
+def call(function: Any, parts: list[np.ndarray], X: np.ndarray, first: int, n_threads: int) -> Any:
+    """Return what a function of a block returns, and the parts of columns that it may have written to."""
+    results = []
+    for start in range(0, len(X), BLOCK_ROWS):
+        part = X[start : start + BLOCK_ROWS]
+        results.append(function(part, slice(first + start, first + start + len(part)), n_threads))
+    return results, parts
+
+
+def folded(function: Any, parts: list[np.ndarray], X: np.ndarray, first: int, n_threads: int, size: int) -> Any:
+    """Return the nodes of a block, of a function of its cells."""
+    records = np.empty((grid.n_cells(len(X)), size))
+
+    def cell(number: int) -> None:
+        part = X[number * grid.CELL : (number + 1) * grid.CELL]
+        start = first + number * grid.CELL
+        records[number] = function(part, slice(start, start + len(part)))
+
+    threads.map_tasks(cell, len(records), n_threads)
+    before, nodes = first // grid.CELL, []
+    for level, index in subtrees(first, len(X)):
+        here = (index << level) - before
+        nodes.append(Node(level, index, grid.merge_tree(records[here : here + (1 << level)]).copy()))
+    return {instructions()}, nodes
+
+
+def records(what: Any, parts: list[np.ndarray], X: np.ndarray, first: int, n_threads: int) -> Any:
+    """Return the nodes of a block, of a family's record."""
+    family, prepared, source = what
+    nodes = []
+    with threads.single_threaded_blas():
+        for level, index in subtrees(first, len(X)):
+            start = (index << level) * grid.CELL
+            rows = slice(start, min(start + (grid.CELL << level), first + len(X)))
+            w, labels = source.sample_weight[rows], source.labels[rows]
+            part = X[rows.start - first : rows.stop - first]
+            nodes.append(Node(level, index, passes.total(family, part, w, labels, prepared, n_threads)))
+    return {instructions()}, nodes
+
+
+def joined(results: list[Any]) -> Any:
+    """Return the nodes of neighbouring blocks, and the instruction sets that made them."""
+    kinds = set().union(*[kinds for kinds, _ in results])
+    return kinds, join([nodes for _, nodes in results])
+
+
+def taken(data: bytes, X: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Return rows of a block as its source sees them."""
+    maps, dtype, _ = unpacked(data, [], 0, 0)
+    return _mapped(maps, X[places], dtype)
+
+
+# -------------------------------------------------------------------------------------------------------------- graphs
+
+
+def is_distributed() -> bool:
+    """Whether there is a current client, or a scheduler was chosen that is one."""
+    from dask.base import get_scheduler
+
+    chosen = get_scheduler()
+    return "distributed" in sys.modules and type(getattr(chosen, "__self__", None)).__name__ == "Client"
+
+
+def tasks_of(function: Any, what: str, calls: Iterable[tuple[Any, ...]]) -> list[Any]:
+    """Return a task for each call ``(number, *arguments)``; arguments and lists of them may be tasks.
+
+    They are one layer of a graph: `dask.delayed` for each takes half a millisecond.
+    """
+    from dask.delayed import Delayed
+    from dask.highlevelgraph import HighLevelGraph
+
+    token, keys = uuid.uuid4().hex, list[str]()
+    layer: dict[Any, Any] = {}
+    needed: dict[Any, Any] = {}
+
+    def key_of(argument: Any) -> Any:
+        if isinstance(argument, Delayed):
+            needed[argument.key] = argument
+            return argument.key
+        return [key_of(one) for one in argument] if isinstance(argument, list) else argument
+
+    for number, *arguments in calls:
+        keys.append(f"{what}-{number}-{len(keys)}-{token}")
+        layer[keys[-1]] = (function, *map(key_of, arguments))
+    name = f"{what}-{token}"
+    graph = HighLevelGraph.from_collections(name, layer, dependencies=list(needed.values()))
+    return [Delayed(key, graph, layer=name) for key in keys]
+
+
+def computed(tasks: Iterable[Any]) -> list[Any]:
+    """Return the results of tasks.
+
+    Raises
+    ------
+    ValueError
+        In one sentence with the number of the partition, if the workers that were given it died, one after another.
+    """
+    import dask
+
+    with _sentence():
+        return list(dask.compute(*tasks))
+
+
+def persisted(tasks: list[Any]) -> list[Any]:
+    """Return the same tasks as what has been, or is being, computed and is kept where that happens."""
+    import dask
+
+    with _sentence(), dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 PiB"}):
+        return list(dask.persist(*tasks)) if tasks else []
+
+
+class _sentence:
+    """Turns the death of workers into one sentence."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if kind is None or kind.__name__ != "KilledWorker":
+            return
+        number = [*str(error.task).split("-"), ""][1]
+        named = f"Partition {number}" if number.isdecimal() else f"The partition that {error.task!r} makes"
+        last = getattr(error.last_worker, "address", error.last_worker)
+        raise FileError(
+            f"{named} ended every worker that was given it, {error.allowed_failures + 1} in all, the last at {last}: "
+            "out of memory, as a rule, which that worker's log tells."
+        ) from error
