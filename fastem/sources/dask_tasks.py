@@ -205,7 +205,9 @@ def persisted(tasks: list[Any]) -> list[Any]:
     """Return the same tasks as what has been, or is being, computed and is kept where that happens."""
     import dask
 
-    with _sentence(), dask.config.set({"distributed.admin.large-graph-warning-threshold": "1 PiB"}):
+    # Only where distributed is loaded: what it sets of its own while it is imported in here would be taken back.
+    quiet = {"distributed.admin.large-graph-warning-threshold": "1 PiB"} if is_distributed() else {}
+    with _sentence(), dask.config.set(quiet):
         return list(dask.persist(*tasks)) if tasks else []
 
 

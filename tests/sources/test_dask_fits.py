@@ -1,5 +1,9 @@
 """Every estimator, fitted to a collection of Dask, has the bits of a fit to the same rows in memory."""
 
+import subprocess
+import sys
+import textwrap
+
 import numpy as np
 import pytest
 from models_of_sources import COMPLETE, COUNTED, ESTIMATORS, fitted, same
@@ -208,3 +212,15 @@ def test_what_is_no_rows(X):
         fit(dd.from_pandas(pd.DataFrame({"t": pd.to_datetime(["2020-01-01"])}), npartitions=1))
     with pytest.raises(ValueError, match=r"sample_weight.shape == \(5,\)"):
         fit(ragged(X), sample_weight=np.ones(5))
+
+
+def test_settings_of_distributed_are_left_alone():
+    """Also where what is kept of a fit is what loads it: the next look at its settings failed."""
+    script = """
+        import dask
+        from fastem.sources.dask_tasks import persisted
+        persisted([dask.delayed(1)])
+        import distributed
+        dask.config.get("distributed.comm.timeouts.connect")
+    """
+    subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)], check=True)
