@@ -75,6 +75,24 @@ class BoundedPasses(Benchmark):
         quietly(self.model.fit, self.X)
 
 
+class RotatedPasses(Benchmark):
+    """Ten passes of k-means that search by a few coordinates of a rotated basis."""
+
+    params = (DTYPES,)
+    param_names = ("dtype",)
+    one_thread = True
+
+    def setup(self, dtype):
+        shape = Shape(20_000, 128, 200).shrunk()
+        self.X, centers = kmeans_data(shape, dtype)
+        options = {"n_init": 1, "max_iter": 10, "tol": 0, "algorithm": "rotated", "n_threads": 1}
+        self.model = fastem.KMeans(200, init=centers, **options)
+        quietly(self.model.fit, self.X)
+
+    def time_fit(self, dtype):
+        quietly(self.model.fit, self.X)
+
+
 class Distances(Benchmark):
     """Squared distances to all centres."""
 

@@ -26,7 +26,7 @@ def rows_and_centers(kind, n, d, k, dtype, seed):
     decay = np.arange(1, d + 1) ** (0.0 if kind == "noise" else -0.8)
     X = rng.standard_normal((n, d)) * decay @ np.linalg.qr(rng.standard_normal((d, d)))[0]
     if kind == "duplicates":
-        X = X[rng.integers(max(1, k // 2), size=n)]
+        X = X[rng.integers(min(n, max(1, k // 2)), size=n)]
     if kind == "low rank":
         X = X[:, :3] @ rng.standard_normal((3, d))
     if kind == "offset":
