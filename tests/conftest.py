@@ -5,6 +5,14 @@ import importlib
 import pytest
 
 
+def pytest_collection_modifyitems(config, items):
+    """Leave what is marked deep to who asks for it (``-m deep``)."""
+    if "deep" not in config.getoption("markexpr"):
+        for item in items:
+            if item.get_closest_marker("deep"):
+                item.add_marker(pytest.mark.skip(reason="deep"))
+
+
 @pytest.fixture
 def run(capsys, monkeypatch, tmp_path):
     """Run a command inside this process, in a folder of its own: (exit code, stdout, stderr)."""

@@ -17,6 +17,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parse(sys.argv[1:] if arguments is None else arguments)
     if options.model == "kmeans":
         from asv_bench.peers.kmeans import run
+    elif options.model == "kmeans-wide":
+        from asv_bench.peers.wide import run
     elif options.model == "families":
         from asv_bench.peers.families import run
     elif options.model == "many":
@@ -36,7 +38,7 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser("python -m asv_bench.peers", description="Measure fastem beside its peers.")
-    parser.add_argument("model", choices=("kmeans", "gmm", "families", "many", "sparse"))
+    parser.add_argument("model", choices=("kmeans", "kmeans-wide", "gmm", "families", "many", "sparse"))
     parser.add_argument("--shapes", nargs="*", default=[], metavar="REGEX", help="only shapes that match, as '1M x 2'")
     parser.add_argument("--dtypes", nargs="+", choices=("float32", "float64"), default=["float32", "float64"])
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, help="which tables; default: all")

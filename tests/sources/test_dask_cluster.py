@@ -52,6 +52,15 @@ def assert_same(found, want):
         np.testing.assert_array_equal(getattr(found, name), getattr(want, name))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def environment():
+    """A nanny sets OMP_NUM_THREADS=1 in this process, too: tests that follow must not be left with it."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.fixture(scope="module")
 def X():
     return table()

@@ -59,7 +59,7 @@ def cases():
                 yield pytest.param(name, weighted, missing, dtype, id=words, marks=[] if quick else pytest.mark.deep)
 
 
-@pytest.mark.parametrize(("name", "weighted", "missing", "dtype"), cases())
+@pytest.mark.parametrize(("name", "weighted", "missing", "dtype"), list(cases()))
 def test_every_estimator_has_the_bits_of_rows_in_memory(name, weighted, missing, dtype, X, w):
     data = (np.abs(np.round(X)) if name in COUNTED else X).astype(dtype)
     if missing:
