@@ -49,7 +49,6 @@ def embeddings(n: int, d: int) -> np.ndarray:
     weights = np.arange(1, DIRECTIONS + 1) ** -0.6
     axes = np.linalg.qr(rng.standard_normal((d, DIRECTIONS)))[0]
     latent = rng.standard_normal((CENTERS, DIRECTIONS))[rng.integers(CENTERS, size=n)]
-    latent += 0.5 * rng.standard_normal((n, DIRECTIONS))
     X = (latent * weights) @ axes.T + NOISE * rng.standard_normal((n, d))
     return X / np.linalg.norm(X, axis=1, keepdims=True)
 

@@ -10,6 +10,7 @@ import threading
 
 import numpy as np
 import pytest
+from models_of_sources import same
 
 import fastem
 from fastem.grid import CELL
@@ -91,15 +92,6 @@ def test_a_fit_has_the_bits_of_rows_in_memory(way, X, table, tmp_path):
     np.testing.assert_array_equal(found.cluster_centers_, want.cluster_centers_)
     assert found.inertia_ == want.inertia_
     assert not hasattr(found, "labels_")
-
-
-def same(found, want):
-    """Whether two fitted attributes have the same bits."""
-    if isinstance(want, list | tuple):
-        return len(found) == len(want) and all(map(same, found, want))
-    if isinstance(want, np.ndarray) and want.dtype.kind == "f":
-        return found.dtype == want.dtype and np.array_equal(found, want, equal_nan=True)
-    return np.array_equal(found, want)
 
 
 def test_bounds_without_an_array_give_the_bits_of_lloyd(X):
