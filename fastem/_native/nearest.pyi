@@ -133,9 +133,12 @@ def prepare_centers(
     half_norms: NDArray[Real],  # OUT (k,)
 ) -> bool: ...  # whether the origin was kept
 def squared_movement(a: NDArray[np.float64], b: NDArray[np.float64]) -> float: ...  # both (k, d)
+def project_centers(before: NDArray[np.float64], means: NDArray[np.float64]) -> None: ...  # both (k, d); in place
+def unit_rows(X: NDArray[Real], out: NDArray[Real]) -> None: ...  # both (n, d)
 def run_small(
     X: NDArray[Real],  # (n, d), n <= CELL
     w: NDArray[Real],  # (n,) or (0,)
+    on_sphere: bool,
     params: NDArray[np.float64],  # IN / OUT (k, d)
     max_iter: int,
     tol: float,
@@ -150,6 +153,7 @@ def fit_groups(
     X: NDArray[Real],  # (n, d)
     w: NDArray[Real],  # (n,) or (0,)
     offsets: NDArray[np.int64],  # (G + 1,)
+    on_sphere: bool,
     key: int,
     trials: int,
     max_iter: int,

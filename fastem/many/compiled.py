@@ -83,18 +83,20 @@ Found = tuple[many.ManyRuns, dict[str, np.ndarray], np.ndarray, np.ndarray]
 def _clusterings(model: KMeans, groups: Groups, k: int) -> Found | None:
     model.n_clusters = k
     d = groups.X.shape[1]
-    plain = isinstance(model.init, str) and model.init == "k-means++" and not model.spherical
-    plain = plain and not model.n_swaps and model.refine is None
+    plain = isinstance(model.init, str) and model.init == "k-means++" and not model.n_swaps and model.refine is None
     settings = model._settings(model.tol)
     if not plain or not many.possible(settings) or model._family(CELL, d).algorithm != "lloyd":
         return None
     n_init = model._start(d, k)[1]
+    mute = _sums(~groups.X.any(axis=1), groups.offsets) > 0 if model.spherical else False  # rows without a direction
+    with np.errstate(invalid="ignore"):  # of groups that are left
+        groups = groups._replace(X=model._rows(groups.X))
 
     def clustering(groups: Groups, draws: Any, limits: Any) -> Any:
-        return starts.clusters(groups, k, draws, limits)
+        return starts.clusters(groups, k, draws, limits, on_sphere=model.spherical)
 
     runs = many.cluster(groups, clustering, settings, n_init, validate.seed(model.random_state))
-    left = ~(runs.objective < 0)  # nothing but equal rows
+    left = ~(runs.objective < 0) | mute  # nothing but equal rows
     nobody = np.zeros(groups.n_groups, np.int64)
     return runs, {"cluster_centers_": runs.params.centers.astype(groups.X.dtype)}, nobody, left
 

@@ -17,7 +17,9 @@ KMEANS_ITERATIONS = {"kmeans": 300, "k-means++": 0}
 KMEANS_TOL = 1e-4
 
 
-def clusters(groups: Groups, n_clusters: int, draws: Draws, limits: Limits) -> tuple[Labelled, Runs]:
+def clusters(
+    groups: Groups, n_clusters: int, draws: Draws, limits: Limits, *, on_sphere: bool = False
+) -> tuple[Labelled, Runs]:
     """Run Lloyd's algorithm on every group, from seeds of greedy k-means++.
 
     Parameters
@@ -31,13 +33,15 @@ def clusters(groups: Groups, n_clusters: int, draws: Draws, limits: Limits) -> t
     limits : Limits
         When a run stops; ``tol`` is relative to the mean variance of the group, as in `kmeans_tol`, and after no
         iterations the seeds are the centres.
+    on_sphere : bool
+        Rows have length 1, and so shall the centres.
     """
     n_groups, d = groups.n_groups, groups.X.shape[1]
     centers, labels = np.empty((n_groups, n_clusters, d)), np.empty(len(groups.X), np.int32)
     objective, n_iter = np.full(n_groups, np.nan), np.ones(n_groups, np.int32)
     nearest.fit_groups(
-        groups.X, groups.w, groups.offsets, draws.key, trials_for(n_clusters), *limits, centers, labels, objective,
-        n_iter,
+        groups.X, groups.w, groups.offsets, on_sphere, draws.key, trials_for(n_clusters), *limits, centers, labels,
+        objective, n_iter,
     )  # fmt: skip
     return Labelled(labels, centers, n_iter != 0), Runs(objective, np.abs(n_iter), n_iter > 0, np.empty((0, 0)))
 

@@ -63,6 +63,7 @@ cdef struct many_clusterings:  # the arguments of `fit_groups`
     const void *w
     const int64_t *offsets
     ptrdiff_t d, k, trials
+    bint on_sphere
     uint64_t key
     int max_iter
     double tol, slack
@@ -115,12 +116,16 @@ cdef int fit_group(const many_clusterings *all, ptrdiff_t g, const small_room *r
     row = first_row[real](w, n, uniforms[0])
     if plant[real](all.kernels, room, x, w, n, d, uniforms + 1, all.trials, row, k, centers) < k:
         return 0
+    if all.on_sphere:
+        for row in range(k):
+            to_length_one[double](centers + row * d, d, centers + row * d)
     job = job_in[real](room, x, w, n, d, k)
     job.labels = all.labels + start
     if all.max_iter:
-        job.tied, job.n_tied = room.owner, &n_tied
-        n_iter = lloyd[real](&job, all.kernels, room, centers, all.max_iter, tol, all.slack, NULL, &converged,
-                              as_type)
+        if not all.on_sphere:
+            job.tied, job.n_tied = room.owner, &n_tied
+        n_iter = lloyd[real](&job, all.kernels, room, all.on_sphere, centers, all.max_iter, tol, all.slack, NULL,
+                              &converged, as_type)
         if n_tied and converged and ties_help[real](&job, room, n_tied, as_type):
             return 0
     else:
@@ -136,6 +141,7 @@ def fit_groups(
     const real[:, ::1] X,
     const real[::1] w,
     const int64_t[::1] offsets,
+    bint on_sphere,
     uint64_t key,
     ptrdiff_t trials,
     int max_iter,
@@ -156,6 +162,8 @@ def fit_groups(
         Weights.
     offsets : int64 array (G + 1,)
         Rows offsets[g] .. offsets[g + 1] are those of group g.
+    on_sphere : bool
+        Rows have length 1, and so have the centres: `project_centers`.
     key : int
         What tells the random numbers from all others: `Draws.key`; every group has the same.
     trials : int
@@ -187,7 +195,7 @@ def fit_groups(
     cdef many_clusterings all
     all.kernels = kernels_for(isa, real is double)
     all.x, all.w, all.offsets = <const void *>&X[0, 0], start_of[real](w), &offsets[0]
-    all.d, all.k, all.trials, all.key = d, k, trials, key
+    all.d, all.k, all.trials, all.on_sphere, all.key = d, k, trials, on_sphere, key
     all.max_iter, all.tol, all.slack = max_iter, tol, slack
     all.centers, all.labels, all.objective, all.n_iter = &centers[0, 0, 0], &labels[0], &objective[0], &n_iter[0]
     # The random numbers, in whose place features are averaged before, and the rooms.

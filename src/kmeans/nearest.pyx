@@ -467,6 +467,7 @@ cdef void merge_columns(double *records, ptrdiff_t m, ptrdiff_t size, ptrdiff_t 
 
 include "rotated.pxi"
 include "bounded.pxi"
+include "sphere.pxi"
 include "small.pxi"
 include "../moments/variances.pxi"
 include "groups.pxi"

@@ -97,14 +97,16 @@ def squared_movement(const double[:, ::1] a, const double[:, ::1] b):
     return movement_of(&a[0, 0], &b[0, 0], a.shape[0] * a.shape[1])
 
 
-def run_small(const real[:, ::1] X, const real[::1] w, double[:, ::1] params, int max_iter, double tol, double slack,
-              int32_t[::1] labels, double[::1] objectives, int32_t[::1] tied, int32_t[::1] n_tied):
+def run_small(const real[:, ::1] X, const real[::1] w, bint on_sphere, double[:, ::1] params, int max_iter, double tol,
+              double slack, int32_t[::1] labels, double[::1] objectives, int32_t[::1] tied, int32_t[::1] n_tied):
     """Run Lloyd's algorithm on at most one grid cell of rows.
 
     Parameters
     ----------
     X, w
         As in `accumulate`.
+    on_sphere : bool
+        Means are divided by their lengths: `project_centers`.
     params : float64 array (k, d)
         IN / OUT. Centres.
     max_iter, tol : int, float
@@ -136,8 +138,8 @@ def run_small(const real[:, ::1] X, const real[::1] w, double[:, ::1] params, in
     cdef bint converged = False
     job.labels, job.tied, job.n_tied = &labels[0], &tied[0], &n_tied[0]
     with nogil:
-        n_iter = lloyd[real](&job, kernels, &room, &params[0, 0], max_iter, tol, slack, &objectives[0], &converged,
-                              <real *>NULL)
+        n_iter = lloyd[real](&job, kernels, &room, on_sphere, &params[0, 0], max_iter, tol, slack, &objectives[0],
+                              &converged, <real *>NULL)
     return n_iter, converged
 
 
@@ -203,8 +205,8 @@ cdef void assign_small(nearest_job *job, const nearest_kernels *kernels, const s
     run_task(job, NULL, kernels, 0, 0, job.k + job.k * job.d + 1, room.record, NULL, room.scratch)
 
 
-cdef int lloyd(nearest_job *job, const nearest_kernels *kernels, const small_room *room, double *params, int max_iter,
-               double tol, double slack, double *objectives, bint *converged, real *as_type) noexcept nogil:
+cdef int lloyd(nearest_job *job, const nearest_kernels *kernels, const small_room *room, bint on_sphere, double *params,
+               int max_iter, double tol, double slack, double *objectives, bint *converged, real *as_type) noexcept nogil:
     """Iterate from centres `params`, and leave the last there; see `run_small`.  `objectives` may be NULL.
 
     Ties are noted in the last pass, where the job has room for them.
@@ -230,6 +232,8 @@ cdef int lloyd(nearest_job *job, const nearest_kernels *kernels, const small_roo
                 return 0
             for j in range(d):
                 moved[c * d + j] = <double>origin[j] + record[k + c * d + j] / record[c]
+        if on_sphere:
+            project(params, moved, k, d)
         n_iter += 1
         converged[0] = movement_of(moved, params, k * d) <= tol
         memcpy(params, moved, k * d * sizeof(double))

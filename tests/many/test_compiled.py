@@ -15,6 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 
 OPTIONS = {
     "kmeans": {},
+    "spherical kmeans": {"spherical": True},
     "gmm": {},
     "bernoulli": {"binarize": None},
     "poisson": {},
@@ -23,6 +24,7 @@ OPTIONS = {
 
 
 def problem(model, dtype, sizes, d, weighted):
+    model = model.split()[-1]
     X = np.concatenate([rows_for(model, n, g, dtype, d) for g, n in enumerate(sizes)])
     w = np.random.default_rng(0).uniform(0.1, 2, len(X)) if weighted else np.empty(0)
     return X, w, np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
@@ -55,8 +57,8 @@ def test_groups_of_any_form(model, dtype, d, k, weighted, n_init, max_iter, seed
     d = min(d, 32) if model == "gmm" else d
     sizes = np.random.default_rng(seed).integers(k, k + 150, 8)
     X, w, offsets = problem(model, dtype, sizes, d, weighted)
-    estimator = template(model, seed, 1, {"n_init": n_init, "max_iter": max_iter, **OPTIONS[model]})
-    estimator.set_params(**{"n_clusters" if model == "kmeans" else "n_components": k})
+    estimator = template(model.split()[-1], seed, 1, {"n_init": n_init, "max_iter": max_iter, **OPTIONS[model]})
+    estimator.set_params(**{"n_clusters" if "kmeans" in model else "n_components": k})
     found, left = fit_compiled(estimator, X, w, offsets, k)
     assert_alike(found, fit_each(estimator, X, w, offsets, np.full(8, k)), offsets, ~left)
 
@@ -64,7 +66,7 @@ def test_groups_of_any_form(model, dtype, d, k, weighted, n_init, max_iter, seed
 @pytest.mark.parametrize("model", OPTIONS)
 def test_few_groups_are_left(model):
     X, w, offsets = problem(model, np.float64, np.full(60, 80), 4, weighted=False)
-    found = fit_compiled(template(model, 0, 1, OPTIONS[model]), X, w, offsets, 3)
+    found = fit_compiled(template(model.split()[-1], 0, 1, OPTIONS[model]), X, w, offsets, 3)
     assert found[1].sum() <= 6
 
 
@@ -109,3 +111,13 @@ def test_groups_with_categories_of_their_own():
         if not left[group]:
             for name, stacked in ours.parameters.items():
                 np.testing.assert_array_equal(stacked.of(group), theirs.parameters[name].of(at))
+
+
+def test_rows_without_a_direction_are_left_to_the_loop():
+    X, w, offsets = problem("spherical kmeans", np.float64, np.full(8, 60), 3, weighted=False)
+    X[[3, 190]] = 0.0
+    estimator = template("kmeans", 0, 1, {"spherical": True})
+    estimator.set_params(n_clusters=3)
+    found, left = fit_compiled(estimator, X, w, offsets, 3)
+    np.testing.assert_array_equal(np.flatnonzero(left), [0, 3])
+    assert_alike(found, fit_each(estimator, X, w, offsets, np.full(8, 3)), offsets, ~left)

@@ -256,6 +256,7 @@ class CSRSphericalKMeansFamily(CSRKMeansFamily):
     """K-means on the unit sphere, for rows of a CSR matrix: see `SphericalKMeansFamily`."""
 
     name = "csr_spherical_kmeans"
+    on_sphere = True
 
     def m_step(self, stats: Any, constants: None, prepared: Any, params: Any) -> MStep:
         means = super().m_step(stats, constants, prepared, params).params.prepared

@@ -69,6 +69,7 @@ class KMeansFamily(Family):
     name = "kmeans"
     params = KMeansParams
     final_pass = True
+    on_sphere = False  # centres have length 1
 
     def __init__(self, n_components: int, algorithm: str = "lloyd") -> None:
         self.n_components = n_components
@@ -298,13 +299,15 @@ class KMeansFamily(Family):
     def run_small(
         self, X: np.ndarray, w: np.ndarray, constants: None, params: KMeansParams, limits: Limits
     ) -> SmallRun | None:
-        if type(self) is not KMeansFamily or self.algorithm != "lloyd":
+        if self.algorithm != "lloyd":
             return None
         max_iter, tol, slack = limits
         centers, memo = params.centers.copy(), self.new_memo(len(X))
         objectives = np.empty(max_iter + 1)
         ties = memo.with_room_for_ties()
-        n_iter, converged = nearest.run_small(X, w, centers, max_iter, tol, slack, memo.labels, objectives, *ties)
+        n_iter, converged = nearest.run_small(
+            X, w, self.on_sphere, centers, max_iter, tol, slack, memo.labels, objectives, *ties
+        )
         if not n_iter:
             return None
         objective = float(objectives[n_iter])
@@ -320,7 +323,7 @@ class KMeansFamily(Family):
         farther than `tol` are none: the run has converged.
         """
         rows = memo.tied_rows()
-        if not rows.size or self.n_components == 1 or type(self) is not KMeansFamily:
+        if not rows.size or self.n_components == 1 or self.on_sphere:
             return None
         means, counts = self.partition(X, w, params, memo.labels, n_threads)
         moving = w[rows].astype(np.float64) if w.size else np.ones(len(rows))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from fastem import grid, threads
+from fastem._native import nearest
 from fastem.families.base import MStep
 from fastem.families.kmeans.family import KMeansFamily
 from fastem.families.kmeans.records import KMeansParams, KMeansPrepared, KMeansStats
@@ -21,13 +22,12 @@ class SphericalKMeansFamily(KMeansFamily):
     """
 
     name = "spherical_kmeans"
+    on_sphere = True
 
     def m_step(self, stats: KMeansStats, constants: None, prepared: KMeansPrepared, params: KMeansParams) -> MStep:
         centers = super().m_step(stats, constants, prepared, params).params.centers
-        # Rows that cancel out have no mean direction: every unit centre is equally good, so the old one stays.
-        lost = np.square(centers).sum(axis=1) < (16 * np.finfo(np.float64).eps) ** 2
-        centers[lost] = params.centers[lost]
-        return MStep(KMeansParams(unit_rows(centers)))
+        nearest.project_centers(params.centers, centers)
+        return MStep(KMeansParams(centers))
 
 
 def unit_rows(X: np.ndarray, n_threads: int = 1) -> np.ndarray:
@@ -35,15 +35,12 @@ def unit_rows(X: np.ndarray, n_threads: int = 1) -> np.ndarray:
 
     A row's result depends on that row alone, so that predict sees what fit saw.
     """
-    out = np.empty_like(X, order="C")
+    X = np.ascontiguousarray(X)
+    out = np.empty_like(X)
 
     def cell(number: int) -> None:
         rows = slice(number * grid.CELL, (number + 1) * grid.CELL)
-        part = X[rows].astype(np.float64)
-        largest = np.abs(part).max(axis=1, keepdims=True)
-        part /= np.where(largest > 0, largest, 1.0)  # now the squares of very large or small numbers exist
-        norms = np.sqrt(np.square(part).sum(axis=1, keepdims=True))
-        out[rows] = part / np.where(norms > 0, norms, 1.0)
+        nearest.unit_rows(X[rows], out[rows])
 
     threads.map_tasks(cell, grid.n_cells(len(X)), n_threads)
     return out
