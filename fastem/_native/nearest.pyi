@@ -179,6 +179,7 @@ def csr_assign(
     squares: NDArray[np.float64],  # (n,)
     panel: NDArray[Real],  # (d, k) and CSR_BEYOND numbers more
     half: NDArray[Real],  # (k + CSR_BEYOND,)
+    scale: NDArray[Real],  # (k + CSR_BEYOND,) or (0,)
     norms: NDArray[np.float64],  # (2, k)
     labels: NDArray[np.int32],  # OUT (n,)
     sqdist: NDArray[np.float64],  # OUT (n,)
@@ -192,6 +193,7 @@ def csr_distances(
     squares: NDArray[np.float64],  # (n,)
     panel: NDArray[Real],  # (d, k) and CSR_BEYOND numbers more
     half: NDArray[Real],  # (k + CSR_BEYOND,)
+    scale: NDArray[Real],  # (k + CSR_BEYOND,) or (0,)
     norms: NDArray[np.float64],  # (2, k)
     out: NDArray[Real],  # OUT (n, k), squared
     n_threads: int,
@@ -223,10 +225,12 @@ def csr_add(
     indptr: NDArray[np.int64],  # (n + 1,)
     indices: NDArray[np.int32],  # (nnz,)
     data: NDArray[Real],  # (nnz,)
-    shares: NDArray[np.float64],  # (n,)
+    w: NDArray[Real],  # (n,) or (0,)
     labels: NDArray[np.int32],  # (n,)
     panel: NDArray[Real],  # IN / OUT (d, k)
+    norms: NDArray[np.float64],  # IN / OUT (2, k)
 ) -> None: ...
+def csr_clear(panel: NDArray[Real], columns: NDArray[np.int32]) -> None: ...  # (d, k) in place, (m,)
 def csr_score_seeds(
     indptr: NDArray[np.int64],  # (n + 1,)
     indices: NDArray[np.int32],  # (nnz,)

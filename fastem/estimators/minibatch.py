@@ -16,6 +16,7 @@ from fastem.estimators.callbacks import warn, with_callbacks
 from fastem.estimators.conversion import HasTwin
 from fastem.estimators.kmeans_base import KMeansBase, assign
 from fastem.families.kmeans import KMeansFamily, KMeansParams
+from fastem.families.kmeans.running import Moves, RunningMeans, running_means
 from fastem.sources.base import Source
 from fastem.sources.csr import over_all_features
 from fastem.starts.kmeans import kmeans_tol
@@ -174,20 +175,19 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
         batches = _Batches(source, draws)
         improvement = _Improvement(min(1.0, 2.0 * size / (source.n_rows + 1)), self.max_no_improvement)
         with threads.single_threaded_blas():
-            centers = self._first_centers(source)
             self._forget()
+            means = self._means(source, self._first_centers(source))
             self.converged_ = False
             for step in range(1, n_steps + 1):
-                centers, inertia, change = self._step(
-                    batches.next(size), centers, draws, watched=tol > 0 or bool(watch)
-                )
-                if watch is not None and watch.iteration(IterationInfo(0, step, -inertia, change, centers)):
+                inertia, change = self._step(batches.next(size), means, draws)
+                if watch is not None and watch.iteration(IterationInfo(0, step, -inertia, change, means.centers)):
                     break
                 self.converged_ = improvement.see(step, inertia / size) or (step > 1 and tol > 0 and change <= tol)
                 if self.converged_:
                     break
                 if self.verbose:
                     print(f"step {step} of {n_steps}: inertia of a row {inertia / size:.6g}, change {change:.3g}")
+        centers = means.settled()
         self.cluster_centers_ = over_all_features(centers, features, X)
         self.n_steps_ = step
         self.n_iter_ = -(-step * size // source.n_rows)
@@ -238,10 +238,11 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
             self._forget()
             self.n_steps_ = 0
         else:
-            centers = self.cluster_centers_.astype(np.float64)
+            centers = self.cluster_centers_
+        means = self._means(source, centers)
         with threads.single_threaded_blas():
-            moved, _, _ = self._step(source, centers, Draws(self._seed, FIRST_STEP + 1 + self.n_steps_), watched=False)
-        self.cluster_centers_ = np.array(moved, X.dtype if first else self.cluster_centers_.dtype, order="C")
+            self._step(source, means, Draws(self._seed, FIRST_STEP + 1 + self.n_steps_))
+        self.cluster_centers_ = np.array(means.settled(), X.dtype if first else self.cluster_centers_.dtype, order="C")
         self.n_steps_ += 1
         self._finish(source, self.cluster_centers_)
         return self
@@ -279,7 +280,7 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
             draws = Draws(self._seed, number)
             starts.append(start(Problem(_few(source, size, draws), family), draws).centers)
         if len(starts) == 1:
-            return starts[0].copy()
+            return np.asarray(starts[0])
         judge = _few(source, size, Draws(self._seed, FIRST_STEP - 1))
         inertias = [
             judge.accumulate(family, family.prepare(KMeansParams(centers), source.dtype)).inertia for centers in starts
@@ -306,24 +307,21 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
         for name in ("labels_", "inertia_"):
             self.__dict__.pop(name, None)
 
-    def _step(
-        self, batch: Source, centers: np.ndarray, draws: Draws, *, watched: bool
-    ) -> tuple[np.ndarray, float, float]:
-        """Return the centres (k, d) that a batch moves `centers` to, its inertia before, and the squared movement.
+    def _means(self, source: Source, centers: np.ndarray) -> RunningMeans:
+        """Return the means that steps over rows of a source move; they begin at `centers` (k, d)."""
+        family = source.served_by(KMeansFamily(self.n_clusters))
+        return running_means(family, centers, self.counts_, source.dtype)
 
-        The movement of centres that a CSR batch moves in place is known if it is watched.
-        """
-        family = batch.served_by(KMeansFamily(self.n_clusters))
-        prepared = family.prepare(KMeansParams(centers), batch.dtype)
-        stats = batch.accumulate(family, prepared)
-        due = self._due(batch.n_rows)
-        self.counts_ += stats.counts
-        before = centers.copy() if watched and family.reads_csr else centers
-        moved = family.mean_with(stats, prepared, centers, self.counts_)
-        if due:
-            self._move_light_centers(moved, batch, draws)
-        known = watched or not family.reads_csr
-        return moved, float(stats.inertia), float(np.square(moved - before).sum()) if known else np.nan
+    def _step(self, batch: Source, means: RunningMeans, draws: Draws) -> tuple[float, float]:
+        """Move the means by a batch; return its inertia before, and the squared movement."""
+        prepared = means.prepare(batch.dtype)
+        stats = batch.accumulate(means.family, prepared)
+        moves = (
+            self._moves(means.counts + stats.counts, batch, means.family, draws) if self._due(batch.n_rows) else None
+        )
+        change = means.meet(stats, prepared, moves)
+        self.counts_ = means.counts
+        return float(stats.inertia), change
 
     def _due(self, n_rows: int) -> bool:
         """Tell whether a step of so many rows is to look for light centres: it is while one has met no row."""
@@ -333,17 +331,17 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
             self._since_moved = 0
         return due
 
-    def _move_light_centers(self, centers: np.ndarray, batch: Source, draws: Draws) -> None:
-        """Move centres of little weight, in place, to random rows of the batch."""
-        light = np.flatnonzero(self.counts_ < self.reassignment_ratio * self.counts_.max())
-        light = np.sort(light[np.argsort(self.counts_[light], kind="stable")[: batch.n_rows // 2]])
+    def _moves(self, counts: np.ndarray, batch: Source, family: KMeansFamily, draws: Draws) -> Moves | None:
+        """Return the centres of little weight, beside these counts (k,), and the random rows that they move to."""
+        light = np.flatnonzero(counts < self.reassignment_ratio * counts.max())
+        light = np.sort(light[np.argsort(counts[light], kind="stable")[: batch.n_rows // 2]])
         if not light.size:
-            return
-        centers[light] = batch.sample_rows(len(light), draws)
-        others = np.delete(self.counts_, light)
-        self.counts_[light] = (others if others.size else self.counts_).min()  # enough not to be moved again at once
+            return None
+        others = np.delete(counts, light)
+        weight = float((others if others.size else counts).min())  # enough not to be moved again at once
         if self.verbose:
             print(f"moved {len(light)} centres of little weight to random rows")
+        return Moves(light, batch.rows_for(family, batch.sample_numbers(len(light), draws)), weight)
 
     def _finish(self, source: Source, centers: np.ndarray) -> None:
         """Assign the rows to the final centres (k, d), if asked."""

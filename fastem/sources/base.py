@@ -239,9 +239,17 @@ class Source:
 
     def sample_rows(self, m: int, draws: Draws) -> np.ndarray:
         """Return m distinct rows (m, d), drawn in proportion to their weights."""
+        return self.take(self.sample_numbers(m, draws))
+
+    def sample_numbers(self, m: int, draws: Draws) -> np.ndarray:
+        """Return the numbers (m,) of distinct rows, drawn in proportion to their weights."""
         if self.sample_weight.size:
-            return self.take(draws.weighted_distinct(self.sample_weight.astype(np.float64), m))
-        return self.take(draws.distinct(self.n_rows, m))
+            return draws.weighted_distinct(self.sample_weight.astype(np.float64), m)
+        return draws.distinct(self.n_rows, m)
+
+    def rows_for(self, family: Any, numbers: np.ndarray) -> Any:
+        """Return rows by number as the family reads them."""
+        return self.take(numbers)
 
     def extreme_rows(self, family: Any, prepared: Any, m: int) -> Rows:
         """Return the m rows that the family explains worst, worst first; missing values (NaN) count neither way."""

@@ -49,6 +49,11 @@ class CSRSource(SparseSource):
         """The values as kernels want them."""
         return CSRRows.of(self.X)
 
+    @property
+    def kind(self) -> type:
+        """Class of the matrix."""
+        return type(self.X)
+
     def having(self, sample_weight: np.ndarray, labels: np.ndarray, n_threads: int) -> CSRSource:
         """Return the same rows with other weights, known labels and threads."""
         other = CSRSource(self.X, sample_weight, labels, n_threads, self.width)
@@ -58,12 +63,7 @@ class CSRSource(SparseSource):
 
     def subset(self, rows: np.ndarray, weights: np.ndarray) -> CSRSource:
         """Return the rows with these numbers, with other weights (m,), or none."""
-        taken = self.rows.take(rows)
-        indptr, indices, data = taken.by_row
-        X = type(self.X)((data, indices, indptr), shape=(len(rows), self.n_features))
-        part = CSRSource(X, weights, None, self.n_threads, self.width)
-        part.rows = taken
-        return part
+        return CSRPart(self, rows, weights)
 
     def occupied(self) -> tuple[CSRSource, np.ndarray | None]:
         """Return the rows without the features in which all are 0, and the numbers of the rest: None if that is all."""
@@ -106,11 +106,11 @@ class CSRSource(SparseSource):
 
     def sample_rows(self, m: int, draws: Any) -> np.ndarray:
         """Return m distinct rows (m, d), drawn in proportion to their weights; features first in memory."""
-        if self.sample_weight.size:
-            rows = draws.weighted_distinct(self.sample_weight.astype(np.float64), m)
-        else:
-            rows = draws.distinct(self.n_rows, m)
-        return self.X[rows].toarray(order="F")
+        return self.X[self.sample_numbers(m, draws)].toarray(order="F")
+
+    def rows_for(self, family: Any, numbers: np.ndarray) -> Any:
+        """Return rows by number as the family reads them."""
+        return self.rows.take(numbers) if family.reads_csr else super().rows_for(family, numbers)
 
     @property
     def mean_variance(self) -> float:
@@ -118,6 +118,52 @@ class CSRSource(SparseSource):
         w = self.sample_weight.astype(np.float64) if self.sample_weight.size else np.ones(self.n_rows)
         means = (self.X.T @ w) / w.sum()
         return max(0.0, float(self.rows.squares @ w / w.sum() - means @ means)) / self.width
+
+
+class CSRPart(CSRSource):
+    """Rows taken from others, such as a batch; their matrix is made only where it is asked for.
+
+    Parameters
+    ----------
+    source : CSRSource
+        Where they are taken from.
+    rows : ndarray (m,) int64
+        Their numbers.
+    sample_weight : ndarray (m,) or (0,)
+        Their weights.
+    """
+
+    def __init__(self, source: CSRSource, rows: np.ndarray, sample_weight: np.ndarray) -> None:
+        self.rows = source.rows.take(rows)
+        self.sample_weight, self.labels = sample_weight, np.empty(0, np.int32)
+        self.n_threads, self.width = source.n_threads, source.width
+        self._kind = source.kind
+
+    @property
+    def n_rows(self) -> int:  # type: ignore[override]
+        """Number of rows m."""
+        return len(self.rows)
+
+    @property
+    def n_features(self) -> int:  # type: ignore[override]
+        """Number of features d."""
+        return self.rows.n_features
+
+    @property
+    def dtype(self) -> np.dtype:  # type: ignore[override]
+        """Dtype of the values."""
+        return self.rows.by_row[2].dtype
+
+    @property
+    def kind(self) -> type:
+        """Class of the matrix."""
+        return self._kind
+
+    @cached_property
+    def X(self) -> Any:  # type: ignore[override]
+        """The rows as a matrix."""
+        indptr, indices, data = self.rows.by_row
+        return self._kind((data, indices, indptr), shape=(self.n_rows, self.n_features))
 
 
 def source_of(X: Any, sample_weight: np.ndarray, labels: np.ndarray, n_threads: int) -> MemorySource:

@@ -13,13 +13,14 @@ cdef size_t CACHED = 1_000_000  # bytes of a panel that stays in the second-leve
 
 cdef csr_job csr_job_of(const int64_t[::1] indptr, const int32_t[::1] indices, const real[::1] data,
                         const double[::1] squares, const real[:, ::1] panel, const real[::1] half,
-                        const double[:, ::1] norms) noexcept:
+                        const real[::1] scale, const double[:, ::1] norms) noexcept:
     cdef csr_job job
     cdef ptrdiff_t c
     job.n, job.k = indptr.shape[0] - 1, panel.shape[1]
     job.indptr, job.indices, job.data = &indptr[0], &indices[0] if indices.shape[0] else NULL, start_of[real](data)
     job.squares, job.panel = &squares[0], <const void *>&panel[0, 0]
     job.half, job.norms, job.farthest = <const void *>&half[0], &norms[0, 0], 0
+    job.scale = start_of[real](scale)
     for c in range(job.k):
         job.farthest = max(job.farthest, sqrt(norms[0, c]))
     job.fetch = panel.shape[0] * panel.shape[1] * sizeof(real) > CACHED
@@ -49,6 +50,7 @@ def csr_assign(
     const double[::1] squares,
     const real[:, ::1] panel,
     const real[::1] half,
+    const real[::1] scale,
     const double[:, ::1] norms,
     int32_t[::1] labels,
     double[::1] sqdist,
@@ -67,6 +69,8 @@ def csr_assign(
         Centroids, features first.
     half : array (k + CSR_BEYOND,)
         Half their squared norms.
+    scale : array (k + CSR_BEYOND,) or (0,)
+        By which the columns of the panel are multiplied to be the centroids; empty: they are.
     norms : float64 array (2, k)
         Their squared norms, each as a sum of two numbers.
     labels : int32 array (n,)
@@ -80,7 +84,7 @@ def csr_assign(
     """
     if labels.shape[0] == 0:
         return
-    cdef csr_job job = csr_job_of[real](indptr, indices, data, squares, panel, half, norms)
+    cdef csr_job job = csr_job_of[real](indptr, indices, data, squares, panel, half, scale, norms)
     job.labels, job.sqdist = &labels[0], &sqdist[0]
     job.second = &second[0] if second.shape[0] else NULL
     csr_sweep(&job, kernels_for(isa, real is double).csr_rows, n_threads)
@@ -93,6 +97,7 @@ def csr_distances(
     const double[::1] squares,
     const real[:, ::1] panel,
     const real[::1] half,
+    const real[::1] scale,
     const double[:, ::1] norms,
     real[:, ::1] out,
     int n_threads,
@@ -100,7 +105,7 @@ def csr_distances(
     """Squared distance of every row of a CSR matrix to every centroid: `out` (n, k); the rest as in `csr_assign`."""
     if out.shape[0] == 0:
         return
-    cdef csr_job job = csr_job_of[real](indptr, indices, data, squares, panel, half, norms)
+    cdef csr_job job = csr_job_of[real](indptr, indices, data, squares, panel, half, scale, norms)
     job.distances = <void *>&out[0, 0]
     csr_sweep(&job, kernels_for(isa, real is double).csr_distances, n_threads)
 
@@ -238,16 +243,51 @@ def csr_add(
     const int64_t[::1] indptr,
     const int32_t[::1] indices,
     const real[::1] data,
-    const double[::1] shares,
+    const real[::1] w,
     const int32_t[::1] labels,
     real[:, ::1] panel,
+    double[:, ::1] norms,
 ):
-    """Add each row, times its share (n,), to the centroid of its label, in the order of the rows: `panel` (d, k)."""
-    cdef ptrdiff_t i, p
+    """Add each row, times its weight, to the column of its label, in the order of the rows.
+
+    Parameters
+    ----------
+    indptr, indices, data
+        As in `csr_assign`.
+    w : array (n,) or (0,)
+        Weights; empty for unit weights.
+    labels : int32 array (n,)
+        Columns.
+    panel : array (d, k)
+        IN / OUT. Sums.
+    norms : float64 array (2, k)
+        IN / OUT. Their squared norms, each as a sum of two numbers, kept up to date by what the numbers changed.
+    """
+    cdef ptrdiff_t i, p, ahead, c, last = indptr[indptr.shape[0] - 1] - 1
+    cdef double mass, change, total, part
+    cdef real before
+    cdef real *at
     with nogil:
         for i in range(indptr.shape[0] - 1):
+            mass, change, c = <double>w[i] if w.shape[0] else 1.0, 0, labels[i]
             for p in range(indptr[i], indptr[i + 1]):
-                panel[indices[p], labels[i]] = <real>(panel[indices[p], labels[i]] + shares[i] * data[p])
+                at = &panel[indices[p], c]
+                before = at[0]
+                at[0] = <real>(before + mass * data[p])
+                change += (<double>at[0] - before) * (<double>at[0] + before)
+            total = norms[0, c] + change
+            part = total - norms[0, c]
+            norms[1, c] += (norms[0, c] - (total - part)) + (change - part)
+            norms[0, c] = total
+
+
+def csr_clear(real[:, ::1] panel, const int32_t[::1] columns):
+    """Set columns of `panel` (d, k) to zero."""
+    cdef ptrdiff_t j, q
+    with nogil:
+        for j in range(panel.shape[0]):
+            for q in range(columns.shape[0]):
+                panel[j, columns[q]] = 0
 
 
 def csr_score_seeds(

@@ -20,8 +20,8 @@ INLINE TARGET void NAME(csr_tile)(const int nv, const int fetch, const csr_job *
     NAME(vec) even[CSR_VECTORS], odd[CSR_VECTORS]; /* few sums would wait for themselves */
     ptrdiff_t p = first;
     UNROLL for (int v = 0; v < nv; v++) {
-        even[v] = SPLAT(0) - LOAD(half + v * VL);
-        odd[v] = SPLAT(0);
+        even[v] = odd[v] = SPLAT(0);
+        if (!job->scale) even[v] = even[v] - LOAD(half + v * VL); /* else the last step of csr_scores */
     }
     for (; p + 1 < last; p += 2) {
         const REAL *c = panel + (ptrdiff_t)indices[p] * k, *next = panel + (ptrdiff_t)indices[p + 1] * k;
@@ -67,7 +67,15 @@ TARGET static void NAME(csr_scores)(const csr_job *job, ptrdiff_t first, ptrdiff
             CSR_TILES(7)
             CSR_TILES(8)
         }
+    if (job->scale) {
+        const REAL *scale = (const REAL *)job->scale, *half = (const REAL *)job->half;
+        for (ptrdiff_t c = 0; c < k; c += VL) STORE(scores + c, FMA(LOAD(scores + c), LOAD(scale + c), SPLAT(0) - LOAD(half + c)));
+    }
     for (ptrdiff_t c = k; c < wide * VL; c++) scores[c] = -INFINITY;
+}
+
+INLINE double NAME(csr_scale_of)(const csr_job *job, ptrdiff_t c) {
+    return job->scale ? (double)((const REAL *)job->scale)[c] : 1.0;
 }
 
 /* The first of the largest scores, and the largest but one of `two`. */
@@ -111,9 +119,10 @@ TARGET static ptrdiff_t NAME(csr_best)(const REAL *scores, ptrdiff_t k, REAL *tw
 /* Squared distance of a row to centroid `c` in twice the precision: out[0] + out[1]. */
 TARGET UNFUSED static void NAME(csr_exact)(const csr_job *job, ptrdiff_t first, ptrdiff_t last, ptrdiff_t c, double *out) {
     const REAL *panel = (const REAL *)job->panel + c, *data = (const REAL *)job->data;
+    const double minus_two = -2.0 * NAME(csr_scale_of)(job, c);
     double sum[2] = {job->norms[c], job->norms[job->k + c]};
     for (ptrdiff_t p = first; p < last; p++) {
-        const double x = data[p], y = -2.0 * (double)panel[(ptrdiff_t)job->indices[p] * job->k];
+        const double x = data[p], y = minus_two * (double)panel[(ptrdiff_t)job->indices[p] * job->k];
         ADD_PRODUCT(sum, x, x);
         if (y != 0) ADD_PRODUCT(sum, x, y);
     }
@@ -128,13 +137,14 @@ TARGET static double NAME(csr_sqdist)(const csr_job *job, ptrdiff_t i, ptrdiff_t
     double sqdist = job->squares[i] - 2.0 * (double)score, exact[2];
     if (sizeof(REAL) == 4) { /* the score has half the digits of what follows */
         const float *panel = (const float *)job->panel + c, *data = (const float *)job->data;
+        const double two = 2.0 * NAME(csr_scale_of)(job, c);
         double even = job->norms[c], odd = 0;
         ptrdiff_t p = first;
         for (; p + 1 < last; p += 2) {
-            even += data[p] * ((double)data[p] - 2.0 * panel[(ptrdiff_t)job->indices[p] * job->k]);
-            odd += data[p + 1] * ((double)data[p + 1] - 2.0 * panel[(ptrdiff_t)job->indices[p + 1] * job->k]);
+            even += data[p] * ((double)data[p] - two * panel[(ptrdiff_t)job->indices[p] * job->k]);
+            odd += data[p + 1] * ((double)data[p + 1] - two * panel[(ptrdiff_t)job->indices[p + 1] * job->k]);
         }
-        if (p < last) even += data[p] * ((double)data[p] - 2.0 * panel[(ptrdiff_t)job->indices[p] * job->k]);
+        if (p < last) even += data[p] * ((double)data[p] - two * panel[(ptrdiff_t)job->indices[p] * job->k]);
         sqdist = even + odd;
     }
     if (sqdist > CSR_SMALL * norms) return sqdist;

@@ -78,6 +78,7 @@ cdef extern from "kmeans/tile.h" nogil:
         const double *squares
         const void *panel
         const void *half
+        const void *scale
         const double *norms
         double farthest
         int32_t fetch

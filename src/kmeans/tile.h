@@ -143,6 +143,7 @@ typedef struct {
     const double *squares;  /* (n,) squared norms of the rows */
     const void *panel;      /* (d, k) centroids, features first, and a vector more */
     const void *half;       /* (k,) half their squared norms, and a vector more */
+    const void *scale;      /* (k,) by which the panel's columns are multiplied, and a vector more; or NULL */
     const double *norms;    /* (2, k) their squared norms, each as a sum of two numbers */
     double farthest;        /* the largest norm */
     int32_t fetch;          /* whether the panel is too large for the second-level cache */

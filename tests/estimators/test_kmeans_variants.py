@@ -231,7 +231,7 @@ def test_minibatch_stops_at_scikit_learns_step_on_the_same_batches(blobs, monkey
         theirs.fit(blobs)
         chosen = iter(record.chosen)  # the rows of each batch, and those that light centres were moved to
         monkeypatch.setattr(minibatch._Batches, "next", lambda self, size: MemorySource(blobs[next(chosen)]))  # noqa: B023
-        monkeypatch.setattr(MemorySource, "sample_rows", lambda self, m, draws: self.X[next(chosen)])  # noqa: B023
+        monkeypatch.setattr(MemorySource, "sample_numbers", lambda self, m, draws: next(chosen))  # noqa: B023
         ours = MiniBatchKMeans(n_clusters, init=init, **options).fit(blobs)
         np.testing.assert_allclose(ours.cluster_centers_, theirs.cluster_centers_, rtol=1e-9)
         assert ours.n_steps_ == theirs.n_steps_

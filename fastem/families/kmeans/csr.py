@@ -81,11 +81,14 @@ class CSRCenters:
         The centres, features first; from `empty_panel`.
     norms : ndarray (2, k) float64, or None
         Their squared norms, each as a sum of two numbers; None: still to be computed.
+    scale : ndarray (k + CSR_BEYOND,), or None
+        By which the columns of the panel are multiplied to be the centres; None: they are.
     """
 
-    def __init__(self, panel: np.ndarray, norms: np.ndarray | None = None) -> None:
+    def __init__(self, panel: np.ndarray, norms: np.ndarray | None = None, scale: np.ndarray | None = None) -> None:
         self.panel = panel
         self._norms = norms
+        self.scale = np.empty(0, panel.dtype) if scale is None else scale
 
     def norms(self, n_threads: int) -> np.ndarray:
         """Return the squared norms (2, k)."""
@@ -94,12 +97,12 @@ class CSRCenters:
             nearest.csr_norms(self.panel, self._norms, threads.native_threads(n_threads))
         return self._norms
 
-    def arguments(self, n_threads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Return panel (d, k), half of the norms, and norms (2, k), for a kernel."""
+    def arguments(self, n_threads: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return panel (d, k), half of the norms, the scale, and norms (2, k), for a kernel."""
         norms = self.norms(n_threads)
         half = np.zeros(norms.shape[1] + nearest.CSR_BEYOND, self.panel.dtype)
         half[: norms.shape[1]] = 0.5 * norms[0]
-        return self.panel, half, norms
+        return self.panel, half, self.scale, norms
 
 
 def empty_panel(d: int, k: int, dtype: Any) -> np.ndarray:
@@ -133,6 +136,7 @@ class CSRStats(NamedTuple):
     counts: np.ndarray  # (k,) sum of weights
     inertia: float  # sum of w abs(x - c)^2
     labels: np.ndarray  # (n,) int32
+    sqdist: np.ndarray  # (n,) squared distance of each row to its centre
     rows: CSRRows
     w: np.ndarray  # (n,) or (0,)
     n_threads: int
@@ -175,7 +179,7 @@ class CSRKMeansFamily(KMeansFamily):
             memo.labels[:] = labels
         counts = np.bincount(labels, w if w.size else None, self.n_components).astype(np.float64)
         inertia = float(np.sum(sqdist * w)) if w.size else float(np.sum(sqdist))
-        return CSRStats(counts, inertia, labels, rows, w, n_threads)
+        return CSRStats(counts, inertia, labels, sqdist, rows, w, n_threads)
 
     def objective(self, stats: Any, constants: None, params: Any) -> float:
         return -stats.inertia
@@ -194,7 +198,7 @@ class CSRKMeansFamily(KMeansFamily):
     ) -> tuple[np.ndarray, np.ndarray]:
         counts = np.bincount(labels, w if w.size else None, self.n_components).astype(np.float64)
         prepared = self.prepare(params, X.by_row[2].dtype)
-        step = self.m_step(CSRStats(counts, 0.0, labels, X, w, n_threads), None, prepared, params)
+        step = self.m_step(CSRStats(counts, 0.0, labels, np.empty(0), X, w, n_threads), None, prepared, params)
         return np.array(step.params.centers, np.float64, order="C"), counts
 
     def vacant(self, stats: Any, prepared: Any) -> np.ndarray:
@@ -241,15 +245,6 @@ class CSRKMeansFamily(KMeansFamily):
     def distances(self, X: Any, centers: np.ndarray, out: np.ndarray, n_threads: int) -> None:
         arguments = self.prepare(KMeansParams(centers), centers.dtype).arguments(n_threads)
         nearest.csr_distances(*X.by_row, X.squares, *arguments, out, threads.native_threads(n_threads))
-
-    def mean_with(self, stats: Any, prepared: Any, centers: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """Return the means (k, d) of all rows that centres have met; the centres are moved in place."""
-        met = stats.counts > 0
-        shares = np.where(met, 1.0 / np.where(met, counts, 1.0), 0.0)
-        nearest.csr_scale(prepared.panel, 1.0 - stats.counts * shares, threads.native_threads(stats.n_threads))
-        each = shares[stats.labels] * stats.w if stats.w.size else shares[stats.labels]
-        nearest.csr_add(*stats.rows.by_row, each, stats.labels, prepared.panel)
-        return prepared.panel.T
 
 
 class CSRSphericalKMeansFamily(CSRKMeansFamily):

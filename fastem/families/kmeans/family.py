@@ -254,18 +254,6 @@ class KMeansFamily(Family):
         centers[occupied] = prepared.origin + stats.sums[occupied] / stats.counts[occupied, None]
         return MStep(KMeansParams(centers))
 
-    def mean_with(self, stats: Any, prepared: Any, centers: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """Return the means (k, d) of all rows that centres have met: their last rows are those of `stats`.
-
-        `counts` (k,) are the weights of all rows, these included.  It is the old mean, moved by what the last rows
-        deviate from it.
-        """
-        met = stats.counts > 0
-        deviations = stats.sums[met] - stats.counts[met, None] * (centers[met] - prepared.origin)
-        moved = centers.copy()
-        moved[met] += deviations / counts[met, None]
-        return moved
-
     def vacant(self, stats: KMeansStats, prepared: KMeansPrepared) -> np.ndarray:
         return np.flatnonzero(stats.counts == 0)
 
