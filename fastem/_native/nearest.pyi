@@ -231,6 +231,16 @@ def csr_add(
     norms: NDArray[np.float64],  # IN / OUT (2, k)
 ) -> None: ...
 def csr_clear(panel: NDArray[Real], columns: NDArray[np.int32]) -> None: ...  # (d, k) in place, (m,)
+def csr_products(
+    indptr: NDArray[np.int64],  # (n + 1,)
+    indices: NDArray[np.int32],  # (nnz,)
+    data: NDArray[Real],  # (nnz,)
+    by_indptr: NDArray[np.int64],  # (d + 1,)
+    by_indices: NDArray[np.int32],  # (nnz,)
+    by_data: NDArray[Real],  # (nnz,)
+    row: int,
+    products: NDArray[np.float64],  # OUT (n,)
+) -> None: ...
 def csr_score_seeds(
     indptr: NDArray[np.int64],  # (n + 1,)
     indices: NDArray[np.int32],  # (nnz,)

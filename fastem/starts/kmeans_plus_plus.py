@@ -269,9 +269,9 @@ class _CSRSearch(_Search):
         return self.source.width
 
     def _distances(self, rows: np.ndarray, row: int) -> np.ndarray:
-        X, squares = self.source.X, self.source.rows.squares
-        products = (X[rows] @ X[[row]].T).toarray()[:, 0]
-        return np.maximum(squares[rows] + squares[row] - 2.0 * products, 0.0)
+        data, products = self.source.rows, np.empty(self.source.n_rows)
+        nearest.csr_products(*data.by_row, *data.by_feature, row, products)
+        return np.maximum(data.squares[rows] + data.squares[row] - 2.0 * products[rows], 0.0)
 
     def _pass(self, candidates: np.ndarray, commit: int) -> np.ndarray:
         source, candidates = self.source, candidates.astype(np.int64)

@@ -5,9 +5,10 @@
 # and one order, whatever the number of threads.
 
 CSR_BEYOND = 16  # numbers of the widest vector
-cdef ptrdiff_t FEATURES = 1024  # of a block of features, whose norms are summed together
+cdef ptrdiff_t FEATURES = 256  # of a block of features, whose norms are summed together
 cdef ptrdiff_t TEXTS = 256  # rows of a block
 cdef ptrdiff_t ALONE = 2_000_000  # multiply-adds that one thread does in half a millisecond or less
+cdef ptrdiff_t PER_VALUE = 24  # what it takes to come by a value, in multiply-adds
 cdef size_t CACHED = 1_000_000  # bytes of a panel that stays in the second-level cache
 
 
@@ -31,7 +32,7 @@ cdef csr_job csr_job_of(const int64_t[::1] indptr, const int32_t[::1] indices, c
 cdef int csr_sweep(csr_job *job, void (*rows)(const csr_job *, ptrdiff_t, ptrdiff_t, void *) noexcept nogil,
                    int n_threads) except -1:
     cdef ptrdiff_t n_tasks = (job.n + TEXTS - 1) // TEXTS, t
-    cdef int threads = <int>max(1, min(n_threads, n_tasks)) if job.indptr[job.n] * job.k > ALONE else 1
+    cdef int threads = <int>max(1, min(n_threads, n_tasks)) if job.indptr[job.n] * (job.k + PER_VALUE) > ALONE else 1
     cdef ptrdiff_t each = in_lines((job.k + CSR_BEYOND) * 8)
     cdef unsigned char[::1] scratch = _aligned(threads * each)
     with nogil:
@@ -186,7 +187,7 @@ def csr_means(
     cdef ptrdiff_t d = panel.shape[0], k = panel.shape[1], b, n_blocks = (d + FEATURES - 1) // FEATURES
     cdef double[:, :, ::1] parts = np.empty((n_blocks, 2, k))
     cdef double[::1] moved = np.empty(n_blocks)
-    cdef int threads = <int>max(1, min(n_threads, n_blocks)) if d * k > ALONE else 1
+    cdef int threads = <int>max(1, min(n_threads, n_blocks)) if d * k + indptr[d] * PER_VALUE > ALONE else 1
     cdef ptrdiff_t each = in_lines(k * 8) // 8
     cdef double[::1] scratch = np.empty(threads * each)
     cdef csr_table by
@@ -342,6 +343,21 @@ def csr_score_seeds(
                 multiply[real](indptr, indices, data, by_indptr, by_indices, by_data, candidates[c], &products[c, 0], n)
             for t in prange(cells, schedule="dynamic", chunksize=1, num_threads=threads):
                 score_cell[real](squares, w, indptr, candidates, commit, closest, products, t, &out[t, 0])
+
+
+def csr_products(
+    const int64_t[::1] indptr,
+    const int32_t[::1] indices,
+    const real[::1] data,
+    const int64_t[::1] by_indptr,
+    const int32_t[::1] by_indices,
+    const real[::1] by_data,
+    ptrdiff_t row,
+    double[::1] products,
+):
+    """Write the inner products (n,) of all rows of a CSR matrix with one of them; the rest as in `csr_score_seeds`."""
+    with nogil:
+        multiply[real](indptr, indices, data, by_indptr, by_indices, by_data, row, &products[0], products.shape[0])
 
 
 cdef void multiply(const int64_t[::1] indptr, const int32_t[::1] indices, const real[::1] data,
