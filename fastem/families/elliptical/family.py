@@ -57,6 +57,9 @@ class EllipticalFamily(Family):
     def expectation(self, n_features: int) -> Any:
         return self.kernels.expect
 
+    def pooled(self, first: Any, second: Any, keep: float, share: float) -> Any:
+        return None if first is None else first.pooled(second, keep, share)
+
     def regular(
         self, weights: np.ndarray, covariances: np.ndarray, constrained: Constrained | None = None
     ) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -253,6 +253,14 @@ class KMeansFamily(Family):
         centers[occupied] = prepared.origin + stats.sums[occupied] / stats.counts[occupied, None]
         return MStep(KMeansParams(centers))
 
+    def recentre(self, stats: KMeansStats, prepared: KMeansPrepared, onto: KMeansPrepared) -> KMeansStats:
+        origins = prepared.origin.astype(np.float64) - onto.origin.astype(np.float64)
+        centers = prepared.centers.astype(np.float64)
+        moved = origins + (centers - onto.centers.astype(np.float64))
+        about = stats.sums - stats.counts[:, None] * centers  # sum w (x - c)
+        gain = 2.0 * np.sum(about * moved) + stats.counts @ np.square(moved).sum(axis=1)
+        return stats._replace(sums=stats.sums + stats.counts[:, None] * origins, inertia=stats.inertia + gain)
+
     def mean_with(self, stats: Any, prepared: Any, centers: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """Return the means (k, d) of all rows that centres have met: their last rows are those of `stats`.
 
