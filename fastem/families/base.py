@@ -95,6 +95,7 @@ class Family(ABC):
 
     name: str
     params: type[Any]  # the NamedTuple class of the parameters
+    constants_record: type[Any] | None = None  # that of `constants`, where they are one
     n_components: int
     allow_nan = False  # NaN is a missing value
     positive_only = False  # rows must not be negative
@@ -296,7 +297,7 @@ class Family(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} cannot recentre its record, which fits in parts need.")
 
-    def pooled(self, first: Any, second: Any, keep: float, share: float) -> Any:
+    def pooled_constants(self, first: Any, second: Any, keep: float, share: float) -> Any:
         """Return the constants of two sets of rows together, those of `first` counting `keep` times, `second` `share`.
 
         Counts need not add up to the weight of any rows; what is no sum over rows (a range) covers both.

@@ -17,7 +17,6 @@ class TotalScatter(NamedTuple):
     centre: np.ndarray  # (d,): the mean of the data
     scatter: np.ndarray  # (d, d): scatter about the mean
 
-
     def pooled(self, other: TotalScatter, keep: float, share: float) -> TotalScatter:
         """Return the moments of two sets of rows together, which count `keep` and `share` times."""
         first, second = keep * self.weight, share * other.weight

@@ -294,7 +294,7 @@ class DiscreteFamily(Family):
     def expect_groups(self, groups: Groups, params: Any, found: np.ndarray, **outputs: np.ndarray) -> None:
         many.expect(self, groups, params, found, self.no_outputs()._replace(**outputs))
 
-    def pooled(self, first: Any, second: Any, keep: float, share: float) -> Any:
+    def pooled_constants(self, first: Any, second: Any, keep: float, share: float) -> Any:
         """Return constants that are sums over the rows, if there are any."""
         if first is None:
             return None

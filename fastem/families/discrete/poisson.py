@@ -81,6 +81,7 @@ class PoissonFamily(LinearFamily):
 
     name = "poisson"
     params = PoissonParams
+    constants_record = PoissonConstants
     positive_only = True
 
     def check(self, X: np.ndarray) -> None:

@@ -60,6 +60,7 @@ class FactorMixtureFamily(AnalyserFamily):
 
     name = "factor-mixture"
     params = FactorMixtureParams
+    constants_record = ObservedMoments
 
     def __init__(self, n_components: int, n_factors: int = 1, min_noise: float = 1e-6) -> None:
         super().__init__(n_components, n_factors, min_noise)
@@ -71,7 +72,9 @@ class FactorMixtureFamily(AnalyserFamily):
         """Return moments of the features, whose variances say how small the noise may be."""
         return observed_moments(source)
 
-    def pooled(self, first: ObservedMoments, second: ObservedMoments, keep: float, share: float) -> ObservedMoments:
+    def pooled_constants(
+        self, first: ObservedMoments, second: ObservedMoments, keep: float, share: float
+    ) -> ObservedMoments:
         return first.pooled(second, keep, share)
 
     def em_step(

@@ -30,7 +30,13 @@ import numpy as np
 
 from fastem.draws import Draws
 from fastem.families.base import MStep
-from fastem.families.data_moments import ObservedMoments, TotalScatter, observed_moments, total_scatter, without_rounding
+from fastem.families.data_moments import (
+    ObservedMoments,
+    TotalScatter,
+    observed_moments,
+    total_scatter,
+    without_rounding,
+)
 from fastem.families.factor.family import AnalyserFamily, centres_of
 from fastem.families.factor.kernels import LOG_2PI, AnalyserPrepared, AnalyserStats
 
@@ -94,6 +100,7 @@ class FactorFamily(AnalyserFamily):
 
     name = "factor"
     params = FactorParams
+    constants_record = FactorConstants
     mixes = False
     final_pass = True  # of complete rows it costs next to nothing
 
@@ -117,12 +124,14 @@ class FactorFamily(AnalyserFamily):
             known = FactorConstants(weight, total.centre, nothing, total.scatter, nothing, nothing)
         return _with_variances(known)
 
-    def pooled(self, first: FactorConstants, second: FactorConstants, keep: float, share: float) -> FactorConstants:
+    def pooled_constants(
+        self, first: FactorConstants, second: FactorConstants, keep: float, share: float
+    ) -> FactorConstants:
         """Pool the scatters, or, if values are missing on either side, what is known of each feature by itself."""
         nothing = np.empty((0, 0))
         if first.complete and second.complete:
-            total = first.total.pooled(second.total, keep, share)
-            return _with_variances(FactorConstants(total.weight, total.centre, nothing, total.scatter, nothing, nothing))
+            weight, centre, scatter = first.total.pooled(second.total, keep, share)
+            return _with_variances(FactorConstants(weight, centre, nothing, scatter, nothing, nothing))
         seen = first.moments.pooled(second.moments, keep, share)
         weight = np.asarray(keep * first.weight + share * second.weight)
         return FactorConstants(weight, seen.means, seen.variances, nothing, nothing, seen.weights)

@@ -109,7 +109,7 @@ class NoisyGaussianFamily(GaussianFamily):
         validate.refuse_empty(np.isnan(box[0]))
         return _with_volume(box)
 
-    def pooled(self, first: np.ndarray, second: np.ndarray, keep: float, share: float) -> np.ndarray:
+    def pooled_constants(self, first: np.ndarray, second: np.ndarray, keep: float, share: float) -> np.ndarray:
         """Return the box around both boxes: a range forgets nothing."""
         return np.array([np.minimum(first[0], second[0]), np.maximum(first[1], second[1])])
 

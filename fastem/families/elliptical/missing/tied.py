@@ -68,7 +68,8 @@ class MissingTiedStats(NamedTuple):
 def layout(n_components: int, n_features: int) -> Layout:
     """Shape of the additive record."""
     k, d = n_components, n_features
-    return Layout(MissingTiedStats, loglik=(), counts=(k,), sums=(k, d), incomplete=(d, d), incomplete_sums=(d,), incomplete_weight=())
+    incomplete = {"incomplete": (d, d), "incomplete_sums": (d,), "incomplete_weight": ()}
+    return Layout(MissingTiedStats, loglik=(), counts=(k,), sums=(k, d), **incomplete)
 
 
 @kernel
