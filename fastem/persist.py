@@ -94,6 +94,8 @@ def split(section: str, values: dict[str, Any], arrays: dict[str, np.ndarray]) -
         if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
             arrays[f"{section}.{key}"] = value
             header[key] = {"array": f"{section}.{key}"}
+        elif isinstance(value, dict) and section.startswith("fitted"):
+            header[key] = {"dict": split(f"{section}.{key}", value, arrays)}
         else:
             value = value.item() if isinstance(value, np.generic) else value
             try:
@@ -189,7 +191,13 @@ def _header(arrays: dict[str, np.ndarray], path: Any) -> dict[str, Any]:
 
 def join(section: dict[str, Any], arrays: dict[str, np.ndarray]) -> dict[str, Any]:
     """Return the values that `split` has told apart."""
-    return {key: arrays[entry["array"]] if "array" in entry else entry["value"] for key, entry in section.items()}
+
+    def value(entry: dict[str, Any]) -> Any:
+        if "dict" in entry:
+            return join(entry["dict"], arrays)
+        return arrays[entry["array"]] if "array" in entry else entry["value"]
+
+    return {key: value(entry) for key, entry in section.items()}
 
 
 def _restore(model: Any, fitted: dict[str, Any]) -> None:
@@ -206,3 +214,4 @@ def _restore(model: Any, fitted: dict[str, Any]) -> None:
     model._check_parameters()
     model._check_loaded()
     model._check_to_save()
+    model._recall_steps()

@@ -124,6 +124,9 @@ class EMEstimator(CallbackSupportMixin, BaseEstimator):
     def _check_to_save(self) -> None:
         """Refuse a fitted model whose parameters and attributes do not fit each other: no file shall hold it."""
 
+    def _recall_steps(self) -> None:
+        """Go on from what a file holds of `partial_fit`, of classes that keep more than attributes for it."""
+
     def _n_collapsed(self, n_rows: float) -> int:
         """Return the number of components without variance of their own, fitted to so many rows."""
         return 0

@@ -75,6 +75,15 @@ class BernoulliMixture(DiscreteMixture):
         bits; a finished fit removes it.  See docs/larger_than_memory.md.
     checkpoint_every : int, str or timedelta, default="5min"
         How often: an int of iterations, or a time such as "30s", "5min" or "2h".
+    learning_decay : float, default=0.6
+        Of `partial_fit`: a batch counts by its share of all weight so far to this power, in (0.5, 1].  At 1 all rows
+        count alike; the less, the sooner early batches are forgotten.
+    first_batches : int, default=1
+        Of `partial_fit`: batches at whose end the first M-step is made; until then rows count alike, at the start's
+        parameters, so that it is the M-step of EM over all of them.
+    average_from : int or None, default=None
+        Of `partial_fit`: number of the batch from which on statistics are averaged; the fitted attributes are then made
+        of their mean.
 
     Attributes
     ----------
@@ -146,6 +155,9 @@ class BernoulliMixture(DiscreteMixture):
         convergence: str = "change",
         checkpoint: Any = None,
         checkpoint_every: Any = "5min",
+        learning_decay: float = 0.6,
+        first_batches: int = 1,
+        average_from: int | None = None,
     ) -> None:
         self._keep_arguments(locals())
 

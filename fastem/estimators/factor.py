@@ -19,7 +19,7 @@ from fastem.engine.problem import Problem
 from fastem.estimators import checkpoints, door
 from fastem.estimators.callbacks import warn, with_callbacks
 from fastem.estimators.conversion import HasTwin
-from fastem.estimators.density import DensityEstimator
+from fastem.estimators.stepwise import StepwiseEstimator
 from fastem.families.factor.single import FactorConstants, FactorFamily, FactorParams
 
 # Iterations on rows with means in the place of missing values, from which EM on the rows as they are begins.
@@ -28,7 +28,7 @@ FIRST_ITERATIONS = 20
 ROTATION_TOL, ROTATIONS = 1e-6, 100
 
 
-class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityEstimator, HasTwin):
+class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StepwiseEstimator, HasTwin):
     """Factor analysis, fitted by expectation-maximization.
 
     A replacement for `sklearn.decomposition.FactorAnalysis` with the same parameters, methods and attributes; what is
@@ -79,6 +79,15 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityE
         bits; a finished fit removes it.  See docs/larger_than_memory.md.
     checkpoint_every : int, str or timedelta, default="5min"
         How often: an int of iterations, or a time such as "30s", "5min" or "2h".
+    learning_decay : float, default=0.6
+        Of `partial_fit`: a batch counts by its share of all weight so far to this power, in (0.5, 1].  At 1 all rows
+        count alike; the less, the sooner early batches are forgotten.
+    first_batches : int, default=1
+        Of `partial_fit`: batches at whose end the first M-step is made; until then rows count alike, at the start's
+        parameters, so that it is the M-step of EM over all of them.
+    average_from : int or None, default=None
+        Of `partial_fit`: number of the batch from which on statistics are averaged; the fitted attributes are then made
+        of their mean.
 
     Attributes
     ----------
@@ -115,6 +124,7 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityE
     True
     """
 
+    _saved_if_set: ClassVar = (*StepwiseEstimator._saved_if_set, "lower_bound_")
     _saved: ClassVar = ("components_", "loglike_", "noise_variance_", "n_iter_", "mean_", "converged_")
 
     _twin_module: ClassVar = "sklearn.decomposition"
@@ -146,6 +156,9 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityE
         convergence: str = "change",
         checkpoint: Any = None,
         checkpoint_every: Any = "5min",
+        learning_decay: float = 0.6,
+        first_batches: int = 1,
+        average_from: int | None = None,
     ) -> None:
         self.n_components = n_components
         self.tol = tol
@@ -166,6 +179,9 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityE
         self.accelerate = accelerate
         self.checkpoint = checkpoint
         self.checkpoint_every = checkpoint_every
+        self.learning_decay = learning_decay
+        self.first_batches = first_batches
+        self.average_from = average_from
 
     def __sklearn_tags__(self) -> Tags:
         """Return scikit-learn's tags: NaN is a missing value, and factors have the dtype of the rows."""
@@ -184,7 +200,7 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityE
         check(self, "rotation", f"None or a str among {set(rotations)}", self.rotation in (None, *rotations))
         share = validate.is_real(self.min_noise, 0) and 0 < self.min_noise < 1
         check(self, "min_noise", "a float in the range (0.0, 1.0)", share)
-        self._check_shared_parameters()
+        super()._check_parameters()
 
     def _first_noise(self) -> np.ndarray:
         d = self.n_features_in_
@@ -225,8 +241,7 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityE
         X = self._table(X, reset=True)
         seed = validate.seed(self.random_state)  # not drawn from, but to be sound
         source = door.source(X, sample_weight, self._threads(), weigh=validate.relative_weights)
-        q = X.shape[1] if self.n_components is None else min(self.n_components, X.shape[1])
-        family, noise = FactorFamily(1, q, self.min_noise), self._first_noise()
+        family, noise = self._family_to_fit(), self._first_noise()
         if source.has_nan:
             source.refuse_empty_columns()
         problem: Any = Problem(source, family)
@@ -238,13 +253,12 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityE
             lambda problem, draws: _start(problem, noise),
             settings=self._settings(self.tol / float(problem.constants.weight), watch, checkpoint),
         )
+        self._forget_batches()
         self._keep_trace(result)
         self.converged_ = result.best.converged
         reached = np.append(result.best.objectives[1:], result.best.objective)
         self.loglike_ = (reached * door.total_weight(X, sample_weight)).tolist()
-        self.mean_, self.noise_variance_ = result.best.params.means[0], result.best.params.noise_variances[0]
-        loadings = result.best.params.loadings[0]
-        self.components_ = np.ascontiguousarray((rotated(loadings, self.rotation) if self.rotation else loadings).T)
+        self._keep_params(family, result.best.params)
         if checkpoint is not None:
             checkpoint.remove()
         if watch is not None:
@@ -256,11 +270,23 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, DensityE
             )
         return self
 
+    def _keep_params(self, family: Any, params: FactorParams) -> None:
+        self.mean_, self.noise_variance_ = params.means[0], params.noise_variances[0]
+        loadings = params.loadings[0]
+        self.components_ = np.ascontiguousarray((rotated(loadings, self.rotation) if self.rotation else loadings).T)
+
+    def _first_params(self, problem: Problem, draws: Draws) -> FactorParams:
+        return _start(problem, self._first_noise())
+
     def _complete_from(self, model: Any) -> None:
         self._untraced(float(model.loglike_[-1]), model.n_iter_ < model.max_iter)
 
     def _table(self, X: Any, *, reset: bool) -> np.ndarray:
         return door.table(self, X, reset=reset, allow_nan=True)
+
+    def _family_to_fit(self) -> FactorFamily:
+        d = self.n_features_in_
+        return FactorFamily(1, d if self.n_components is None else min(self.n_components, d), self.min_noise)
 
     def _family(self) -> FactorFamily:
         return FactorFamily(1, len(self.components_), self.min_noise)

@@ -15,8 +15,9 @@ from fastem.engine.problem import Problem
 from fastem.estimators import checkpoints
 from fastem.estimators.callbacks import with_callbacks
 from fastem.estimators.conversion import HasTwin
-from fastem.estimators.kmeans_base import KMeansBase
+from fastem.estimators.kmeans_batches import KMeansBatches
 from fastem.families.kmeans import KMeansFamily, KMeansParams, SphericalKMeansFamily
+from fastem.families.kmeans.running import Moves
 from fastem.families.kmeans.spherical import unit_csr_rows, unit_rows
 from fastem.grid import CELL
 from fastem.sources.base import Source
@@ -34,7 +35,7 @@ BOUNDS_PAY_OFF = 32
 BOUNDS_PAY_OFF_IN_A_CELL = 2000
 
 
-class KMeans(KMeansBase, HasTwin):
+class KMeans(KMeansBatches, HasTwin):
     """K-means clustering: centres that minimise the summed squared distance of rows to their nearest centre.
 
     A replacement for `sklearn.cluster.KMeans` with the same parameters and attributes; what is added is keyword-only
@@ -112,6 +113,11 @@ class KMeans(KMeansBase, HasTwin):
         Objective -J per iteration of each restart.
     notes_ : list of str
         What happened during the best restart, such as moved empty clusters.
+    counts_ : ndarray (n_clusters,)
+        Weight of the rows that each centre is the mean of; set by `partial_fit` alone, which gives `labels_` and
+        `inertia_` of its last batch and counts its steps as `n_iter_`.
+    n_steps_ : int
+        Batches that `partial_fit` has met; set by it alone.
 
     See Also
     --------
@@ -134,7 +140,9 @@ class KMeans(KMeansBase, HasTwin):
     """
 
     _saved: ClassVar = ("cluster_centers_", "inertia_", "inertia_history_", "n_iter_", "restarts_")
-    _saved_if_set: ClassVar = ("converged_", "labels_")
+    _saved_if_set: ClassVar = (
+        "converged_", "labels_", "counts_", "n_steps_", "_seed", "_since_moved", "_mean_directions",
+    )  # fmt: skip
     _twin_module: ClassVar = "sklearn.cluster"
     _twin_attributes: ClassVar = ("cluster_centers_", "labels_", "inertia_", "n_iter_")
     _twin_values: ClassVar = {
@@ -219,6 +227,8 @@ class KMeans(KMeansBase, HasTwin):
         start = _on_sphere(start) if self.spherical else start
         source, features = self._occupied(source, watch)
         result = em.run(Problem(source, family), start, settings=settings, n_init=n_init, seed=seed)
+        for name in ("counts_", "n_steps_", "_seed", "_since_moved", "_mean_directions"):  # of batches
+            self.__dict__.pop(name, None)
         self._keep_trace(result)
         best = result.best
         if self.n_swaps:
@@ -240,6 +250,49 @@ class KMeans(KMeansBase, HasTwin):
         self._warn_if_clusters_coincide(source, best.memo.labels)
         self._warn_if_stopped()
         return self
+
+    def _first_centers(self, source: Source, tries: int | None = None) -> np.ndarray:
+        start = self._start(source.n_features, self.n_clusters)[0]
+        start = _on_sphere(start) if self.spherical else start
+        found = start(Problem(source, KMeansFamily(self.n_clusters)), Draws(self._seed, 0)).centers
+        return np.array(found, np.float64)
+
+    def _moves(
+        self, counts: np.ndarray, batch: Source, family: KMeansFamily, prepared: Any, draws: Draws
+    ) -> Moves | None:
+        """Move centres that have met no row yet to the rows of the batch that are farthest from all."""
+        idle = np.flatnonzero(counts == 0)
+        if not idle.size:
+            return None
+        numbers = batch.extreme_rows(family, prepared, len(idle)).indices[: len(idle)]
+        return Moves(idle[: len(numbers)], batch.rows_for(family, numbers), 0.0)
+
+    def _means_of(self, centers: np.ndarray) -> np.ndarray:
+        return getattr(self, "_mean_directions", centers) if self.spherical else centers
+
+    def _centers_of(self, means: np.ndarray, before: np.ndarray) -> np.ndarray:
+        if not self.spherical:
+            return means
+        self._mean_directions = np.array(means, np.float64, order="C")
+        centers = unit_rows(self._mean_directions)
+        lost = ~centers.any(axis=1)  # rows that cancel out: every direction is equally good
+        centers[lost] = before[lost]
+        return centers
+
+    def _forget(self) -> None:
+        super()._forget()
+        for name in ("_mean_directions", "inertia_history_", "restarts_", "histories_", "history_"):
+            self.__dict__.pop(name, None)
+
+    def _finish(self, source: Source, centers: np.ndarray) -> None:
+        super()._finish(source, centers)
+        self.n_iter_, self.converged_, self.notes_ = self.n_steps_, False, []
+
+    def _check_loaded(self) -> None:
+        super()._check_loaded()
+        if hasattr(self, "_mean_directions"):
+            shape = self.cluster_centers_.shape
+            self._mean_directions = validate.shaped(self._mean_directions, shape, "_mean_directions")
 
     def _complete_twin(self, twin: Any) -> None:
         if self.spherical:

@@ -11,21 +11,17 @@ from fastem import threads, validate
 from fastem.draws import Draws
 from fastem.engine.monitor import IterationInfo
 from fastem.engine.problem import Problem
-from fastem.estimators import door
 from fastem.estimators.callbacks import warn, with_callbacks
 from fastem.estimators.conversion import HasTwin
-from fastem.estimators.kmeans_base import KMeansBase, assign
+from fastem.estimators.kmeans_batches import FIRST_STEP, KMeansBatches
 from fastem.families.kmeans import KMeansFamily, KMeansParams
-from fastem.families.kmeans.running import Moves, RunningMeans, running_means
+from fastem.families.kmeans.running import Moves
 from fastem.sources.base import Source
 from fastem.sources.csr import over_all_features
 from fastem.starts.kmeans import kmeans_tol
 
-# Starts draw as restarts 0, 1, ...; the steps that follow draw from here on.
-FIRST_STEP = 2**40
 
-
-class MiniBatchKMeans(KMeansBase, HasTwin):
+class MiniBatchKMeans(KMeansBatches, HasTwin):
     """K-means on mini-batches: each step moves the centres by the rows of one small sample.
 
     A replacement for `sklearn.cluster.MiniBatchKMeans` with the same parameters and attributes.  Each centre is the
@@ -107,7 +103,6 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
     _twin_values: ClassVar = {"init": {"k-means||": "k-means++"}}
     _auto_n_init = 3
     callback = None
-    counts_: np.ndarray
 
     def __init__(
         self,
@@ -179,7 +174,7 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
             means = self._means(source, self._first_centers(source))
             self.converged_ = False
             for step in range(1, n_steps + 1):
-                inertia, change = self._step(batches.next(size), means, draws)
+                inertia, change = self._step(batches.next(size), means, means.prepare(source.dtype), draws)
                 if watch is not None and watch.iteration(IterationInfo(0, step, -inertia, change, means.centers)):
                     break
                 self.converged_ = improvement.see(step, inertia / size) or (step > 1 and tol > 0 and change <= tol)
@@ -196,55 +191,6 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
             self.inertia_ = improvement.smoothed * source.total_weight
         if watch is not None:
             watch.end(centers)
-        return self
-
-    def partial_fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> MiniBatchKMeans:
-        """Make one step on the rows of X; the first call also chooses the first centres among them.
-
-        Parameters
-        ----------
-        X : array-like or CSR matrix (n_samples, n_features)
-            The batch.
-        y : ignored
-        sample_weight : array-like (n_samples,) or None
-            Weights of the rows, at least 0.
-
-        Returns
-        -------
-        MiniBatchKMeans
-            self.
-
-        Raises
-        ------
-        ValueError
-            As `fit`; only the first batch must have as many rows as there are clusters.
-        """
-        first = not hasattr(self, "cluster_centers_")
-        if first:
-            self._check_parameters()
-            X = self._table_to_fit(X)
-        else:
-            if len(self.cluster_centers_) != self.n_clusters:
-                raise ValueError(
-                    f"partial_fit goes on from the {len(self.cluster_centers_)} centers that it has, but n_clusters is "
-                    f"{self.n_clusters}: set it back, or call fit."
-                )
-            X = door.table(self, X, reset=False, accept_sparse=True)
-        source = self._source(X, sample_weight)
-        if not hasattr(self, "_seed"):  # the first call, or a model that was loaded
-            self._seed = validate.seed(self.random_state)
-        if first:
-            centers = self._first_centers(source, tries=1)
-            self._forget()
-            self.n_steps_ = 0
-        else:
-            centers = self.cluster_centers_
-        means = self._means(source, centers)
-        with threads.single_threaded_blas():
-            self._step(source, means, Draws(self._seed, FIRST_STEP + 1 + self.n_steps_))
-        self.cluster_centers_ = np.array(means.settled(), X.dtype if first else self.cluster_centers_.dtype, order="C")
-        self.n_steps_ += 1
-        self._finish(source, self.cluster_centers_)
         return self
 
     def _complete_twin(self, twin: Any) -> None:
@@ -300,38 +246,9 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
                 )
         return min(size, n_rows)
 
-    def _forget(self) -> None:
-        """Begin to count anew."""
-        self.counts_ = np.zeros(self.n_clusters)
-        self._since_moved = 0
-        for name in ("labels_", "inertia_"):
-            self.__dict__.pop(name, None)
-
-    def _means(self, source: Source, centers: np.ndarray) -> RunningMeans:
-        """Return the means that steps over rows of a source move; they begin at `centers` (k, d)."""
-        family = source.served_by(KMeansFamily(self.n_clusters))
-        return running_means(family, centers, self.counts_, source.dtype)
-
-    def _step(self, batch: Source, means: RunningMeans, draws: Draws) -> tuple[float, float]:
-        """Move the means by a batch; return its inertia before, and the squared movement."""
-        prepared = means.prepare(batch.dtype)
-        stats = batch.accumulate(means.family, prepared)
-        moves = (
-            self._moves(means.counts + stats.counts, batch, means.family, draws) if self._due(batch.n_rows) else None
-        )
-        change = means.meet(stats, prepared, moves)
-        self.counts_ = means.counts
-        return float(stats.inertia), change
-
-    def _due(self, n_rows: int) -> bool:
-        """Tell whether a step of so many rows is to look for light centres: it is while one has met no row."""
-        self._since_moved = getattr(self, "_since_moved", 0) + n_rows
-        due = self._since_moved >= 10 * self.n_clusters or not np.all(self.counts_)
-        if due:
-            self._since_moved = 0
-        return due
-
-    def _moves(self, counts: np.ndarray, batch: Source, family: KMeansFamily, draws: Draws) -> Moves | None:
+    def _moves(
+        self, counts: np.ndarray, batch: Source, family: KMeansFamily, prepared: Any, draws: Draws
+    ) -> Moves | None:
         """Return the centres of little weight, beside these counts (k,), and the random rows that they move to."""
         light = np.flatnonzero(counts < self.reassignment_ratio * counts.max())
         light = np.sort(light[np.argsort(counts[light], kind="stable")[: batch.n_rows // 2]])
@@ -347,10 +264,7 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
         """Assign the rows to the final centres (k, d), if asked."""
         self._n_features_out = self.n_clusters
         if self.compute_labels:
-            labels, sqdist = assign(source, centers)
-            self._keep_labels(source, labels)
-            weights, distances = source.sample_weight.astype(np.float64), sqdist.astype(np.float64)
-            self.inertia_ = float(distances @ weights if weights.size else distances.sum())
+            super()._finish(source, centers)
 
 
 class _Improvement:

@@ -18,6 +18,7 @@ from fastem.engine.problem import Problem, SharedCenters
 from fastem.estimators import checkpoints, door
 from fastem.estimators.callbacks import warn, with_callbacks
 from fastem.estimators.density import DensityEstimator
+from fastem.estimators.stepwise import StepwiseEstimator
 from fastem.families.base import Family
 from fastem.starts.mixture import MIXTURE_INITS, MixtureStart
 
@@ -25,11 +26,11 @@ from fastem.starts.mixture import MIXTURE_INITS, MixtureStart
 GRAVE = ("was singular", "objective fell")
 
 
-class BaseMixture(DensityMixin, DensityEstimator):
+class BaseMixture(DensityMixin, StepwiseEstimator):
     """A mixture model of any family: fit, predict, score, sample and information criteria.
 
-    A subclass has the parameters of `EMEstimator` and n_components, init_params, warm_start and verbose_interval; it
-    says which family it fits and under which names the family's parameters are kept.
+    A subclass has the parameters of `StepwiseEstimator` and n_components, init_params, warm_start and verbose_interval;
+    it says which family it fits and under which names the family's parameters are kept.
     """
 
     n_components: int
@@ -63,7 +64,13 @@ class BaseMixture(DensityMixin, DensityEstimator):
         check(self, "n_init", "an int in the range [1, inf)", validate.is_int(self.n_init, 1))
         check(self, "init_params", f"a str among {set(MIXTURE_INITS)}", self.init_params in MIXTURE_INITS)
         check(self, "verbose_interval", "an int in the range [1, inf)", validate.is_int(self.verbose_interval, 1))
-        self._check_shared_parameters()
+        super()._check_parameters()
+
+    def _first_params(self, problem: Problem, draws: Draws) -> Any:
+        return self._start(self._given(problem.family, problem.source.n_features))(problem, draws)
+
+    def _begins_alone(self, family: Family) -> bool:
+        return set(self._given(family, self.n_features_in_)) == set(family.params._fields)
 
     @with_callbacks
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, labels: Any = None) -> BaseMixture:
@@ -106,7 +113,8 @@ class BaseMixture(DensityMixin, DensityEstimator):
         warm = self.warm_start and hasattr(self, "converged_")
         n_init = 1 if warm else self.n_init
         watch = self._watch(X, n_init, lambda params: self._fitted_to(family, params))
-        seed, reached = validate.seed(self.random_state), self.lower_bound_ if warm else -np.inf
+        in_batches = hasattr(self, "_stepwise")  # whose bound is of the last one
+        seed, reached = validate.seed(self.random_state), self.lower_bound_ if warm and not in_batches else -np.inf
         goes_on_from = list(self._fitted()[1]) if warm and self.checkpoint is not None else None
         checkpoint = checkpoints.opened(self, source, seed, start=goes_on_from)
         result = em.run(
@@ -117,6 +125,7 @@ class BaseMixture(DensityMixin, DensityEstimator):
             seed=seed if checkpoint is None else checkpoint.seed,
             reached=reached,
         )
+        self._forget_batches()
         self._keep_trace(result)
         self.converged_ = result.best.converged
         self.lower_bound_ = result.best.objective
@@ -203,7 +212,8 @@ class BaseMixture(DensityMixin, DensityEstimator):
         grave = [note for note in notes if any(words in note for words in GRAVE)]
         if grave:
             warn(f"{grave[0]} ({len(notes)} note(s) in notes_).", ConvergenceWarning)
-        if not self.converged_ and self.callback is None and self.max_iter > 0:
+        in_batches = hasattr(self, "_stepwise")
+        if not self.converged_ and self.callback is None and self.max_iter > 0 and not in_batches:
             warn(
                 "Best performing initialization did not converge. Try different init parameters, or increase "
                 "max_iter, tol, or check for degenerate data.",

@@ -95,6 +95,7 @@ class Family(ABC):
 
     name: str
     params: type[Any]  # the NamedTuple class of the parameters
+    constants_record: type[Any] | None = None  # that of `constants`, where they are one
     n_components: int
     allow_nan = False  # NaN is a missing value
     positive_only = False  # rows must not be negative
@@ -287,6 +288,31 @@ class Family(ABC):
         Asked only after a fall.  Q(old) - Q(new), both from the record of `old`, bounds it (lecture row L8).
         """
         return 0.0
+
+    def recentre(self, stats: Any, prepared: Any, onto: Any) -> Any:
+        """Return the record of the same rows and responsibilities, centred as an E-step with `onto` centres its own.
+
+        `stats` was collected with `prepared`; both are what `prepare` returned, of different parameters or dtypes.
+        Records that are centred alike may be added, whatever parameters their responsibilities are of.
+        """
+        raise NotImplementedError(f"{type(self).__name__} cannot recentre its record, which fits in parts need.")
+
+    def pooled_constants(self, first: Any, second: Any, keep: float, share: float) -> Any:
+        """Return the constants of two sets of rows together, those of `first` counting `keep` times, `second` `share`.
+
+        Counts need not add up to the weight of any rows; what is no sum over rows (a range) covers both.
+        """
+        if first is None and second is None:
+            return None
+        raise NotImplementedError(f"{type(self).__name__} cannot pool its constants, which fits in parts need.")
+
+    def with_constants(self, params: Any, constants: Any) -> Any:
+        """Return parameters of which those fields are the data's that no M-step estimates, such as a range."""
+        return params
+
+    def record_for_missing(self, stats: Any) -> Any:
+        """Return a record of complete rows as `for_missing` has it, so that those of other rows may be added."""
+        return stats
 
     may_fall = False  # whether `refill` may lower the objective
     max_refills = sys.maxsize  # so often in one run

@@ -17,6 +17,15 @@ class TotalScatter(NamedTuple):
     centre: np.ndarray  # (d,): the mean of the data
     scatter: np.ndarray  # (d, d): scatter about the mean
 
+    def pooled(self, other: TotalScatter, keep: float, share: float) -> TotalScatter:
+        """Return the moments of two sets of rows together, which count `keep` and `share` times."""
+        first, second = keep * self.weight, share * other.weight
+        weight = first + second
+        part = second / weight if weight > 0 else 0.0
+        shift = other.centre - self.centre
+        scatter = keep * self.scatter + share * other.scatter + first * part * np.outer(shift, shift)
+        return TotalScatter(np.asarray(weight), self.centre + part * shift, scatter)
+
 
 def total_scatter(source: Any, dtype: Any = None) -> TotalScatter:
     """Return weight, mean and scatter of all rows of a source: two passes, the second centred on the mean.
@@ -74,13 +83,28 @@ class ObservedMoments(NamedTuple):
 
     means: np.ndarray  # (d,)
     variances: np.ndarray  # (d,), 0 for a constant feature
+    weights: np.ndarray  # (d,) of these rows
+
+    def pooled(self, other: ObservedMoments, keep: float, share: float) -> ObservedMoments:
+        """Return the moments of two sets of rows together, which count `keep` and `share` times."""
+        first, second = keep * self.weights, share * other.weights
+        total = np.where(first + second > 0, first + second, 1.0)
+        means = self.means + second / total * (other.means - self.means)
+        between = first / total * (second / total) * np.square(other.means - self.means)
+        variances = (first * self.variances + second * other.variances) / total + between
+        return ObservedMoments(means, without_rounding(variances, means), first + second)
+
+
+def without_rounding(variances: np.ndarray, means: np.ndarray) -> np.ndarray:
+    """Return variances (d,), 0 where they are what rounding leaves of a constant feature."""
+    return np.where(variances <= np.square(64 * np.finfo(np.float64).eps * means), 0.0, variances)
 
 
 def observed_moments(source: Any) -> ObservedMoments:
     """Return mean and variance of each feature of rows in which NaN is a missing value: two passes."""
     d = source.n_features
 
-    def about(origin: np.ndarray) -> np.ndarray:
+    def about(origin: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         def cell(X: np.ndarray, rows: slice) -> np.ndarray:
             w, seen = source.weights_of(rows), ~np.isnan(X)
             w = w.astype(np.float64) if w.size else np.ones(len(X))
@@ -88,13 +112,12 @@ def observed_moments(source: Any) -> ObservedMoments:
             return np.concatenate([w @ seen, w @ centred, w @ np.square(centred)])
 
         counts, sums, squares = source.fold(cell, 3 * d).reshape(3, d)
-        counts = np.where(counts > 0, counts, np.inf)
-        return np.array([sums / counts, squares / counts])
+        some = np.where(counts > 0, counts, np.inf)
+        return sums / some, squares / some, counts
 
     first = source.take(np.array([0]))[0].astype(np.float64)
     first = np.where(np.isnan(first), 0.0, first)
     means = first + about(first)[0]
-    shift, squares = about(means)
+    shift, squares, counts = about(means)
     variances = np.maximum(squares - shift**2, 0.0)
-    rounding = np.square(64 * np.finfo(np.float64).eps * means)
-    return ObservedMoments(means + shift, np.where(variances <= rounding, 0.0, variances))
+    return ObservedMoments(means + shift, without_rounding(variances, means), counts)

@@ -357,6 +357,14 @@ class StudentFamily(EllipticalFamily):
         first: StudentParams = self.m_step(stats, constants, prepared, params).params
         return first._replace(dofs=params.dofs)
 
+    def record_for_missing(self, stats: StudentStats) -> StudentStats:
+        moved = self.shape.record_for_missing(_Moments(stats.masses, stats.sums, stats.scatter))
+        return stats._replace(scatter=moved.scatter)
+
+    def recentre(self, stats: StudentStats, prepared: Any, onto: Any) -> StudentStats:
+        moved = self.shape.recentred(_Moments(stats.masses, stats.sums, stats.scatter), prepared, onto)
+        return stats._replace(sums=moved.sums, scatter=moved.scatter)
+
     def shortfall(self, stats: Any, constants: Any, prepared: Any, old: StudentParams, new: StudentParams) -> float:
         one, scale = np.ones(self.n_components), _scale(stats)
         explained = self._expected(stats, prepared, old, one) - self._expected(stats, prepared, new, scale)

@@ -110,6 +110,67 @@ def test_statistics_are_additive_over_any_split(name, n, cut, seed):
     assert_close(both, expect(family, start, X))
 
 
+def two_centrings(name, missing, dtype=np.float64):
+    """A family, rows, weights, a start and its E-step, and other parameters prepared, of float32."""
+    family, other, X, start = problem(name)
+    if missing and not family.allow_nan:
+        pytest.skip("a family of complete rows")
+    family, X = (family.for_missing(), with_missing(X)) if missing else (family, X)
+    w = Draws(3).uniform(len(X))
+    return family, X, w, start, family.prepare(start, X.dtype), family.prepare(other, np.dtype(np.float32))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("missing", [False, True])
+def test_a_recentred_record_leads_to_the_same_m_step(name, missing):
+    family, X, w, start, here, there = two_centrings(name, missing)
+    source = MemorySource(X, w)
+    stats, constants = source.accumulate(family, here), family.constants(source)
+    moved = family.recentre(stats, here, there)
+    assert type(moved) is type(stats)
+    assert_close(
+        family.m_step(moved, constants, there, start).params, family.m_step(stats, constants, here, start).params
+    )
+    assert any(not np.allclose(a, b) for a, b in zip(moved, stats, strict=True)) == family.continuous
+    assert_close(family.recentre(moved, there, here), stats, 1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if not name.startswith(("student", "factor"))])
+def test_a_recentred_record_is_that_of_the_same_responsibilities_centred_there(name):
+    family, X, w, _, here, there = two_centrings(name, missing=False)
+    layout, resp = family.layout(D), family.log_joint(X, here, 1)
+    resp = np.exp(resp - np.logaddexp.reduce(resp, axis=1)[:, None])
+    records = np.zeros((2, layout.size))
+    for record, prepared in zip(records, (here, there), strict=True):
+        family.accumulate_given(X, w, resp, prepared, record)
+    want, got = layout.view(records[1]), family.recentre(layout.view(records[0]), here, there)
+    assert_close(got._replace(loglik=want.loglik) if hasattr(got, "loglik") else got, want)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("missing", [False, True])
+def test_recentred_records_are_additive(name, missing):
+    family, X, w, _, here, there = two_centrings(name, missing)
+    parts = [MemorySource(X[rows], w[rows]).accumulate(family, here) for rows in (slice(0, 300), slice(300, None))]
+    apart = naive.merge(*[family.recentre(part, here, there) for part in parts])
+    assert_close(family.recentre(naive.merge(*parts), here, there), apart)
+
+
+def test_a_recentred_record_of_counts_keeps_its_log_likelihood():
+    family, X = families.make("poisson", 2), Draws(5).uniform(600).reshape(200, 3) * [[2.0, 300.0, 4000.0]]
+    rates = [
+        np.array([[1.0, 150.0, 2000.0], [2.0, 280.0, 3900.0]]),
+        np.array([[70.0, 10.0, 900.0], [90.0, 20.0, 999.0]]),
+    ]
+    near, far = (family.params(np.array([0.4, 0.6]), own) for own in rates)
+    source, here, there = MemorySource(X), family.prepare(near, X.dtype), family.prepare(far, X.dtype)
+    assert np.any((here.origin == 0) & (there.origin > 0))
+    assert np.any((there.origin > 0) & (here.origin > 0))
+    stats, constants = source.accumulate(family, here), family.constants(source)
+    moved = family.recentre(stats, here, there)
+    assert family.objective(moved, constants, far) == pytest.approx(family.objective(stats, constants, near), rel=1e-13)
+
+
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("missing", [False, True])

@@ -206,6 +206,12 @@ class CategoricalFamily(DiscreteFamily):
     def expectation(self, n_features: int) -> Any:
         return expect
 
+    def recentre(
+        self, stats: CategoricalStats, prepared: CategoricalPrepared, onto: CategoricalPrepared
+    ) -> CategoricalStats:
+        """Return the record as it is: counts of categories are about no point."""
+        return stats
+
     def m_step(
         self, stats: CategoricalStats, constants: Any, prepared: CategoricalPrepared, params: CategoricalParams
     ) -> MStep:

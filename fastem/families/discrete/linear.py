@@ -294,6 +294,12 @@ class DiscreteFamily(Family):
     def expect_groups(self, groups: Groups, params: Any, found: np.ndarray, **outputs: np.ndarray) -> None:
         many.expect(self, groups, params, found, self.no_outputs()._replace(**outputs))
 
+    def pooled_constants(self, first: Any, second: Any, keep: float, share: float) -> Any:
+        """Return constants that are sums over the rows, if there are any."""
+        if first is None:
+            return None
+        return type(first)(*[keep * a + share * b for a, b in zip(first, second, strict=True)])
+
     def weights_term(self, stats: Any, params: Any) -> float:
         """Return the share of the mixing proportions in Q; 0 log 0 = 0."""
         return float(stats.counts @ np.log(np.maximum(params.weights, NEVER)))
@@ -342,6 +348,10 @@ class LinearFamily(DiscreteFamily):
         log_pi = log_weights(params.weights)
         levels = np.add.reduceat(level, np.arange(0, d, PANEL), axis=-1)
         return LinearPrepared(origin.astype(dtype), log_pi, np.zeros(slope.shape[:-1]), levels, coefficients)
+
+    def recentre(self, stats: LinearStats, prepared: LinearPrepared, onto: LinearPrepared) -> LinearStats:
+        moved = prepared.origin.astype(np.float64) - onto.origin.astype(np.float64)
+        return stats._replace(sums=stats.sums + stats.observed * moved) if moved.any() else stats
 
     def accumulator(self, n_features: int) -> Any:
         return wide if self.complete and n_features >= LEAST_FEATURES else narrow

@@ -81,6 +81,7 @@ class PoissonFamily(LinearFamily):
 
     name = "poisson"
     params = PoissonParams
+    constants_record = PoissonConstants
     positive_only = True
 
     def check(self, X: np.ndarray) -> None:
@@ -136,6 +137,14 @@ class PoissonFamily(LinearFamily):
             own = constants[group]
             rest[group] = _rest(PoissonConstants(own[:d], own[d : 2 * d], own[-1]), origin[group])
         return np.asarray((stats.loglik + rest) / stats.counts.sum(axis=-1))
+
+    def recentre(self, stats: LinearStats, prepared: LinearPrepared, onto: LinearPrepared) -> LinearStats:
+        """Move the sums, and to the log-likelihood of the record what its origin leaves to `_rest`."""
+        before, after = prepared.origin.astype(np.float64), onto.origin.astype(np.float64)
+        observed, relative = stats.observed.sum(axis=0), stats.sums.sum(axis=0)
+        logs = _log_origin(before) - _log_origin(after)
+        rest = (relative + observed * before) @ logs - observed @ (before - after)
+        return super().recentre(stats, prepared, onto)._replace(loglik=stats.loglik + rest)
 
     def m_step(
         self, stats: LinearStats, constants: PoissonConstants, prepared: LinearPrepared, params: PoissonParams

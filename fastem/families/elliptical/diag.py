@@ -65,7 +65,7 @@ class Diag(Variances):
     def _variances(self, scatter: np.ndarray, counts: np.ndarray, shift: np.ndarray) -> np.ndarray:
         return scatter / counts[:, None] - shift**2
 
-    def _scatter_about(self, stats: Stats, deviation: np.ndarray) -> np.ndarray:
+    def scatter_about(self, stats: Stats, deviation: np.ndarray) -> np.ndarray:
         return stats.scatter + 2 * stats.sums * deviation + stats.counts[:, None] * deviation**2
 
     def spread(self, counts: np.ndarray, shift: np.ndarray) -> np.ndarray:

@@ -9,6 +9,7 @@ import numpy as np
 
 from fastem.draws import Draws
 from fastem.families.base import Family
+from fastem.families.data_moments import TotalScatter
 from fastem.families.degenerate import flat
 from fastem.families.elliptical.covariance import COVARIANCES
 
@@ -43,6 +44,8 @@ class EllipticalFamily(Family):
         Kernels of the E-step: a shape, or another namespace with ``accumulate`` and ``expect``.
     """
 
+    constants_record: type[Any] | None = TotalScatter
+
     def __init__(self, n_components: int, covariance_type: str = "full", reg_covar: float = 1e-6) -> None:
         self.n_components = n_components
         self.covariance_type = covariance_type
@@ -56,6 +59,9 @@ class EllipticalFamily(Family):
 
     def expectation(self, n_features: int) -> Any:
         return self.kernels.expect
+
+    def pooled_constants(self, first: Any, second: Any, keep: float, share: float) -> Any:
+        return None if first is None else first.pooled(second, keep, share)
 
     def regular(
         self, weights: np.ndarray, covariances: np.ndarray, constrained: Constrained | None = None

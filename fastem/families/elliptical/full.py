@@ -291,6 +291,11 @@ class Full(Matrices):
         record.sums[c] += products.sum(axis=0)
         record.scatter[c] += products.T @ centred
 
+    def scatter_about(self, stats: Stats, deviation: np.ndarray) -> np.ndarray:
+        cross = stats.sums[:, :, None] * deviation[:, None, :]
+        own = stats.counts[:, None, None] * (deviation[:, :, None] * deviation[:, None, :])
+        return np.asarray(stats.scatter + (cross + np.swapaxes(cross, 1, 2)) + own)
+
     def covariances_from_stats(
         self, stats: Stats, constants: None, prepared: Prepared, previous: np.ndarray
     ) -> np.ndarray:
@@ -303,11 +308,8 @@ class Full(Matrices):
         self, stats: Stats, constants: None, prepared: Prepared, params: GaussianParams
     ) -> float:
         deviation = prepared_means(prepared) - params.means  # the record is centred on prepared's means
-        quadratic = 0.0
-        for c, factor in enumerate(params.precisions_cholesky):
-            cross = np.outer(stats.sums[c], deviation[c])
-            scatter = stats.scatter[c] + cross + cross.T + stats.counts[c] * np.outer(deviation[c], deviation[c])
-            quadratic += float(np.sum((scatter @ factor) * factor))
+        factors = params.precisions_cholesky
+        quadratic = float(np.sum((self.scatter_about(stats, deviation) @ factors) * factors))
         log_det = self.log_det(params.precisions_cholesky, params.means.shape[1])
         return complete_data(stats.counts, params, log_det, quadratic)
 

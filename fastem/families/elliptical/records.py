@@ -105,6 +105,12 @@ def prepared_means(prepared: Any) -> np.ndarray:
     return prepared.origin.astype(np.float64) + prepared.means.astype(np.float64)
 
 
+def deviations(prepared: Any, onto: Any) -> np.ndarray:
+    """Return by how much the points (k, d) that moments are centred on lie off those of another E-step."""
+    origins = prepared.origin.astype(np.float64) - onto.origin.astype(np.float64)  # first: what both have in common
+    return np.asarray(origins + (prepared.means.astype(np.float64) - onto.means.astype(np.float64)))
+
+
 def updated_means(stats: Any, prepared: Any, previous: np.ndarray) -> np.ndarray:
     """Return the M-step's means (k, d); a dead component keeps its previous mean."""
     return np.where(alive(stats)[:, None], prepared_means(prepared) + shifts(stats), previous)

@@ -18,6 +18,7 @@ from fastem.families.elliptical.records import (
     alive,
     common,
     complete_data,
+    deviations,
     prepared_means,
     shifts,
 )
@@ -69,6 +70,10 @@ class Shape(ABC):
         """Return what about the data is constant: nothing."""
         return None
 
+    def record_for_missing(self, stats: Any) -> Any:
+        """Return a record as that of rows with missing values (`missing.values`) has it."""
+        return stats
+
     def constants_of_groups(self, groups: Any) -> np.ndarray:
         """Return the constants of each group of rows (G, m), as compiled code takes them: m is 0."""
         return np.empty((groups.n_groups, 0))
@@ -94,7 +99,17 @@ class Shape(ABC):
     def _add_given(self, record: Any, c: int, weights: np.ndarray, centred: np.ndarray) -> None:
         """Add centred rows (n, d) of weights (n,) to component c of a record."""
 
+    def recentred(self, stats: Any, prepared: Any, onto: Any) -> Any:
+        """Return a record with moments about the means of another E-step (see `Family.recentre`)."""
+        deviation = deviations(prepared, onto)
+        sums = stats.sums + stats.counts[:, None] * deviation
+        return stats._replace(sums=sums, scatter=self.scatter_about(stats, deviation))
+
     # --- the M-step
+
+    @abstractmethod
+    def scatter_about(self, stats: Any, deviation: np.ndarray) -> np.ndarray:
+        """Return the scatter about points that lie off those of the record by minus `deviation` (k, d)."""
 
     @abstractmethod
     def covariances_from_stats(self, stats: Any, constants: Any, prepared: Any, previous: np.ndarray) -> np.ndarray:
@@ -247,13 +262,9 @@ class Variances(Shape):
         self, stats: Stats, constants: None, prepared: Prepared, params: GaussianParams
     ) -> float:
         deviation = prepared_means(prepared) - params.means  # the record is centred on prepared's means
-        quadratic = float(np.sum(self._scatter_about(stats, deviation) * params.precisions_cholesky**2))
+        quadratic = float(np.sum(self.scatter_about(stats, deviation) * params.precisions_cholesky**2))
         log_det = self.log_det(params.precisions_cholesky, params.means.shape[1])
         return complete_data(stats.counts, params, log_det, quadratic)
-
-    @abstractmethod
-    def _scatter_about(self, stats: Stats, deviation: np.ndarray) -> np.ndarray:
-        """Return the scatter about means that lie off by minus `deviation` (k, d)."""
 
     def precisions_cholesky(self, covariances: np.ndarray) -> np.ndarray:
         with np.errstate(divide="ignore", invalid="ignore"):

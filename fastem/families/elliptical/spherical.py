@@ -73,7 +73,12 @@ class Spherical(Variances):
     def _variances(self, scatter: np.ndarray, counts: np.ndarray, shift: np.ndarray) -> np.ndarray:
         return np.asarray((scatter / counts - np.sum(shift**2, axis=1)) / shift.shape[1])
 
-    def _scatter_about(self, stats: Stats, deviation: np.ndarray) -> np.ndarray:
+    def record_for_missing(self, stats: Stats) -> Stats:
+        """Spread the scatter over the features, of which the M-step takes the sum."""
+        d = stats.sums.shape[1]
+        return stats._replace(scatter=np.repeat(stats.scatter[:, None] / d, d, axis=1))
+
+    def scatter_about(self, stats: Stats, deviation: np.ndarray) -> np.ndarray:
         moved = 2 * np.sum(stats.sums * deviation, axis=1) + stats.counts * np.sum(deviation**2, axis=1)
         return np.asarray(stats.scatter + moved)
 

@@ -26,6 +26,7 @@ from fastem.families.elliptical.records import (
     alive,
     common,
     complete_data,
+    deviations,
     prepared_means,
     sums_of_logarithms,
     updated_means,
@@ -116,6 +117,13 @@ class Tied(Matrices):
         moments = mixtures.total_scatters(X, source.sample_weight, np.array([0, len(X)]))[0]
         return TotalScatter(np.asarray(source.total_weight), moments[:d], moments[d:].reshape(d, d))
 
+    def record_for_missing(self, stats: TiedStats) -> Any:
+        """Add what incomplete rows would have brought: nothing."""
+        from fastem.families.elliptical.missing.tied import MissingTiedStats
+
+        d = stats.sums.shape[1]
+        return MissingTiedStats(*stats, np.zeros((d, d)), np.zeros(d), np.zeros(()))
+
     def constants_of_groups(self, groups: Any) -> np.ndarray:
         """Return mean and scatter of the rows of each group (G, d + d d)."""
         return mixtures.total_scatters(groups.X, groups.w, groups.offsets)
@@ -136,6 +144,12 @@ class Tied(Matrices):
 
     def _add_given(self, record: TiedStats, c: int, weights: np.ndarray, centred: np.ndarray) -> None:
         record.sums[c] += weights @ centred
+
+    def recentred(self, stats: TiedStats, prepared: TiedPrepared, onto: TiedPrepared) -> TiedStats:
+        return stats._replace(sums=stats.sums + stats.counts[:, None] * deviations(prepared, onto))
+
+    def scatter_about(self, stats: TiedStats, deviation: np.ndarray) -> np.ndarray:
+        raise NotImplementedError("A record of one shared covariance has no scatter: see the function of this name.")
 
     def covariances_from_stats(
         self, stats: TiedStats, constants: TotalScatter, prepared: TiedPrepared, previous: np.ndarray

@@ -143,6 +143,19 @@ class AnalyserFamily(Family):
             noise[c, alive] = np.maximum(residual / n[alive], floors[alive])
         return means, slopes, noise
 
+    def record_for_missing(self, stats: AnalyserStats) -> AnalyserStats:
+        k, d, p = stats.cross.shape
+        return stats if stats.lacking.size else stats._replace(lacking=np.zeros((k, d, p, p)))
+
+    def recentre(self, stats: AnalyserStats, prepared: AnalyserPrepared, onto: AnalyserPrepared) -> AnalyserStats:
+        """Move the rows' part; factors are about 0 whatever the means."""
+        origins = prepared.origin.astype(np.float64) - onto.origin.astype(np.float64)
+        moved = origins + (prepared.means.astype(np.float64) - onto.means.astype(np.float64))
+        zz = np.broadcast_to(stats.seconds[:, None, -1], stats.cross.shape)  # sums of E[zz], of rows with each feature
+        zz = zz - stats.lacking[:, :, -1] if stats.lacking.size else zz
+        squares = stats.squares + 2.0 * moved * stats.cross[:, :, -1] + zz[:, :, -1] * np.square(moved)
+        return stats._replace(cross=stats.cross + moved[:, :, None] * zz, squares=squares)
+
     def best_loadings(self, covariance: np.ndarray, noise: np.ndarray) -> np.ndarray:
         """Return the loadings (d, q) that maximise the likelihood of rows with this covariance, given the noise.
 

@@ -25,7 +25,7 @@ import numpy as np
 
 from fastem.draws import Draws
 from fastem.families.base import MStep
-from fastem.families.data_moments import observed_moments
+from fastem.families.data_moments import ObservedMoments, observed_moments
 from fastem.families.degenerate import flat
 from fastem.families.factor.family import AnalyserFamily
 from fastem.families.factor.kernels import AnalyserPrepared, AnalyserStats
@@ -45,12 +45,6 @@ class FactorMixtureParams(NamedTuple):
     noise_variances: np.ndarray  # (k, d)
 
 
-class FactorMixtureConstants(NamedTuple):
-    """What the loop knows of the data."""
-
-    variances: np.ndarray  # (d,) of each feature over all rows, for the floors of the noise
-
-
 class FactorMixtureFamily(AnalyserFamily):
     """A mixture of `n_components` factor analysers.
 
@@ -66,6 +60,7 @@ class FactorMixtureFamily(AnalyserFamily):
 
     name = "factor-mixture"
     params = FactorMixtureParams
+    constants_record = ObservedMoments
 
     def __init__(self, n_components: int, n_factors: int = 1, min_noise: float = 1e-6) -> None:
         super().__init__(n_components, n_factors, min_noise)
@@ -73,8 +68,14 @@ class FactorMixtureFamily(AnalyserFamily):
     def weights_of(self, params: FactorMixtureParams) -> np.ndarray:
         return params.weights
 
-    def constants(self, source: Any) -> FactorMixtureConstants:
-        return FactorMixtureConstants(observed_moments(source).variances)
+    def constants(self, source: Any) -> ObservedMoments:
+        """Return moments of the features, whose variances say how small the noise may be."""
+        return observed_moments(source)
+
+    def pooled_constants(
+        self, first: ObservedMoments, second: ObservedMoments, keep: float, share: float
+    ) -> ObservedMoments:
+        return first.pooled(second, keep, share)
 
     def em_step(
         self, stats: AnalyserStats, constants: Any, prepared: AnalyserPrepared, params: Any

@@ -30,7 +30,13 @@ import numpy as np
 
 from fastem.draws import Draws
 from fastem.families.base import MStep
-from fastem.families.data_moments import observed_moments, total_scatter
+from fastem.families.data_moments import (
+    ObservedMoments,
+    TotalScatter,
+    observed_moments,
+    total_scatter,
+    without_rounding,
+)
 from fastem.families.factor.family import AnalyserFamily, centres_of
 from fastem.families.factor.kernels import LOG_2PI, AnalyserPrepared, AnalyserStats
 
@@ -51,6 +57,7 @@ class FactorConstants(NamedTuple):
     variances: np.ndarray  # (d,): the same of the variance, 0 for a constant feature
     scatter: np.ndarray  # (d, d): about the mean; (0, 0) where values are missing or the next is there
     rows: np.ndarray  # (n, d): less the mean, times the roots of their weights, if n < d; or (0, 0)
+    observed: np.ndarray  # (d,): weight of the rows that each mean and variance is of
 
     @property
     def complete(self) -> bool:
@@ -60,6 +67,17 @@ class FactorConstants(NamedTuple):
     def times(self, A: np.ndarray) -> np.ndarray:
         """Return the scatter times a matrix (d, m)."""
         return self.rows.T @ (self.rows @ A) if self.rows.size else self.scatter @ A
+
+    @property
+    def moments(self) -> ObservedMoments:
+        """What is known of each feature by itself."""
+        return ObservedMoments(self.centre, self.variances, self.observed)
+
+    @property
+    def total(self) -> TotalScatter:
+        """Weight, mean and scatter of complete rows."""
+        scatter = self.rows.T @ self.rows if self.rows.size else self.scatter
+        return TotalScatter(self.weight, self.centre, scatter)
 
     @property
     def squares(self) -> np.ndarray:
@@ -82,6 +100,7 @@ class FactorFamily(AnalyserFamily):
 
     name = "factor"
     params = FactorParams
+    constants_record = FactorConstants
     mixes = False
     final_pass = True  # of complete rows it costs next to nothing
 
@@ -97,16 +116,25 @@ class FactorFamily(AnalyserFamily):
         nothing, weight = np.empty((0, 0)), np.asarray(source.total_weight)
         if source.has_nan:
             seen = observed_moments(source)
-            return FactorConstants(weight, seen.means, seen.variances, nothing, nothing)
+            return FactorConstants(weight, seen.means, seen.variances, nothing, nothing, seen.weights)
         if source.n_rows < source.n_features:
             known = _few_rows(source, weight)
         else:
             total = total_scatter(source, np.float64)
-            known = FactorConstants(weight, total.centre, nothing, total.scatter, nothing)
-        variances = np.maximum(known.squares / weight, 0.0)
-        # What a constant feature far from 0 leaves is rounding.
-        constant = variances <= np.square(64 * np.finfo(np.float64).eps * known.centre)
-        return known._replace(variances=np.where(constant, 0.0, variances))
+            known = FactorConstants(weight, total.centre, nothing, total.scatter, nothing, nothing)
+        return _with_variances(known)
+
+    def pooled_constants(
+        self, first: FactorConstants, second: FactorConstants, keep: float, share: float
+    ) -> FactorConstants:
+        """Pool the scatters, or, if values are missing on either side, what is known of each feature by itself."""
+        nothing = np.empty((0, 0))
+        if first.complete and second.complete:
+            weight, centre, scatter = first.total.pooled(second.total, keep, share)
+            return _with_variances(FactorConstants(weight, centre, nothing, scatter, nothing, nothing))
+        seen = first.moments.pooled(second.moments, keep, share)
+        weight = np.asarray(keep * first.weight + share * second.weight)
+        return FactorConstants(weight, seen.means, seen.variances, nothing, nothing, seen.weights)
 
     def start(self, constants: FactorConstants, noise_variances: np.ndarray) -> FactorParams:
         """Return the best parameters of complete rows for these noise variances (d,)."""
@@ -190,4 +218,11 @@ def _few_rows(source: Any, weight: np.ndarray) -> FactorConstants:
     w = source.sample_weight.astype(np.float64) if source.sample_weight.size else np.ones(len(rows))
     centre = rows[0] + w @ (rows - rows[0]) / weight
     centre += w @ (rows - centre) / weight
-    return FactorConstants(weight, centre, np.empty(0), np.empty((0, 0)), np.sqrt(w)[:, None] * (rows - centre))
+    rows = np.sqrt(w)[:, None] * (rows - centre)
+    return FactorConstants(weight, centre, np.empty(0), np.empty((0, 0)), rows, np.empty(0))
+
+
+def _with_variances(known: FactorConstants) -> FactorConstants:
+    """Complete the constants of complete rows by the features' variances."""
+    variances = without_rounding(np.maximum(known.squares / known.weight, 0.0), known.centre)
+    return known._replace(variances=variances, observed=np.full(len(variances), float(known.weight)))

@@ -210,6 +210,12 @@ class GaussianFamily(EllipticalFamily):
         """Return Q, the expected complete-data log-likelihood of `params` under the responsibilities of the record."""
         return float(self.shape.expected_log_likelihood(stats, constants, prepared, params))
 
+    def record_for_missing(self, stats: Any) -> Any:
+        return self.kernels.record_for_missing(stats)
+
+    def recentre(self, stats: Any, prepared: Any, onto: Any) -> Any:
+        return self.kernels.recentred(stats, prepared, onto)
+
     def shortfall(self, stats: Any, constants: Any, prepared: Any, old: GaussianParams, new: GaussianParams) -> float:
         q = partial(self.expected_log_likelihood, stats, constants, prepared)
         explained = q(old) - q(new)

@@ -109,6 +109,13 @@ class NoisyGaussianFamily(GaussianFamily):
         validate.refuse_empty(np.isnan(box[0]))
         return _with_volume(box)
 
+    def pooled_constants(self, first: np.ndarray, second: np.ndarray, keep: float, share: float) -> np.ndarray:
+        """Return the box around both boxes: a range forgets nothing."""
+        return np.array([np.minimum(first[0], second[0]), np.maximum(first[1], second[1])])
+
+    def with_constants(self, params: NoisyParams, constants: np.ndarray) -> NoisyParams:
+        return params._replace(box=constants)
+
     def prepare(self, params: NoisyParams, dtype: np.dtype, previous: Any = None) -> Any:  # type: ignore[override]
         factors = self._factors(params)
         k = self.n_components

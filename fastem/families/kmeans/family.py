@@ -254,6 +254,14 @@ class KMeansFamily(Family):
         centers[occupied] = prepared.origin + stats.sums[occupied] / stats.counts[occupied, None]
         return MStep(KMeansParams(centers))
 
+    def recentre(self, stats: KMeansStats, prepared: KMeansPrepared, onto: KMeansPrepared) -> KMeansStats:
+        origins = prepared.origin.astype(np.float64) - onto.origin.astype(np.float64)
+        centers = prepared.centers.astype(np.float64)
+        moved = origins + (centers - onto.centers.astype(np.float64))
+        about = stats.sums - stats.counts[:, None] * centers  # sum w (x - c)
+        gain = 2.0 * np.sum(about * moved) + stats.counts @ np.square(moved).sum(axis=1)
+        return stats._replace(sums=stats.sums + stats.counts[:, None] * origins, inertia=stats.inertia + gain)
+
     def vacant(self, stats: KMeansStats, prepared: KMeansPrepared) -> np.ndarray:
         return np.flatnonzero(stats.counts == 0)
 

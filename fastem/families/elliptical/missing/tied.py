@@ -61,12 +61,15 @@ class MissingTiedStats(NamedTuple):
     counts: np.ndarray  # (k,)
     sums: np.ndarray  # (k, d)
     incomplete: np.ndarray  # (d, d): expected second moments of whitened incomplete rows
+    incomplete_sums: np.ndarray  # (d,): their expected sum, and
+    incomplete_weight: np.ndarray  # (): their weight, by which the second moments can be moved
 
 
 def layout(n_components: int, n_features: int) -> Layout:
     """Shape of the additive record."""
     k, d = n_components, n_features
-    return Layout(MissingTiedStats, loglik=(), counts=(k,), sums=(k, d), incomplete=(d, d))
+    incomplete = {"incomplete": (d, d), "incomplete_sums": (d,), "incomplete_weight": ()}
+    return Layout(MissingTiedStats, loglik=(), counts=(k,), sums=(k, d), **incomplete)
 
 
 @kernel
@@ -283,7 +286,8 @@ def _moments(m, incomplete, prepared, s, stats):
     y, u = block.rows.reshape(d, STRIDE), block.shifted.reshape(d, STRIDE)
     Z, sums = np.zeros(((d + 3) // 4 * 4, STRIDE)), np.zeros((k, d))
     T, mass = np.empty(16), np.empty(STRIDE)
-    scatter = stats[1 + k + k * d :]
+    first_moment = 1 + k + k * d + d * d
+    scatter = stats[1 + k + k * d : first_moment]
     first = 0
     while first < m:
         end = _run_end(block, first, m, d)
@@ -307,9 +311,14 @@ def _moments(m, incomplete, prepared, s, stats):
             _take_out(Q[a * d : (a + 1) * d], y, E[a])
         _add_components(s, first, width, size, prepared, Q, y, u, V, E, sums, stats)
         rows = (width + _LANES - 1) // _LANES * _LANES
+        for t in range(width):
+            stats[first_moment + d] += mass[t]
         for j in range(d):
+            total = 0.0
             for t in range(width):
                 Z[j, t] = math.sqrt(mass[t]) * (y[j, t] + u[j, t])
+                total += mass[t] * (y[j, t] + u[j, t])
+            stats[first_moment + j] += total
             for t in range(width, rows):
                 Z[j, t] = 0.0
         add_scatter(rows, d, Z, T, scatter)

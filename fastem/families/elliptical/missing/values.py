@@ -80,6 +80,10 @@ class MissingValues:
         means[component] = box.mean(axis=0) - prepared.origin
         return prepared._replace(means=means, **precision_fields(precisions))
 
+    def recentred(self, stats: Any, prepared: Any, onto: Any) -> Any:
+        """Return a record with moments about the means of another E-step."""
+        return self.plain.wide.recentred(stats, prepared, onto)
+
     def covariances_from_stats(
         self, stats: Any, constants: Any, prepared: MissingPrepared, previous: np.ndarray
     ) -> np.ndarray:
@@ -133,6 +137,16 @@ class MissingTied(MissingValues):
         centres = fields["means"].astype(np.float64) @ factor
         inverse = np.ascontiguousarray(solve_triangular(factor, np.eye(len(factor))))
         return self.module.MissingTiedPrepared(**fields, factor=factor, inverse=inverse, centres=centres)
+
+    def recentred(self, stats: Any, prepared: Any, onto: Any) -> Any:
+        """Return a record about the means, and in the whitened coordinates, of another E-step."""
+        moved = self.plain.recentred(stats, prepared, onto)
+        change = prepared.inverse @ onto.factor
+        shift = (prepared.origin.astype(np.float64) - onto.origin.astype(np.float64)) @ onto.factor
+        first, n = stats.incomplete_sums @ change, stats.incomplete_weight
+        cross = np.outer(first, shift)
+        second = change.T @ stats.incomplete @ change + (cross + cross.T) + n * np.outer(shift, shift)
+        return moved._replace(incomplete=second, incomplete_sums=first + n * shift)
 
     def total(self, stats: Any, constants: TotalScatter, prepared: Any) -> TotalScatter:
         """Return the expected scatter of all rows about the origin of the E-step."""
