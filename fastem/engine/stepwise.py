@@ -5,7 +5,7 @@ W_n = w_1 + ... + w_n,
 
     S <- (1 - g_n) S + g_n s_n,      g_n = (w_n / W_n)^a,      0.5 < a <= 1,
 
-and the parameters are those that an M-step makes of S (Cappe and Moulines 2009; g_n = n^-a for batches of equal weight).
+and the parameters are those that an M-step makes of S (Cappe and Moulines 2009; g_n = n^-a for equal batches).
 At a = 1 all rows count alike, also those of early batches, whose statistics were collected at poor parameters.  Below 1
 these are forgotten, and S is of fewer rows; what it varies by for that, its mean over the batches takes out again
 (averaging, after Polyak and Ruppert: parameters are made of the mean of the statistics, which differs from the mean of
