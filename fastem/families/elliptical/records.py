@@ -67,6 +67,17 @@ class TiedStats(NamedTuple):
     sums: np.ndarray  # (k, d)
 
 
+class MissingTiedStats(NamedTuple):
+    """Moments about the means of the E-step, and of incomplete rows about its origin, float64."""
+
+    loglik: np.ndarray  # ()
+    counts: np.ndarray  # (k,)
+    sums: np.ndarray  # (k, d)
+    incomplete: np.ndarray  # (d, d): expected second moments of whitened incomplete rows
+    incomplete_sums: np.ndarray  # (d,): their expected sum, and
+    incomplete_weight: np.ndarray  # (): their weight, by which the second moments can be moved
+
+
 def common(params: GaussianParams, log_det: np.ndarray, dtype: np.dtype) -> dict[str, np.ndarray]:
     """Return the fields that every `Prepared` has.
 

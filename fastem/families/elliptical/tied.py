@@ -21,6 +21,7 @@ from fastem.families.elliptical.full import SHAPE as FULL
 from fastem.families.elliptical.full import padded_features, precisions_cholesky
 from fastem.families.elliptical.records import (
     GaussianParams,
+    MissingTiedStats,
     TiedPrepared,
     TiedStats,
     alive,
@@ -119,8 +120,6 @@ class Tied(Matrices):
 
     def record_for_missing(self, stats: TiedStats) -> Any:
         """Add what incomplete rows would have brought: nothing."""
-        from fastem.families.elliptical.missing.tied import MissingTiedStats
-
         d = stats.sums.shape[1]
         return MissingTiedStats(*stats, np.zeros((d, d)), np.zeros(d), np.zeros(()))
 

@@ -27,7 +27,7 @@ import numpy as np
 from fastem.families.elliptical import tied
 from fastem.families.elliptical.missing.completion import Kind
 from fastem.families.elliptical.missing.passes import Density, assemble
-from fastem.families.elliptical.records import LOG_2PI
+from fastem.families.elliptical.records import LOG_2PI, MissingTiedStats
 from fastem.jit import kernel
 from fastem.kernels.blocks import STRIDE, padded
 from fastem.kernels.elementary import log
@@ -52,17 +52,6 @@ class MissingTiedPrepared(NamedTuple):
     factor: np.ndarray  # (d, d) float64: P
     inverse: np.ndarray  # (d, d) float64: inverse of P
     centres: np.ndarray  # (k, d) float64: means @ P
-
-
-class MissingTiedStats(NamedTuple):
-    """Moments about the means of the E-step, and of incomplete rows about its origin, float64."""
-
-    loglik: np.ndarray  # ()
-    counts: np.ndarray  # (k,)
-    sums: np.ndarray  # (k, d)
-    incomplete: np.ndarray  # (d, d): expected second moments of whitened incomplete rows
-    incomplete_sums: np.ndarray  # (d,): their expected sum, and
-    incomplete_weight: np.ndarray  # (): their weight, by which the second moments can be moved
 
 
 def layout(n_components: int, n_features: int) -> Layout:
