@@ -41,12 +41,15 @@ from fastem.kernels.few_rows import TOGETHER, add_rows, find_rows
 from fastem.kernels.responsibilities import heavy_rows
 from fastem.kernels.scatter import add_scatter
 from fastem.kernels.tiles import mahalanobis
+from fastem.kernels.wide_pass import WideAccumulation, WideExpectation
 
 # Rounding of a Cholesky pivot, in units of d eps times the variance (Higham, "Accuracy and stability of numerical
 # algorithms", theorem 10.3), with a factor of safety.
 RESOLVED = 1.0 / (8.0 * np.finfo(np.float64).eps)
 # Up to so many rows of a block are added one by one: from 32 on tiles over rows are quicker (d = 4 ... 64).
 FEW = 16
+# Features from which on panels are packed (`kernels/wide_pass.py`).
+WIDE = 128
 
 # --- kernels
 
@@ -264,6 +267,7 @@ class Full(Matrices):
         passes(plane_log_joint, plane_moments, room),
         passes(space_log_joint, space_moments, room),
     )
+    accumulate, expect = WideAccumulation(WIDE, accumulate), WideExpectation(WIDE, expect)
 
     def array_shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
         return n_components, n_features, n_features
