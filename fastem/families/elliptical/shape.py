@@ -125,12 +125,22 @@ class Shape(ABC):
         """
 
     @abstractmethod
+    def of_precisions(self, precisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the covariances of precisions, and the Cholesky factors of the precisions.
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            When a precision is not positive definite, or not to rounding.
+        """
+
+    @abstractmethod
     def log_det(self, precisions_cholesky: np.ndarray, n_features: int) -> np.ndarray:
         """Return the log-determinants of the precisions' Cholesky factors, (k,) or ()."""
 
     @abstractmethod
-    def add_to_diagonal(self, covariances: np.ndarray, value: float) -> np.ndarray:
-        """Return the covariances with `value` added to every variance."""
+    def add_to_diagonal(self, covariances: np.ndarray, value: float, before: np.ndarray | None = None) -> np.ndarray:
+        """Return the covariances with `value` added to every variance; `before`, what another value gave, is reused."""
 
     @abstractmethod
     def mean_variance(self, covariances: np.ndarray) -> float:
@@ -193,8 +203,11 @@ class Matrices(Shape):
 
     matrices = True
 
-    def add_to_diagonal(self, covariances: np.ndarray, value: float) -> np.ndarray:
-        return covariances + value * np.eye(covariances.shape[-1])
+    def add_to_diagonal(self, covariances: np.ndarray, value: float, before: np.ndarray | None = None) -> np.ndarray:
+        raised, d = covariances.copy() if before is None else before, covariances.shape[-1]
+        diagonals = np.diagonal(covariances, axis1=-2, axis2=-1)
+        raised.reshape(*diagonals.shape[:-1], d * d)[..., :: d + 1] = diagonals + value
+        return raised
 
     def mean_variance(self, covariances: np.ndarray) -> float:
         return float(np.diagonal(covariances, axis1=-2, axis2=-1).mean())
@@ -262,8 +275,12 @@ class Variances(Shape):
             raise np.linalg.LinAlgError("a variance is not positive")
         return np.asarray(inverse)
 
-    def add_to_diagonal(self, covariances: np.ndarray, value: float) -> np.ndarray:
-        return covariances + value
+    def of_precisions(self, precisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        covariances = self.inverted(precisions)
+        return covariances, self.precisions_cholesky(covariances)
+
+    def add_to_diagonal(self, covariances: np.ndarray, value: float, before: np.ndarray | None = None) -> np.ndarray:
+        return np.add(covariances, value, out=before)
 
     def mean_variance(self, covariances: np.ndarray) -> float:
         return float(covariances.mean())
