@@ -429,7 +429,7 @@ class _Batches:
                 waiting[c] = own[keep]
             if done == dp:
                 break
-            following = min(2 * done, dp)
+            following = min(done + max(COLUMNS, done // 2 // COLUMNS * COLUMNS), dp)
             self._add_columns(first, waiting, done, following, squares)
             done = following
         return self._densities(squares)
