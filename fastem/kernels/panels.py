@@ -174,7 +174,9 @@ def _build_squares(builder: ir.IRBuilder, arguments: Any, number: ir.Type) -> No
                 at = builder.add(own, builder.mul(code.plus(j, step), code.word(width)))
                 x = [code.load(panel, code.plus(at, v * code.lanes)) for v in range(n)]
                 for a in range(4):
-                    p = code.number_at(packed, code.plus(column, builder.add(builder.shl(j, code.word(2)), code.word(4 * step + a))))
+                    p = code.number_at(
+                        packed, code.plus(column, builder.add(builder.shl(j, code.word(2)), code.word(4 * step + a)))
+                    )
                     for v in range(n):
                         slot = products[a * n + v]
                         builder.store(code.fma(p, x[v], builder.load(slot)), slot)
@@ -347,7 +349,7 @@ def _sums_in_python(rows, features, root, Z, out):
 
 @instruction(_sums_in_python)
 def add_weighted(typingcontext, rows, features, root, Z, out):
-    """Add the sums over packed rows of root times Z, in float64, to `out` (>= features,); `features` are whole panels."""
+    """Add the sums over packed rows of root times Z, in float64, to `out` (>= features,), `features` of whole panels."""
     number = Z.dtype
 
     def generate(context, builder, signature, args):
@@ -385,7 +387,9 @@ def _build_outer(builder: ir.IRBuilder, arguments: Any, number: ir.Type) -> None
 
 def _outer_in_python(rows, Z, i, j, out, width, at):
     panel = FEATURE_BYTES // Z.dtype.itemsize
-    left, right = (Z[place : place + rows * panel].reshape(rows, panel) for place in (i // panel * rows * panel, j * rows))
+    left, right = (
+        Z[place : place + rows * panel].reshape(rows, panel) for place in (i // panel * rows * panel, j * rows)
+    )
     tile = left[:, i % panel :][:, :FEATURES].T @ right
     for a in range(FEATURES):
         out[at + a * width :][:panel] += tile[a]
@@ -405,7 +409,12 @@ def _add_outer(typingcontext, rows, Z, i, j, out, width, at):
         offset = builder.add(builder.mul(own, rows), builder.sub(i, own))
         left = builder.gep(base, [offset])
         right = builder.gep(base, [builder.mul(j, rows)])
-        call(builder, f"fastem.outer_panel.{number}", [rows, left, right, out, width, at], partial(_build_outer, number=real))
+        call(
+            builder,
+            f"fastem.outer_panel.{number}",
+            [rows, left, right, out, width, at],
+            partial(_build_outer, number=real),
+        )
         return context.get_dummy_value()
 
     integer = types.intp

@@ -262,7 +262,7 @@ class WideAccumulation(_FromWidth):
         if X.shape[1] < self.least:
             self.narrow.run(args, level, out, n_threads)
             return
-        batch = _Batches(X, labels, prepared, n_threads)
+        batch = Distances(X, labels, prepared, n_threads)
         trees = [_Tree(n_threads) for _ in out]
         for cells in batch.cells(size):
             records = out[cells.start : cells.stop] if level == 0 else np.empty((len(cells), size))
@@ -307,7 +307,7 @@ class WideExpectation(_FromWidth):
         if X.shape[1] < self.least:
             self.narrow.run_each(X, prepared, out, n_threads)
             return
-        batch = _Batches(X, np.empty(0, np.int32), prepared, n_threads)
+        batch = Distances(X, np.empty(0, np.int32), prepared, n_threads)
         exact = bool(out.log_joint.shape[0] or out.resp.shape[0])
         for cells in batch.cells(1):
             found = batch.shares(cells, prune=not exact, log_joint=out.log_joint)
@@ -364,8 +364,8 @@ class _Tree:
         threads.map_tasks(part, self.n_threads, self.n_threads)
 
 
-class _Batches:
-    """The distances of rows, some cells at a time."""
+class Distances:
+    """Log-densities and responsibilities of rows, some cells at a time."""
 
     def __init__(self, X: np.ndarray, labels: np.ndarray, prepared: Any, n_threads: int) -> None:
         self.X, self.labels, self.prepared, self.n_threads = X, labels, prepared, n_threads
@@ -380,6 +380,10 @@ class _Batches:
         with np.errstate(divide="ignore"):
             self.lower = (np.log(prepared.negligible) - 1.0).astype(X.dtype)
 
+    def may_leave_out(self) -> bool:
+        """Tell whether components may be left out where they do not matter: there is more than one."""
+        return len(self.offsets) > 1
+
     def cells(self, size: int) -> Iterator[range]:
         """Cut the grid into runs of cells, whose records have `size` numbers."""
         most = max(1, min(MOST_CELLS, RECORD_BYTES // (8 * size)))
@@ -393,9 +397,7 @@ class _Batches:
         found = self._log_joint(first, stop - first, prune)
         if log_joint is not None and log_joint.shape[0]:
             log_joint[first:stop] = found.T
-        bounds = [
-            (cell * grid.CELL - first, min((cell + 1) * grid.CELL, stop) - first) for cell in cells
-        ]
+        bounds = [(cell * grid.CELL - first, min((cell + 1) * grid.CELL, stop) - first) for cell in cells]
         best, total = np.empty((2, stop - first), self.X.dtype)
         far = np.zeros(len(cells), np.int64)
 
@@ -410,36 +412,35 @@ class _Batches:
         k, dp = self.prepared.precisions_cholesky.shape[:2]
         squares = np.zeros((k, m), self.X.dtype)
         rows = np.arange(m)
-        if not prune or k == 1 or dp <= FIRST_COLUMNS:
-            self._add_columns(first, [rows] * k, 0, dp, squares)
+        if not (prune and self.may_leave_out()):
+            self.add_columns(first, [rows] * k, 0, dp, squares)
             return self._densities(squares)
         done = FIRST_COLUMNS
-        self._add_columns(first, [rows] * k, 0, done, squares)
+        self.add_columns(first, [rows] * k, 0, done, squares)
         guess = (self.guesses[:, None] - 0.5 * squares).argmax(axis=0)
-        self._add_columns(first, [np.flatnonzero(guess == c) for c in range(k)], done, dp, squares)
-        reached = self.offsets[guess] - self.X.dtype.type(0.5) * squares[guess, rows]
+        self.add_columns(first, [np.flatnonzero(guess == c) for c in range(k)], done, dp, squares)
+        half = self.X.dtype.type(0.5)
+        reached = self.offsets[guess] - half * squares[guess, rows]
         waiting = [np.flatnonzero(guess != c) for c in range(k)]
-        dropped: list[np.ndarray] = []
-        while True:
-            dropped = []
-            for c, own in enumerate(waiting):
-                highest = self.offsets[c] - self.X.dtype.type(0.5) * squares[c, own]
-                keep = ~(highest - reached[own] < self.lower[c])
-                squares[c, own[~keep]] = np.inf
-                waiting[c] = own[keep]
-            if done == dp:
-                break
-            following = min(done + max(COLUMNS, done // 2 // COLUMNS * COLUMNS), dp)
-            self._add_columns(first, waiting, done, following, squares)
-            done = following
-        return self._densities(squares)
+        with np.errstate(invalid="ignore", over="ignore"):  # rows so far off that squares overflow
+            while True:
+                for c, own in enumerate(waiting):
+                    highest = self.offsets[c] - half * squares[c, own]
+                    keep = ~(highest - reached[own] < self.lower[c])
+                    squares[c, own[~keep]] = np.inf
+                    waiting[c] = own[keep]
+                if done == dp:
+                    return self._densities(squares)
+                following = min(done + max(COLUMNS, done // 2 // COLUMNS * COLUMNS), dp)
+                self.add_columns(first, waiting, done, following, squares)
+                done = following
 
     def _densities(self, squares: np.ndarray) -> np.ndarray:
         squares *= -0.5
         squares += self.offsets[:, None]
         return squares
 
-    def _add_columns(self, first: int, rows: list[np.ndarray], start: int, stop: int, squares: np.ndarray) -> None:
+    def add_columns(self, first: int, rows: list[np.ndarray], start: int, stop: int, squares: np.ndarray) -> None:
         """Add the squares of some columns to those of each component's rows."""
         parts = [
             (c, first + own[at : at + TASK_ROWS]) for c, own in enumerate(rows) for at in range(0, len(own), TASK_ROWS)

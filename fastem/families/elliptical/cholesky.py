@@ -1,8 +1,8 @@
 """Cholesky factors and inverses of large matrices, those of the components side by side.
 
-LAPACK does a matrix in one thread, so that its bits do not depend on how many there are.  SciPy's wrappers hold the GIL;
-its LAPACK is called by address instead, as compiled code calls it.  Memory of rows is LAPACK's of columns: the lower
-triangle that it works on is the upper one here, and nothing is transposed.
+LAPACK does a matrix in one thread, so that its bits do not depend on how many there are.  SciPy's wrappers hold the
+GIL; its LAPACK is called by address instead, as compiled code calls it.  Memory of rows is LAPACK's of columns: the
+lower triangle that it works on is the upper one here, and nothing is transposed.
 """
 
 from __future__ import annotations

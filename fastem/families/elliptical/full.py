@@ -244,12 +244,12 @@ class Full(Matrices):
 
     name = "full"
     blocks = Blocks(log_joint_block, moments_block, room)
-    accumulate, expect = map(
+    _accumulate, _expect = map(
         partial(by_features, 2),
         passes(plane_log_joint, plane_moments, room),
         passes(space_log_joint, space_moments, room),
     )
-    accumulate, expect = WideAccumulation(WIDE, accumulate), WideExpectation(WIDE, expect)
+    accumulate, expect = WideAccumulation(WIDE, _accumulate), WideExpectation(WIDE, _expect)
 
     def array_shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
         return n_components, n_features, n_features

@@ -25,6 +25,7 @@ from fastem.records import Layout
 
 if TYPE_CHECKING:
     from fastem.jit import Sweep
+    from fastem.kernels.wide_pass import WideAccumulation, WideExpectation
 
 
 class Blocks(NamedTuple):
@@ -44,8 +45,8 @@ class Shape(ABC):
 
     name: str
     blocks: Blocks
-    accumulate: Sweep
-    expect: Sweep
+    accumulate: Sweep | WideAccumulation
+    expect: Sweep | WideExpectation
     shared = False  # one matrix for all components
     matrices: bool  # features may depend on each other
 
