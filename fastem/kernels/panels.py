@@ -349,7 +349,7 @@ def _sums_in_python(rows, features, root, Z, out):
 
 @instruction(_sums_in_python)
 def add_weighted(typingcontext, rows, features, root, Z, out):
-    """Add the sums over packed rows of root times Z, in float64, to `out` (>= features,), `features` of whole panels."""
+    """Add the sums over packed rows of root times Z, in float64, to `out`; `features` are those of whole panels."""
     number = Z.dtype
 
     def generate(context, builder, signature, args):
