@@ -6,7 +6,8 @@ registers (`kernels/tiles.py`); up to two features need no tiles at all.
 
 Nanoseconds a row, component and iteration on a core of 125 / 250 GFLOP/s (float64 / float32), the floor being the
 multiply-adds alone; the scatter costs less than its floor once most rows of a block do not matter to a component,
-and next to nothing where only a few do (`kernels/few_rows.py`):
+and next to nothing where only a few do (`kernels/few_rows.py`); from `WIDE` features on the pass is that of
+`kernels/wide_pass.py`:
 
     d, k        floor        first iteration    converged
     2, 8        0.1 / 0.05   1.2 / 0.7          1.1 / 0.65
