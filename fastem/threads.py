@@ -40,6 +40,7 @@ _layer: str | None = None  # Numba's threading layer, once started
 _blas_users = 0
 _blas_limited: list[tuple[Any, int]] = []
 _blas_controller: tuple[int, Any] = (0, None)
+_allowed: contextvars.ContextVar[int] = contextvars.ContextVar("fastem_threads", default=1)
 
 
 def _after_fork() -> None:
@@ -334,6 +335,25 @@ def map_tasks(function: Callable[[int], Any], n_tasks: int, n_threads: int) -> N
             helper.join()
     if failures:
         raise failures[0]
+
+
+@contextlib.contextmanager
+def allowing(n_threads: int) -> Iterator[None]:
+    """Let `side_by_side` use so many threads here, a number that `resolve` returned; otherwise it uses one."""
+    token = _allowed.set(n_threads)
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+
+
+def side_by_side(function: Callable[[int], Any], n_tasks: int) -> None:
+    """Call ``function(0)`` to ``function(n_tasks - 1)``, each with BLAS on one thread, in the threads that are allowed.
+
+    For the algebra of components, which knows no source: what a task gives may not depend on the others.
+    """
+    with single_threaded_blas():
+        map_tasks(function, n_tasks, _allowed.get())
 
 
 # --- BLAS -----------------------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ scikit-learn, inside.
 from __future__ import annotations
 
 import numbers
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -430,7 +431,36 @@ def positive_definite(precisions: np.ndarray, name: str) -> np.ndarray:
     ValueError
         If one is not.
     """
-    symmetric = np.allclose(precisions, np.swapaxes(precisions, -1, -2))
-    if not symmetric or np.any(np.linalg.eigvalsh(precisions) <= 0):
-        raise ValueError(f"'{name}' should be symmetric, positive-definite")
-    return precisions
+    return symmetric(precisions, name, np.linalg.cholesky)[0]
+
+
+def symmetric(precisions: np.ndarray, name: str, factor: Callable[[np.ndarray], Any]) -> tuple[np.ndarray, Any]:
+    """Return matrices unchanged if they are symmetric, and what `factor` makes of those that are positive definite.
+
+    Raises
+    ------
+    ValueError
+        If one is not symmetric, or `factor` raises `numpy.linalg.LinAlgError`.
+    """
+    try:
+        if _are_symmetric(precisions.reshape(-1, *precisions.shape[-2:])):
+            return precisions, factor(precisions)
+    except np.linalg.LinAlgError:
+        pass
+    raise ValueError(f"'{name}' should be symmetric, positive-definite")
+
+
+def _are_symmetric(matrices: np.ndarray) -> bool:
+    """Tell whether matrices (k, d, d) are symmetric but for rounding: block by block, which stay in the cache."""
+    parts = range(0, matrices.shape[1], 128)
+
+    def blocks(c: int) -> None:
+        found[c] = all(
+            np.allclose(matrices[c, i : i + 128, j : j + 128], matrices[c, j : j + 128, i : i + 128].T)
+            for i in parts
+            for j in parts
+        )
+
+    found = np.zeros(len(matrices), bool)
+    threads.side_by_side(blocks, len(matrices))
+    return bool(found.all())

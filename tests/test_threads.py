@@ -372,3 +372,25 @@ def test_blas_limit_leaves_alone_what_is_limited_already():
     with threads.single_threaded_blas():
         outer.restore_original_limits()  # in the middle, as another thread's context may end
     assert set(blas()) == {2}
+
+
+@pytest.mark.usefixtures("two_blas_threads")
+def test_tasks_side_by_side_take_the_threads_that_are_allowed():
+    seen, limits = set(), []
+
+    def task(number):
+        seen.add(threading.get_ident())
+        limits.extend(blas())
+        time.sleep(0.02)
+
+    threads.side_by_side(task, 4)
+    assert (seen, set(limits)) == ({threading.get_ident()}, {1})
+    with threads.allowing(3):
+        threads.side_by_side(task, 4)
+        assert len(seen) == 3
+        with threads.allowing(1):
+            inner = set(seen)
+            seen.clear()
+            threads.side_by_side(task, 4)
+            assert seen == {threading.get_ident()} <= inner
+    assert set(blas()) == {2}

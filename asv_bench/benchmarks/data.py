@@ -52,6 +52,14 @@ MIXTURE_SHAPES = (
     Shape(100_000, 128, 64, "diag"),
 )
 
+# Of many features (`python -m asv_bench.peers gmm-wide`).
+WIDE_MIXTURE_SHAPES = (
+    Shape(20_000, 256, 8, "full"),
+    Shape(10_000, 512, 4, "full"),
+    Shape(1_000, 784, 10, "full"),
+    Shape(5_000, 1024, 4, "full"),
+)
+
 # What scikit-learn has and oneDAL has not.
 MORE_MIXTURE_SHAPES = (
     Shape(500_000, 16, 16, "tied"),

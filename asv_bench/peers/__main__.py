@@ -19,6 +19,8 @@ def main(arguments: list[str] | None = None) -> int:
         from asv_bench.peers.kmeans import run
     elif options.model == "kmeans-wide":
         from asv_bench.peers.wide import run
+    elif options.model == "gmm-wide":
+        from asv_bench.peers.gmm_wide import run
     elif options.model == "families":
         from asv_bench.peers.families import run
     elif options.model == "many":
@@ -38,7 +40,7 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser("python -m asv_bench.peers", description="Measure fastem beside its peers.")
-    parser.add_argument("model", choices=("kmeans", "kmeans-wide", "gmm", "families", "many", "sparse"))
+    parser.add_argument("model", choices=("kmeans", "kmeans-wide", "gmm", "gmm-wide", "families", "many", "sparse"))
     parser.add_argument("--shapes", nargs="*", default=[], metavar="REGEX", help="only shapes that match, as '1M x 2'")
     parser.add_argument("--dtypes", nargs="+", choices=("float32", "float64"), default=["float32", "float64"])
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, help="which tables; default: all")

@@ -50,7 +50,7 @@ def fit_estimator(
     home: str, X: np.ndarray, start: MixtureStart, covariance: str, max_iter: int, tol: float = 0.0, **more: Any
 ) -> Outcome:
     """Fit the GaussianMixture of a module."""
-    model = importlib.import_module(home).GaussianMixture(**options_of(start, covariance, max_iter, tol), **more)
+    model = importlib.import_module(home).GaussianMixture(**{**options_of(start, covariance, max_iter, tol), **more})
     seconds, model = timing.clocked(partial(model.fit, X))
     return Outcome(seconds, model.n_iter_, model)
 

@@ -99,7 +99,7 @@ def run(
     def spread(task: Callable[[int], None], n_tasks: int) -> None:
         threads.map_tasks(task, n_tasks, threads_of_all if side_by_side else 1)
 
-    with threads.single_threaded_blas():
+    with threads.single_threaded_blas(), threads.allowing(problem.source.n_threads):
         if racing:
             runs[:] = [best.offer(run) for run in restarts.race(begin, n_init, settings.max_iter, spread, stage)]
         else:
@@ -148,7 +148,7 @@ def _refuse_nan(run: Run) -> None:
     fields = run.params._asdict() if hasattr(run.params, "_asdict") else {}
     for name, value in [*fields.items(), ("objective", run.objective)]:
         values = np.asarray(value)
-        if values.dtype.kind == "f" and np.isnan(values).any():
+        if values.dtype.kind == "f" and np.isnan(values.sum()) and np.isnan(values).any():  # no mask if not needed
             raise ValueError(
                 f"The fit arrived at {name} with NaN after {run.n_iter} iterations: the rows span more than their "
                 "dtype can tell apart; scale them, or fit them as float64."

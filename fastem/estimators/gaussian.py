@@ -276,10 +276,15 @@ class GaussianMixture(GaussianParts, HasTwin):
         if self.precisions_init is not None:
             kind = self.covariance_type
             precisions = validate.shaped(self.precisions_init, family.covariance_shape(d), f"{kind} precision")
-            covariances = family.shape.inverted(_positive(precisions, family, f"{kind} precision"))
+            if family.shape.matrices:
+                found = validate.symmetric(precisions, f"{kind} precision", family.shape.of_precisions)[1]
+            else:
+                found = family.shape.of_precisions(validate.positive(precisions, f"{kind} precision"))
+            given["covariances"], given["precisions_cholesky"] = found
             rule = family.covariance.constraint
-            given["covariances"] = rule(np.ones(k), covariances, covariances) if rule else covariances
-            given["precisions_cholesky"] = family.shape.precisions_cholesky(given["covariances"])
+            if rule:
+                given["covariances"] = rule(np.ones(k), found[0], found[0])
+                given["precisions_cholesky"] = family.shape.precisions_cholesky(given["covariances"])
         return given
 
     def _keep_params(self, family: Any, params: GaussianParams) -> None:

@@ -10,7 +10,7 @@ from sklearn.base import DensityMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
-from fastem import validate
+from fastem import threads, validate
 from fastem.draws import Draws
 from fastem.engine import em
 from fastem.engine.monitor import IterationInfo
@@ -117,9 +117,12 @@ class BaseMixture(DensityMixin, StepwiseEstimator):
         seed, reached = validate.seed(self.random_state), self.lower_bound_ if warm and not in_batches else -np.inf
         goes_on_from = list(self._fitted()[1]) if warm and self.checkpoint is not None else None
         checkpoint = checkpoints.opened(self, source, seed, start=goes_on_from)
+        if not warm:
+            with threads.allowing(source.n_threads):
+                given = self._given(family, X.shape[1])
         result = em.run(
             problem,
-            self._last_params if warm else self._start(self._given(family, X.shape[1])),
+            self._last_params if warm else self._start(given),
             settings=self._settings(self.tol, watch, checkpoint),
             n_init=n_init,
             seed=seed if checkpoint is None else checkpoint.seed,
@@ -130,8 +133,9 @@ class BaseMixture(DensityMixin, StepwiseEstimator):
         self.converged_ = result.best.converged
         self.lower_bound_ = result.best.objective
         self.lower_bounds_ = result.best.objectives.tolist()
-        self._keep_params(family, result.best.params)
-        self._round_to(X.dtype)
+        with threads.allowing(source.n_threads):
+            self._keep_params(family, result.best.params)
+            self._round_to(X.dtype)
         if checkpoint is not None:
             checkpoint.remove()
         if watch is not None:

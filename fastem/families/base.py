@@ -385,7 +385,7 @@ class Family(ABC):
         if kernel is None:
             self._expect_by_numpy(X, prepared, out, n_threads)
         else:
-            threads.run_each(kernel, X, prepared, out, n_threads)
+            kernel.run_each(X, prepared, out, n_threads)
         return out
 
     def _expect_by_numpy(self, X: np.ndarray, prepared: Any, out: Expected, n_threads: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -28,3 +28,7 @@ class Sweep(NamedTuple):
     def run(self, args: tuple, level: int, out: np.ndarray, n_threads: int) -> None:
         """Run a `sweep` over all tasks; see `fastem.threads.run_sweep`."""
         threads.run_sweep(self, args, level, out, n_threads)
+
+    def run_each(self, X: np.ndarray, prepared: Any, out: Any, n_threads: int) -> None:
+        """Run an `each_cell` over all rows; see `fastem.threads.run_each`."""
+        threads.run_each(self, X, prepared, out, n_threads)

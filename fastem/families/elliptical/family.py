@@ -73,17 +73,20 @@ class EllipticalFamily(Family):
         """
         ridge, scale = 0.0, float(self.shape.mean_variance(covariances))
         scale = scale if scale * STEEPEST**2 > 1 else 1.0
-        if not np.isfinite(covariances).all():
+        if not (np.isfinite(covariances.sum()) or np.isfinite(covariances).all()):  # no mask if not needed
             raise ValueError(
                 "A covariance is not finite: squares of the values in X overflow. Values of this size are often fill "
                 "values for missing data; replace them by NaN, or scale X."
             )
+        raised = None
         while True:
             try:
-                regular = self.shape.add_to_diagonal(covariances, ridge) if ridge else covariances
+                if ridge:
+                    raised = self.shape.add_to_diagonal(covariances, ridge, raised)
+                regular = covariances if raised is None else raised
                 regular = constrained(regular) if constrained else regular
                 factors = self.shape.precisions_cholesky(regular)
-                if not np.abs(factors).max() < STEEPEST:
+                if not max(factors.max(), -factors.min()) < STEEPEST:
                     raise np.linalg.LinAlgError
                 break
             except np.linalg.LinAlgError:

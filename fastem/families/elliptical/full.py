@@ -6,7 +6,8 @@ registers (`kernels/tiles.py`); up to two features need no tiles at all.
 
 Nanoseconds a row, component and iteration on a core of 125 / 250 GFLOP/s (float64 / float32), the floor being the
 multiply-adds alone; the scatter costs less than its floor once most rows of a block do not matter to a component,
-and next to nothing where only a few do (`kernels/few_rows.py`):
+and next to nothing where only a few do (`kernels/few_rows.py`); from `WIDE` features on the pass is that of
+`kernels/wide_pass.py`:
 
     d, k        floor        first iteration    converged
     2, 8        0.1 / 0.05   1.2 / 0.7          1.1 / 0.65
@@ -22,6 +23,7 @@ from functools import partial
 import numpy as np
 
 from fastem._native import mixtures
+from fastem.families.elliptical import cholesky
 from fastem.families.elliptical.records import (
     GaussianParams,
     Prepared,
@@ -41,12 +43,12 @@ from fastem.kernels.few_rows import TOGETHER, add_rows, find_rows
 from fastem.kernels.responsibilities import heavy_rows
 from fastem.kernels.scatter import add_scatter
 from fastem.kernels.tiles import mahalanobis
+from fastem.kernels.wide_pass import WideAccumulation, WideExpectation
 
-# Rounding of a Cholesky pivot, in units of d eps times the variance (Higham, "Accuracy and stability of numerical
-# algorithms", theorem 10.3), with a factor of safety.
-RESOLVED = 1.0 / (8.0 * np.finfo(np.float64).eps)
 # Up to so many rows of a block are added one by one: from 32 on tiles over rows are quicker (d = 4 ... 64).
 FEW = 16
+# Features from which on panels are packed (`kernels/wide_pass.py`).
+WIDE = 128
 
 # --- kernels
 
@@ -214,44 +216,28 @@ def padded_features(d: int) -> int:
 
 def precisions_cholesky(covariances: np.ndarray) -> np.ndarray:
     """Return upper triangular P with inverse covariance P P', of each matrix (k, d, d)."""
+    covariances, d = np.ascontiguousarray(covariances, np.float64), covariances.shape[1]
+    if d > mixtures.MOST_FEATURES:
+        return cholesky.precision_factors(covariances)
     factors = np.empty(covariances.shape)
-    if covariances.shape[1] <= mixtures.MOST_FEATURES:
-        regular = mixtures.precision_factors(np.ascontiguousarray(covariances, np.float64), factors)
-    else:
-        regular = _blocked_factors(covariances, factors)
-    if not regular:
+    if not mixtures.precision_factors(covariances, factors):
         raise np.linalg.LinAlgError("a covariance is not positive definite")
-    steepest, widest, d = float(factors.max()), float(covariances.max()), covariances.shape[1]
-    if not (math.isfinite(factors.sum()) and steepest * steepest * widest * d <= RESOLVED):
-        _refuse_lost_digits(covariances, factors)
+    steepest, widest = float(factors.max()), float(covariances.max())
+    if not (math.isfinite(factors.sum()) and steepest * steepest * widest * d <= cholesky.RESOLVED):
+        if not np.isfinite(factors).all():
+            raise np.linalg.LinAlgError("a covariance is not positive definite")
+        given, own = (np.diagonal(matrices, axis1=1, axis2=2) for matrices in (factors, covariances))
+        cholesky.refuse_lost_digits(given, own)
     return factors
 
 
-def _blocked_factors(covariances: np.ndarray, factors: np.ndarray) -> bool:
-    """Write the factors by LAPACK; return whether all exist."""
-    from scipy.linalg import lapack
-
-    for covariance, factor in zip(covariances, factors, strict=True):
-        lower, singular = lapack.dpotrf(covariance, lower=1, clean=1)
-        if not singular:
-            lower, singular = lapack.dtrtri(lower, lower=1)
-        if singular:
-            return False
-        factor[:] = lower.T
-    return True
-
-
-def _refuse_lost_digits(covariances: np.ndarray, factors: np.ndarray) -> None:
-    """Refuse factors that are not finite, or noise.
-
-    Where the variance of a feature given those before is the rounding of its own, it is up to the BLAS whether a factor
-    of a singular matrix is found, and the density that it gives means nothing.
-    """
-    if not np.isfinite(factors).all():
-        raise np.linalg.LinAlgError("a covariance is not positive definite")
-    given, own = np.diagonal(factors, axis1=1, axis2=2), np.diagonal(covariances, axis1=1, axis2=2)
-    if np.any(np.square(given) * own * covariances.shape[1] > RESOLVED):
-        raise np.linalg.LinAlgError("a covariance is singular to rounding")
+def of_precisions(precisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the covariances of precisions (k, d, d), and upper triangular P with precision P P'."""
+    if precisions.shape[1] > mixtures.MOST_FEATURES:
+        return cholesky.of_precisions(precisions)
+    np.linalg.cholesky(precisions)  # which raises
+    covariances = SHAPE.inverted(precisions)
+    return covariances, precisions_cholesky(covariances)
 
 
 class Full(Matrices):
@@ -259,11 +245,12 @@ class Full(Matrices):
 
     name = "full"
     blocks = Blocks(log_joint_block, moments_block, room)
-    accumulate, expect = map(
+    _accumulate, _expect = map(
         partial(by_features, 2),
         passes(plane_log_joint, plane_moments, room),
         passes(space_log_joint, space_moments, room),
     )
+    accumulate, expect = WideAccumulation(WIDE, _accumulate), WideExpectation(WIDE, _expect)
 
     def array_shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
         return n_components, n_features, n_features
@@ -272,7 +259,11 @@ class Full(Matrices):
         k, d = params.means.shape
         dp = padded_features(d)
         factors = np.zeros((k, dp, dp), dtype)
-        factors[:, :d, :d] = params.precisions_cholesky
+
+        def round_factor(c: int) -> None:
+            factors[c, :d, :d] = params.precisions_cholesky[c]
+
+        cholesky.each_matrix(round_factor, k, d)
         return Prepared(
             precisions_cholesky=factors, **common(params, self.log_det(params.precisions_cholesky, d), dtype)
         )
@@ -299,10 +290,18 @@ class Full(Matrices):
     def covariances_from_stats(
         self, stats: Stats, constants: None, prepared: Prepared, previous: np.ndarray
     ) -> np.ndarray:
-        shift = shifts(stats)
-        counts = np.where(alive(stats), stats.counts, np.inf)
-        covariances = stats.scatter / counts[:, None, None] - shift[:, :, None] * shift[:, None, :]
-        return np.where(alive(stats)[:, None, None], covariances, previous)
+        shift, some = shifts(stats), alive(stats)
+        covariances = np.empty(stats.scatter.shape)
+
+        def component(c: int) -> None:
+            if some[c]:
+                np.divide(stats.scatter[c], stats.counts[c], out=covariances[c])
+                covariances[c] -= np.outer(shift[c], shift[c])
+            else:
+                covariances[c] = previous[c]
+
+        cholesky.each_matrix(component, *shift.shape)
+        return covariances
 
     def expected_log_likelihood(
         self, stats: Stats, constants: None, prepared: Prepared, params: GaussianParams
@@ -318,6 +317,14 @@ class Full(Matrices):
 
     def precisions_cholesky(self, covariances: np.ndarray) -> np.ndarray:
         return precisions_cholesky(covariances)
+
+    def of_precisions(self, precisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return of_precisions(precisions)
+
+    def precisions(self, precisions_cholesky: np.ndarray) -> np.ndarray:
+        if precisions_cholesky.shape[1] <= mixtures.MOST_FEATURES:
+            return super().precisions(precisions_cholesky)
+        return cholesky.products(precisions_cholesky)
 
     def log_det(self, precisions_cholesky: np.ndarray, n_features: int) -> np.ndarray:
         return sums_of_logarithms(np.diagonal(precisions_cholesky, axis1=1, axis2=2))

@@ -26,6 +26,7 @@ from fastem.records import Layout
 
 if TYPE_CHECKING:
     from fastem.jit import Sweep
+    from fastem.kernels.wide_pass import WideAccumulation, WideExpectation
 
 
 class Blocks(NamedTuple):
@@ -45,8 +46,8 @@ class Shape(ABC):
 
     name: str
     blocks: Blocks
-    accumulate: Sweep
-    expect: Sweep
+    accumulate: Sweep | WideAccumulation
+    expect: Sweep | WideExpectation
     shared = False  # one matrix for all components
     matrices: bool  # features may depend on each other
 
@@ -140,12 +141,22 @@ class Shape(ABC):
         """
 
     @abstractmethod
+    def of_precisions(self, precisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return the covariances of precisions, and the Cholesky factors of the precisions.
+
+        Raises
+        ------
+        numpy.linalg.LinAlgError
+            When a precision is not positive definite, or not to rounding.
+        """
+
+    @abstractmethod
     def log_det(self, precisions_cholesky: np.ndarray, n_features: int) -> np.ndarray:
         """Return the log-determinants of the precisions' Cholesky factors, (k,) or ()."""
 
     @abstractmethod
-    def add_to_diagonal(self, covariances: np.ndarray, value: float) -> np.ndarray:
-        """Return the covariances with `value` added to every variance."""
+    def add_to_diagonal(self, covariances: np.ndarray, value: float, before: np.ndarray | None = None) -> np.ndarray:
+        """Return the covariances with `value` added to every variance; `before`, what another value gave, is reused."""
 
     @abstractmethod
     def mean_variance(self, covariances: np.ndarray) -> float:
@@ -208,8 +219,11 @@ class Matrices(Shape):
 
     matrices = True
 
-    def add_to_diagonal(self, covariances: np.ndarray, value: float) -> np.ndarray:
-        return covariances + value * np.eye(covariances.shape[-1])
+    def add_to_diagonal(self, covariances: np.ndarray, value: float, before: np.ndarray | None = None) -> np.ndarray:
+        raised, d = covariances.copy() if before is None else before, covariances.shape[-1]
+        diagonals = np.diagonal(covariances, axis1=-2, axis2=-1)
+        raised.reshape(*diagonals.shape[:-1], d * d)[..., :: d + 1] = diagonals + value
+        return raised
 
     def mean_variance(self, covariances: np.ndarray) -> float:
         return float(np.diagonal(covariances, axis1=-2, axis2=-1).mean())
@@ -273,8 +287,12 @@ class Variances(Shape):
             raise np.linalg.LinAlgError("a variance is not positive")
         return np.asarray(inverse)
 
-    def add_to_diagonal(self, covariances: np.ndarray, value: float) -> np.ndarray:
-        return covariances + value
+    def of_precisions(self, precisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        covariances = self.inverted(precisions)
+        return covariances, self.precisions_cholesky(covariances)
+
+    def add_to_diagonal(self, covariances: np.ndarray, value: float, before: np.ndarray | None = None) -> np.ndarray:
+        return np.add(covariances, value, out=before)
 
     def mean_variance(self, covariances: np.ndarray) -> float:
         return float(covariances.mean())

@@ -18,7 +18,7 @@ from fastem import grid
 from fastem._native import mixtures
 from fastem.families.data_moments import TotalScatter, total_scatter
 from fastem.families.elliptical.full import SHAPE as FULL
-from fastem.families.elliptical.full import padded_features, precisions_cholesky
+from fastem.families.elliptical.full import of_precisions, padded_features, precisions_cholesky
 from fastem.families.elliptical.records import (
     GaussianParams,
     MissingTiedStats,
@@ -172,6 +172,10 @@ class Tied(Matrices):
     def precisions_cholesky(self, covariances: np.ndarray) -> np.ndarray:
         factor: np.ndarray = precisions_cholesky(covariances[None])[0]
         return factor
+
+    def of_precisions(self, precisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        covariances, factors = of_precisions(precisions[None])
+        return covariances[0], factors[0]
 
     def log_det(self, precisions_cholesky: np.ndarray, n_features: int) -> np.ndarray:
         return sums_of_logarithms(np.diagonal(precisions_cholesky)[None])[0]

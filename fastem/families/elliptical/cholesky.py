@@ -1,0 +1,147 @@
+"""Cholesky factors and inverses of large matrices, those of the components side by side.
+
+LAPACK does a matrix in one thread, so that its bits do not depend on how many there are.  SciPy's wrappers hold the
+GIL; its LAPACK is called by address instead, as compiled code calls it.  Memory of rows is LAPACK's of columns: the
+lower triangle that it works on is the upper one here, and nothing is transposed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numba.extending import get_cython_function_address
+
+from fastem import threads
+
+# Rounding of a Cholesky pivot, in units of d eps times the variance (Higham, "Accuracy and stability of numerical
+# algorithms", theorem 10.3), with a factor of safety.
+RESOLVED = 1.0 / (8.0 * np.finfo(np.float64).eps)
+# Numbers of a matrix from which a thread of its own pays.
+WORTH_A_THREAD = 2**14
+
+
+@functools.cache
+def _lapack(name: str) -> Any:
+    """Return a routine of LAPACK; a call of it holds no GIL."""
+    form = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (6 if name == "dtrtri" else 5))
+    return form(get_cython_function_address("scipy.linalg.cython_lapack", name))
+
+
+def _call(name: str, options: str, matrix: np.ndarray) -> bool:
+    """Call a routine on a matrix (d, d) in place; return whether it could do its work."""
+    order, failed = ctypes.c_int(len(matrix)), ctypes.c_int(0)
+    letters = [ctypes.create_string_buffer(letter.encode()) for letter in options]
+    places = [*map(ctypes.addressof, letters), ctypes.addressof(order), matrix.ctypes.data]
+    _lapack(name)(*places, ctypes.addressof(order), ctypes.addressof(failed))
+    return failed.value == 0
+
+
+def each_matrix(function: Callable[[int], Any], k: int, d: int) -> None:
+    """Call a function for each of k matrices (d, d), side by side where they are large."""
+    if d * d < WORTH_A_THREAD:
+        for c in range(k):
+            function(c)
+    else:
+        threads.side_by_side(function, k)
+
+
+def _clear_lower(matrix: np.ndarray) -> None:
+    for i, row in enumerate(matrix):
+        row[:i] = 0.0
+
+
+def _mirror(matrix: np.ndarray) -> None:
+    for i in range(len(matrix)):
+        matrix[i + 1 :, i] = matrix[i, i + 1 :]
+
+
+def precision_factors(covariances: np.ndarray) -> np.ndarray:
+    """Return upper triangular P with inverse covariance P P' of each matrix (k, d, d).
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        When a covariance is not positive definite, or not to rounding.
+    """
+    k, d = covariances.shape[:2]
+    factors = np.empty(covariances.shape)
+
+    def component(c: int) -> None:
+        factor = factors[c]
+        factor[:] = covariances[c]
+        positive = _call("dpotrf", "L", factor)
+        if positive:
+            refuse_lost_digits(1.0 / factor.diagonal(), covariances[c].diagonal())
+        if not (positive and _call("dtrtri", "LN", factor)):
+            raise np.linalg.LinAlgError("a covariance is not positive definite")
+        _clear_lower(factor)
+        if not math.isfinite(factor.sum()):
+            raise np.linalg.LinAlgError("a covariance is not positive definite")
+
+    each_matrix(component, k, d)
+    return factors
+
+
+def refuse_lost_digits(given: np.ndarray, own: np.ndarray) -> None:
+    """Refuse factors that are noise.
+
+    Where the variance of a feature given those before is the rounding of its own, it is up to the BLAS whether a factor
+    of a singular matrix is found, and the density that it gives means nothing.
+
+    Parameters
+    ----------
+    given : ndarray (..., d)
+        Diagonals of the precisions' factors: 1 over the standard deviation of a feature given those before.
+    own : ndarray (..., d)
+        The features' variances.
+    """
+    if np.any(np.square(given) * own * own.shape[-1] > RESOLVED):
+        raise np.linalg.LinAlgError("a covariance is singular to rounding")
+
+
+def of_precisions(precisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the covariances of precisions (k, d, d), and upper triangular P with precision P P'.
+
+    Backwards, from the last feature to the first, P is the Cholesky factor of the precision, and the covariance is the
+    product of its inverse.
+
+    Raises
+    ------
+    numpy.linalg.LinAlgError
+        When a precision is not positive definite.
+    """
+    k, d = precisions.shape[:2]
+    covariances, factors = np.empty((2, k, d, d))
+
+    def component(c: int) -> None:
+        backwards, covariance, factor = precisions[c, ::-1, ::-1].copy(), covariances[c], factors[c]
+        if not _call("dpotrf", "U", backwards):
+            raise np.linalg.LinAlgError("a precision is not positive definite")
+        factor[:] = backwards[::-1, ::-1]
+        _clear_lower(factor)
+        if not _call("dpotri", "U", backwards):
+            raise np.linalg.LinAlgError("a precision is singular")
+        covariance[:] = backwards[::-1, ::-1]
+        _mirror(covariance)
+        refuse_lost_digits(factor.diagonal(), covariance.diagonal())
+
+    each_matrix(component, k, d)
+    return covariances, factors
+
+
+def products(factors: np.ndarray) -> np.ndarray:
+    """Return P P' of each upper triangular matrix P (k, d, d)."""
+    found = np.empty(factors.shape)
+
+    def component(c: int) -> None:
+        found[c] = factors[c]
+        _call("dlauum", "L", found[c])
+        _mirror(found[c])
+
+    each_matrix(component, *factors.shape[:2])
+    return found

@@ -1,0 +1,456 @@
+"""Products of many features on packed panels: what a tile reads lies side by side, in blocks that the caches hold.
+
+With d features a factor has d^2 / 2 numbers, and a tile that reads them where they lie, for a few rows at a time, waits
+for memory.  Here rows are packed into panels of `WIDTH` rows and factors into panels of four columns (Goto and van de
+Geijn, "Anatomy of high-performance matrix multiplication", ACM TOMS 34, 2008): a block of columns stays in the second
+cache for all rows, a piece of a panel of rows in the first.  The sums of a row are those of `tiles.mahalanobis`, in the
+same order, to the bit.
+
+Scatter matrices have vectors over features: no sum ends in a horizontal one.  Only the upper triangle is added up.
+"""
+
+# Numba's annotations know neither its extension interface nor LLVM's builders.
+# mypy: disable-error-code="call-arg, call-overload, attr-defined, var-annotated, arg-type"
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba.core import types
+
+from fastem.jit import instruction, kernel
+from fastem.kernels.tiles import vectors_of_rows
+from fastem.kernels.transpose import turned
+from fastem.kernels.vectors import MACHINE, Code, call, passed, shape_of
+
+# Bytes of a panel of rows for one feature, of the rows of a panel, and features of it that stay in the first cache.
+PANEL_BYTES = vectors_of_rows() * MACHINE.n_bytes
+DEPTH = 2**14 // PANEL_BYTES
+# Columns of a factor that are taken for all rows before the next.
+COLUMNS = 32
+
+# A tile of a scatter matrix: so many features by so many vectors of features.
+FEATURES = 8 if MACHINE.n_bytes == 64 else 4
+VECTORS = 4 if MACHINE.n_bytes == 16 and MACHINE.many else 2
+FEATURE_BYTES = VECTORS * MACHINE.n_bytes
+# Rows of a block of a scatter matrix, and of those that are added up before they go into the record: twice as many in
+# float64.  Longer sums would be as quick in float64 and 15 % quicker in float32, but less accurate than those of tiles
+# over rows, which add up in as many parts as a vector has numbers.
+BLOCK_ROWS = 256
+SHORT_ROWS = 32
+
+
+@kernel
+def pack_factor(
+    P,  # (dp, dp) upper triangular
+    packed,  # (dp * (dp + 4) / 2,) OUT
+):
+    """Write panels of four columns one after another, each down to its diagonal."""
+    at = 0
+    for i in range(0, P.shape[0], 4):
+        for j in range(i + 4):
+            for a in range(4):
+                packed[at + a] = P[j, i + a]
+            at += 4
+
+
+# --- rows as panels
+
+
+def _width(number: Any) -> int:
+    return PANEL_BYTES // (8 if number in (types.float64, np.float64) else 4)
+
+
+def _centred(builder: ir.IRBuilder, x: Any, origin: Any, mean: Any) -> Any:
+    """Subtract one point after the other: flags of their own keep LLVM from adding up the points first."""
+    return builder.fsub(builder.fsub(x, origin, flags=("contract",)), mean, flags=("contract",))
+
+
+def _build_pack(builder: ir.IRBuilder, arguments: Any, number: ir.Type) -> None:
+    X, d, index, count, depth, origin, mean, panel = arguments
+    code = Code(builder, number)
+    zero, n = code.word(0), code.lanes
+    vectors = vectors_of_rows()
+    width = vectors * n
+    last = builder.sub(count, code.word(1))
+    features = builder.select(builder.icmp_signed("<", depth, d), depth, d)
+    whole = builder.and_(features, code.word(-n))
+
+    def put(column: Any, j: Any, own: Any) -> None:
+        column = _centred(builder, column, code.number_at(origin, j), code.number_at(mean, j))
+        code.store(column, panel, builder.add(builder.mul(j, code.word(width)), own))
+
+    with code.loop(zero, count, width) as (r, _):
+        for v in range(vectors):
+            rows = []
+            for i in range(n):  # beyond the end the last row is taken again
+                place = code.plus(r, v * n + i)
+                place = builder.select(builder.icmp_signed("<", place, last), place, last)
+                rows.append(builder.mul(builder.load(code.at(index, place)), d))
+            own = code.plus(builder.mul(r, depth), v * n)
+            with code.loop(zero, whole, n) as (j, _):
+                for f, column in enumerate(turned(code, [code.load(X, builder.add(row, j)) for row in rows])):
+                    put(column, code.plus(j, f), own)
+            with code.loop(whole, features) as (j, _):
+                column = ir.Constant(code.vector, ir.Undefined)
+                for i, row in enumerate(rows):
+                    value = builder.load(code.at(X, builder.add(row, j)))
+                    column = builder.insert_element(column, value, ir.Constant(ir.IntType(32), i))
+                put(column, j, own)
+            with code.loop(features, depth) as (j, _):  # up to three
+                nothing = ir.Constant(code.vector, [0.0] * n)
+                code.store(nothing, panel, builder.add(builder.mul(j, code.word(width)), own))
+
+
+def _pack_in_python(X, index, count, depth, origin, mean, panel):
+    width, features = _width(X.dtype), min(depth, X.shape[1])
+    whole = -(-count // width) * width
+    rows = X[index[np.minimum(np.arange(whole), count - 1)], :features] - origin[:features] - mean[:features]
+    for first in range(0, whole, width):
+        out = panel[first * depth : (first + width) * depth].reshape(depth, width)
+        out[:features], out[features:] = rows[first : first + width].T, 0
+
+
+@instruction(_pack_in_python)
+def pack_rows(typingcontext, X, index, count, depth, origin, mean, panel):
+    """Write rows, relative to origin and mean, as panels of `depth` features times as many rows as fill the vectors.
+
+    Parameters
+    ----------
+    X : array (n, d)
+        Rows, C-contiguous.
+    index : int64 array (>= count,)
+        Numbers of the rows.
+    count, depth : int
+        How many, at least 1; the first features, of which those from d on are 0.
+    origin, mean : arrays (d,)
+        Points that are subtracted one after the other.
+    panel : array
+        Panels one after another, feature by feature; the last is filled up by its last row.  # OUT
+    """
+    number = X.dtype
+
+    def generate(context, builder, signature, args):
+        real = context.get_value_type(number)
+        d = shape_of(context, builder, signature.args[0], args[0])[1]
+        first, *others = passed(context, builder, signature, args)
+        call(builder, f"fastem.pack.{number}", [first, d, *others], partial(_build_pack, number=real))
+        return context.get_dummy_value()
+
+    return types.void(X, index, types.intp, types.intp, origin, mean, panel), generate
+
+
+# --- squared distances
+
+
+def _build_squares(builder: ir.IRBuilder, arguments: Any, number: ir.Type) -> None:
+    count, depth, start, stop, panel, packed, room, squares = arguments
+    code = Code(builder, number)
+    n = vectors_of_rows()
+    width = n * code.lanes
+    zero = code.word(0)
+    products, totals = code.zeros(4 * n), code.zeros(n)
+
+    def smaller(a: Any, b: Any) -> Any:
+        return builder.select(builder.icmp_signed("<", a, b), a, b)
+
+    def tile(i: Any, first: Any, last: Any, own: Any, partial_sums: Any) -> None:
+        """Go on with four columns from i, over features first..last."""
+        stop_here = smaller(last, code.plus(i, 4))
+        with builder.if_else(builder.icmp_signed("==", first, zero)) as (then, otherwise):
+            with then:
+                code.clear(products)
+            with otherwise:
+                for place, slot in enumerate(products):
+                    at = code.plus(partial_sums, place * code.lanes)
+                    builder.store(code.load(room, at), slot)
+        q = builder.lshr(i, code.word(2))
+        column = builder.shl(builder.mul(q, code.plus(q, 1)), code.word(3))
+        with code.loop(first, stop_here, 4) as (j, _):
+            for step in range(4):
+                at = builder.add(own, builder.mul(code.plus(j, step), code.word(width)))
+                x = [code.load(panel, code.plus(at, v * code.lanes)) for v in range(n)]
+                for a in range(4):
+                    p = code.number_at(
+                        packed, code.plus(column, builder.add(builder.shl(j, code.word(2)), code.word(4 * step + a)))
+                    )
+                    for v in range(n):
+                        slot = products[a * n + v]
+                        builder.store(code.fma(p, x[v], builder.load(slot)), slot)
+        with builder.if_else(builder.icmp_signed("==", stop_here, code.plus(i, 4))) as (then, otherwise):
+            with then:
+                for v in range(n):
+                    for a in range(4):
+                        y = builder.load(products[a * n + v])
+                        builder.store(code.fma(y, y, builder.load(totals[v])), totals[v])
+            with otherwise:
+                for place, slot in enumerate(products):
+                    code.store(builder.load(slot), room, code.plus(partial_sums, place * code.lanes))
+
+    with code.loop(start, stop, COLUMNS) as (block, _):
+        end = smaller(code.plus(block, COLUMNS), stop)
+        with code.loop(zero, count, width) as (r, _):
+            own = builder.mul(r, depth)
+            for v in range(n):
+                builder.store(code.load(squares, code.plus(r, v * code.lanes)), totals[v])
+            with code.loop(zero, end, DEPTH) as (first, _):
+                last = smaller(code.plus(first, DEPTH), end)
+                least = builder.and_(first, code.word(-4))
+                begin = builder.select(builder.icmp_signed(">", least, block), least, block)
+                with code.loop(begin, end, 4) as (i, _):
+                    partial_sums = builder.mul(builder.sub(i, block), code.word(width))
+                    tile(i, first, last, own, partial_sums)
+            for v in range(n):
+                code.store(builder.load(totals[v]), squares, code.plus(r, v * code.lanes))
+
+
+def _squares_in_python(count, depth, start, stop, panel, packed, room, squares):
+    width = _width(panel.dtype)
+    for first in range(0, count, width):
+        X = panel[first * depth : (first + width) * depth].reshape(depth, width)
+        for i in range(start, stop, 4):
+            at = 8 * (i // 4) * (i // 4 + 1)
+            P = packed[at : at + 4 * (i + 4)].reshape(i + 4, 4)
+            squares[first : first + width] += np.square(P.T @ X[: i + 4]).sum(axis=0)
+
+
+@instruction(_squares_in_python)
+def add_squares(typingcontext, count, depth, start, stop, panel, packed, room, squares):
+    """Add to `squares` those of columns start..stop of the product of packed rows with a packed factor.
+
+    Parameters
+    ----------
+    count, depth : int
+        Rows, and features of their panels (`pack_rows`): at least `stop`.
+    start, stop : int
+        Columns, multiples of 4.
+    panel : array
+        The rows.
+    packed : array
+        The factor (`pack_factor`).
+    room : array of at least `COLUMNS` times a panel's rows
+        Room to work in.
+    squares : array of at least `count`, filled up to whole panels
+        The sums.  # INOUT
+    """
+    number = panel.dtype
+
+    def generate(context, builder, signature, args):
+        real = context.get_value_type(number)
+        values = passed(context, builder, signature, args)
+        call(builder, f"fastem.squares.{number}", values, partial(_build_squares, number=real))
+        return context.get_dummy_value()
+
+    integer = types.intp
+    return types.void(integer, integer, integer, integer, panel, packed, room, squares), generate
+
+
+# --- scatter matrices
+
+
+def _build_weighted(builder: ir.IRBuilder, arguments: Any, number: ir.Type) -> None:
+    X, d, index, root, rows, origin, mean, Z = arguments
+    code, one = Code(builder, number), Code(builder, number, lanes=1)
+    zero, panel = code.word(0), VECTORS * code.lanes
+    whole = builder.and_(d, code.word(-code.lanes))
+    end = builder.and_(code.plus(d, panel - 1), code.word(-panel))
+
+    def step(kind: Code, t: Any, j: Any, row: Any, weight: Any) -> None:
+        x = kind.load(X, builder.add(row, j))
+        x = builder.fmul(weight, _centred(builder, x, kind.load(origin, j), kind.load(mean, j)))
+        own = builder.and_(j, code.word(-panel))
+        at = builder.add(builder.mul(own, rows), builder.add(builder.mul(t, code.word(panel)), builder.sub(j, own)))
+        kind.store(x, Z, at)
+
+    with code.loop(zero, rows) as (t, _):
+        row = builder.mul(builder.load(code.at(index, t)), d)
+        weight = builder.load(code.at(root, t))
+        with code.loop(zero, whole, code.lanes) as (j, _):
+            step(code, t, j, row, code.splat(weight))
+        with code.loop(whole, d) as (j, _):
+            step(one, t, j, row, one.splat(weight))
+        with code.loop(d, end) as (j, _):
+            own = builder.and_(j, code.word(-panel))
+            at = builder.add(builder.mul(own, rows), builder.add(builder.mul(t, code.word(panel)), builder.sub(j, own)))
+            builder.store(ir.Constant(number, 0.0), code.at(Z, at))
+
+
+def _weighted_in_python(X, index, root, rows, origin, mean, Z):
+    d, panel = X.shape[1], FEATURE_BYTES // X.dtype.itemsize
+    found = np.zeros((rows, -(-d // panel) * panel), X.dtype)
+    found[:, :d] = root[:rows, None] * (X[index[:rows]] - origin - mean)
+    Z[: found.size] = found.reshape(rows, -1, panel).swapaxes(0, 1).ravel()
+
+
+@instruction(_weighted_in_python)
+def pack_weighted(typingcontext, X, index, root, rows, origin, mean, Z):
+    """Write rows `index` of X, relative to origin and mean and times `root`, as panels of features, row by row.
+
+    Parameters
+    ----------
+    X : array (n, d)
+        Rows, C-contiguous.
+    index : int64 array (>= rows,)
+        Numbers of the rows.
+    root : array (>= rows,)
+        What they are multiplied by.
+    rows : int
+        How many.
+    origin, mean : arrays (d,)
+        Points that are subtracted one after the other.
+    Z : array
+        Panels of FEATURE_BYTES of features; what is left of the last one is 0.  # OUT
+    """
+    number = X.dtype
+
+    def generate(context, builder, signature, args):
+        real = context.get_value_type(number)
+        d = shape_of(context, builder, signature.args[0], args[0])[1]
+        first, *others = passed(context, builder, signature, args)
+        call(builder, f"fastem.weighted.{number}", [first, d, *others], partial(_build_weighted, number=real))
+        return context.get_dummy_value()
+
+    return types.void(X, index, root, types.intp, origin, mean, Z), generate
+
+
+def _build_sums(builder: ir.IRBuilder, arguments: Any, number: ir.Type) -> None:
+    rows, features, root, Z, out = arguments
+    code = Code(builder, number)
+    wide = Code(builder, ir.DoubleType(), lanes=code.lanes)
+    panel = VECTORS * code.lanes
+    sums = wide.zeros(VECTORS)
+
+    def widened(vector: Any) -> Any:
+        return vector if number == ir.DoubleType() else builder.fpext(vector, wide.vector)
+
+    with code.loop(code.word(0), features, panel) as (j, _), code.loop(code.word(0), rows, SHORT_ROWS) as (first, _):
+        wide.clear(sums)
+        base = builder.mul(j, rows)
+        last = code.plus(first, SHORT_ROWS)
+        last = builder.select(builder.icmp_signed("<", last, rows), last, rows)
+        with code.loop(first, last) as (r, _):
+            weight = widened(code.number_at(root, r))
+            place = builder.add(base, builder.mul(r, code.word(panel)))
+            for v in range(VECTORS):
+                z = widened(code.load(Z, code.plus(place, v * code.lanes)))
+                builder.store(wide.fma(weight, z, builder.load(sums[v])), sums[v])
+        for v in range(VECTORS):
+            wide.add_wide(builder.load(sums[v]), out, code.plus(j, v * code.lanes))
+
+
+def _sums_in_python(rows, features, root, Z, out):
+    panel = FEATURE_BYTES // Z.dtype.itemsize
+    Z = Z[: rows * features].reshape(-1, rows, panel).swapaxes(0, 1).reshape(rows, -1)
+    out[:features] += root[:rows].astype(np.float64) @ Z
+
+
+@instruction(_sums_in_python)
+def add_weighted(typingcontext, rows, features, root, Z, out):
+    """Add the sums over packed rows of root times Z, in float64, to `out`; `features` are those of whole panels."""
+    number = Z.dtype
+
+    def generate(context, builder, signature, args):
+        real = context.get_value_type(number)
+        values = passed(context, builder, signature, args)
+        call(builder, f"fastem.sums_panel.{number}", values, partial(_build_sums, number=real))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, root, Z, out), generate
+
+
+def _build_outer(builder: ir.IRBuilder, arguments: Any, number: ir.Type) -> None:
+    rows, left, right, out, width, at = arguments
+    code = Code(builder, number)
+    panel = VECTORS * code.lanes
+    sums = code.zeros(FEATURES * VECTORS)
+    short = 2 * SHORT_ROWS if number == ir.DoubleType() else SHORT_ROWS
+    with code.loop(code.word(0), rows, short) as (first, _):
+        code.clear(sums)
+        last = code.plus(first, short)
+        last = builder.select(builder.icmp_signed("<", last, rows), last, rows)
+        with code.loop(first, last) as (r, _):
+            place = builder.mul(r, code.word(panel))
+            x = [code.load(right, code.plus(place, v * code.lanes)) for v in range(VECTORS)]
+            for a in range(FEATURES):
+                z = code.number_at(left, code.plus(place, a))
+                for v in range(VECTORS):
+                    slot = sums[a * VECTORS + v]
+                    builder.store(code.fma(z, x[v], builder.load(slot)), slot)
+        for a in range(FEATURES):
+            for v in range(VECTORS):
+                place = builder.add(at, builder.mul(width, code.word(a)))
+                code.add_wide(builder.load(sums[a * VECTORS + v]), out, code.plus(place, v * code.lanes))
+
+
+def _outer_in_python(rows, Z, i, j, out, width, at):
+    panel = FEATURE_BYTES // Z.dtype.itemsize
+    left, right = (
+        Z[place : place + rows * panel].reshape(rows, panel) for place in (i // panel * rows * panel, j * rows)
+    )
+    tile = left[:, i % panel :][:, :FEATURES].T @ right
+    for a in range(FEATURES):
+        out[at + a * width :][:panel] += tile[a]
+
+
+@instruction(_outer_in_python)
+def _add_outer(typingcontext, rows, Z, i, j, out, width, at):
+    """Add the sums over packed rows of Z_i+a Z_j+b to ``out[at + a * width + b]``, a tile of it."""
+    number = Z.dtype
+
+    def generate(context, builder, signature, args):
+        real = context.get_value_type(number)
+        panel = FEATURE_BYTES // (8 if number == types.float64 else 4)
+        rows, base, i, j, out, width, at = passed(context, builder, signature, args)
+        word = ir.IntType(64)
+        own = builder.and_(i, ir.Constant(word, -panel))
+        offset = builder.add(builder.mul(own, rows), builder.sub(i, own))
+        left = builder.gep(base, [offset])
+        right = builder.gep(base, [builder.mul(j, rows)])
+        call(
+            builder,
+            f"fastem.outer_panel.{number}",
+            [rows, left, right, out, width, at],
+            partial(_build_outer, number=real),
+        )
+        return context.get_dummy_value()
+
+    integer = types.intp
+    return types.void(integer, Z, integer, integer, out, integer, integer), generate
+
+
+@kernel
+def add_upper(
+    rows,
+    d,
+    Z,  # packed rows: panels of FEATURE_BYTES of features, row by row
+    panel,  # features of a panel
+    T,  # (FEATURES * panel,) float64 room to work in
+    scatter,  # (d * d,) float64 OUT: the upper triangle of Z'Z is added, and something below the diagonal
+):
+    """Add the upper triangle of the sum of outer products of a block of rows with themselves."""
+    blocks = 16 * panel  # features of a block that stays in the second cache
+    for block in range(0, d, blocks):
+        for j in range(block, d, panel):
+            for i in range(block, min(block + blocks, min(j + panel, d)), FEATURES):
+                if i + FEATURES <= d and j + panel <= d:
+                    _add_outer(rows, Z, i, j, scatter, d, i * d + j)
+                    continue
+                for t in range(FEATURES * panel):
+                    T[t] = 0.0
+                _add_outer(rows, Z, i, j, T, panel, 0)
+                for a in range(min(FEATURES, d - i)):
+                    for b in range(min(panel, d - j)):
+                        scatter[(i + a) * d + j + b] += T[a * panel + b]
+
+
+@kernel
+def mirror(d, scatter):
+    """Copy the upper triangle of a matrix (d * d,) to the lower."""
+    for block in range(0, d, 16):
+        for other in range(block, d, 16):
+            for i in range(block, min(block + 16, d)):
+                for j in range(max(other, i + 1), min(other + 16, d)):
+                    scatter[j * d + i] = scatter[i * d + j]

@@ -1,0 +1,88 @@
+"""Factors and inverses of large matrices: NumPy's to rounding, LAPACK's to the bit, whatever the threads."""
+
+import numpy as np
+import pytest
+
+import fastem
+from fastem import threads, validate
+from fastem.families.elliptical import cholesky, full, tied
+
+
+def matrices(k, d, seed=0):
+    rows = np.random.default_rng(seed).standard_normal((k, d, 2 * d))
+    return rows @ rows.swapaxes(1, 2) / (2 * d)
+
+
+@pytest.mark.parametrize(("k", "d"), [(1, 33), (3, 65), (4, 150)])
+def test_factors_are_those_of_the_inverse(k, d):
+    covariances = matrices(k, d)
+    factors = cholesky.precision_factors(covariances)
+    assert np.array_equal(factors, np.triu(factors))
+    np.testing.assert_allclose(factors @ factors.swapaxes(1, 2), np.linalg.inv(covariances), atol=1e-10)
+    np.testing.assert_allclose(cholesky.products(factors), factors @ factors.swapaxes(1, 2), atol=1e-12)
+    found, own = cholesky.of_precisions(covariances)
+    assert np.array_equal(found, found.swapaxes(1, 2))
+    assert np.array_equal(own, np.triu(own))
+    np.testing.assert_allclose(found, np.linalg.inv(covariances), atol=1e-10)
+    np.testing.assert_allclose(own @ own.swapaxes(1, 2), covariances, atol=1e-12)
+
+
+def test_bits_are_those_of_lapack_on_one_thread():
+    from scipy.linalg import lapack
+
+    covariances = matrices(5, 150)
+    one = cholesky.precision_factors(covariances)
+    with threads.allowing(3):
+        assert np.array_equal(one, cholesky.precision_factors(covariances))
+        assert all(map(np.array_equal, cholesky.of_precisions(covariances), cholesky.of_precisions(covariances)))
+    with threads.single_threaded_blas():
+        for covariance, factor in zip(covariances, one, strict=True):
+            lower = lapack.dtrtri(lapack.dpotrf(covariance, lower=1, clean=1)[0], lower=1)[0]
+            assert np.array_equal(factor, lower.T)
+
+
+@pytest.mark.parametrize("d", [20, 40])
+def test_singular_matrices_are_refused(d):
+    covariances = matrices(3, d)
+    covariances[1, 2] = covariances[1, :, 2] = 0.0
+    for make in (full.precisions_cholesky, full.of_precisions):
+        with pytest.raises(np.linalg.LinAlgError):
+            make(covariances)
+    covariances = matrices(3, d)
+    covariances[2, 5], covariances[2, :, 5] = covariances[2, 4], covariances[2, :, 4]
+    covariances[2, 5, 5] = covariances[2, 4, 4] * (1 + 1e-15)  # two features that are one
+    with pytest.raises(np.linalg.LinAlgError):
+        full.precisions_cholesky(covariances)
+
+
+def test_symmetry_is_seen_across_blocks():
+    precisions = matrices(2, 300)
+    name = "full precision"
+    assert validate.symmetric(precisions, name, full.SHAPE.of_precisions)[0] is precisions
+    precisions[1, 3, 290] += 1e-9
+    validate.symmetric(precisions, name, np.linalg.cholesky)
+    precisions[1, 3, 290] += 1e-3
+    with pytest.raises(ValueError, match="'full precision' should be symmetric, positive-definite"):
+        validate.symmetric(precisions, name, np.linalg.cholesky)
+    with pytest.raises(ValueError, match="should be symmetric"):
+        validate.positive_definite(-matrices(1, 40), name)
+
+
+@pytest.mark.parametrize("kind", ["full", "tied"])
+def test_given_precisions_are_where_a_fit_begins(kind):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((90, 40))
+    precisions = matrices(2, 40) if kind == "full" else matrices(1, 40)[0]
+    options = {"weights_init": [0.5, 0.5], "means_init": X[:2], "precisions_init": precisions, "max_iter": 1}
+    model = fastem.GaussianMixture(2, covariance_type=kind, fixed=["covariances"], tol=0, **options)
+    with pytest.warns(UserWarning, match="did not converge"):
+        model.fit(X)
+    np.testing.assert_allclose(model.precisions_, precisions, atol=1e-12)
+    np.testing.assert_allclose(model.covariances_, np.linalg.inv(precisions), atol=1e-10)
+    shape = full.SHAPE if kind == "full" else tied.SHAPE
+    assert np.array_equal(model.covariances_, shape.of_precisions(precisions)[0])
+
+
+def test_a_task_that_fails_is_told():
+    with pytest.raises(np.linalg.LinAlgError, match="not positive definite"), threads.allowing(2):
+        cholesky.precision_factors(-matrices(4, 130))

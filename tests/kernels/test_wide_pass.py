@@ -1,0 +1,148 @@
+"""The pass over rows of many features: numbers of the narrow one, the same bits for any tasks, nothing that matters
+left out."""
+
+import numpy as np
+import pytest
+
+from fastem import families, grid
+from fastem.draws import Draws
+from fastem.families.elliptical.full import SHAPE, WIDE
+from fastem.families.elliptical.records import prepared_means
+from fastem.kernels import wide_pass
+from fastem.sources.memory import MemorySource
+
+EPS = {"float64": 2.2e-16, "float32": 1.2e-7}
+
+
+def problem(n=2500, d=131, k=3, dtype="float64", spread=1.0):
+    """Rows of a mixture, whose means lie `spread` times as far apart as usual, and what an E-step needs."""
+    family = families.make("gaussian-full", k)
+    params = family.example_params(d, Draws(0))
+    params = params._replace(means=params.means * spread)
+    X = family.sample(params, n, Draws(1))[0]
+    X = X[np.random.default_rng(0).permutation(n)].astype(dtype)
+    return family, X, family.prepare(params, X.dtype)
+
+
+def record(family, X, prepared, w=None, labels=None, n_threads=2):
+    weights = np.empty(0, X.dtype) if w is None else w.astype(X.dtype)
+    known = np.empty(0, np.int32) if labels is None else labels
+    source = MemorySource(X, n_threads=n_threads).having(weights, known, n_threads)
+    return source.accumulate(family, prepared)
+
+
+def narrow(monkeypatch):
+    monkeypatch.setattr(SHAPE.accumulate, "least", 10**9)
+    monkeypatch.setattr(SHAPE.expect, "least", 10**9)
+
+
+def same(one, other):
+    return all(np.array_equal(a, b, equal_nan=True) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(("d", "k", "spread"), [(WIDE, 1, 1.0), (131, 3, 0.02), (200, 5, 0.3)])
+def test_e_step_has_the_numbers_of_the_narrow_pass(monkeypatch, dtype, d, k, spread):
+    family, X, prepared = problem(700, d, k, dtype, spread)
+
+    def answers():
+        log_joint = family.log_joint(X, prepared, 2)
+        return *family.posterior(X, prepared, 2), family.most_probable(X, prepared, 2), log_joint
+
+    wide, own = answers(), record(family, X, prepared)
+    narrow(monkeypatch)
+    assert same(wide, answers())
+    other = record(family, X, prepared)
+    assert float(own.loglik) == pytest.approx(float(other.loglik), rel=1e-14)  # in blocks of other sizes
+    scale = np.sqrt(np.abs(np.diagonal(other.scatter, axis1=1, axis2=2)))
+    np.testing.assert_allclose(own.counts, other.counts, rtol=20 * EPS[dtype])
+    np.testing.assert_allclose(own.sums / scale, other.sums / scale, rtol=0, atol=200 * EPS[dtype])
+    apart = (own.scatter - other.scatter) / (scale[:, :, None] * scale[:, None, :])
+    assert np.abs(apart).max() < 20 * EPS[dtype]
+    assert np.array_equal(own.scatter, own.scatter.swapaxes(1, 2))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_moments_are_those_of_more_digits(dtype):
+    family, X, _ = problem(2500, 137, 2, dtype, 0.05)
+    params = family.example_params(137, Draws(0))
+    means = params.means[0] + np.array([[0.0], [0.1]])
+    prepared = family.prepare(
+        family.with_covariances(params.weights, means, params.covariances[[0, 0]]).params, X.dtype
+    )
+    w = np.random.default_rng(3).uniform(0, 2, len(X)).astype(dtype)
+    w[::7] = 0
+    found = record(family, X, prepared, w)
+    resp = family.posterior(X, prepared, 1)[1].astype(np.longdouble) * w[:, None]
+    assert resp.min(axis=1).max() > 0.01, "rows shall matter to more than one component"
+    for c, mean in enumerate(prepared_means(prepared)):
+        centred = X.astype(np.longdouble) - mean
+        assert float(found.counts[c]) == pytest.approx(float(resp[:, c].sum()), rel=20 * EPS[dtype])
+        scatter = ((centred * resp[:, c, None]).astype(np.float64)).T @ centred.astype(np.float64)
+        deviation = np.sqrt(np.diag(scatter))
+        sums, size = resp[:, c] @ centred, resp[:, c] @ np.abs(centred)
+        assert np.abs((found.sums[c] - sums) / size).max() < 4 * EPS[dtype]
+        assert np.abs((found.scatter[c] - scatter) / deviation / deviation[:, None]).max() < 4 * EPS[dtype]
+
+
+@pytest.mark.parametrize("spread", [0.02, 0.2, 2.0])
+def test_bits_depend_on_no_tasks_batches_or_threads(monkeypatch, spread):
+    family, X, prepared = problem(3 * grid.CELL + 100, 129, 3, "float32", spread)
+    one = record(family, X, prepared, n_threads=1)
+    assert same(one, record(family, X, prepared, n_threads=7))
+    parts = [record(family, X[first : first + grid.CELL], prepared) for first in range(0, len(X), grid.CELL)]
+    whole = grid.merge_tree(np.array([np.concatenate([np.ravel(field) for field in part]) for part in parts]))
+    assert np.array_equal(whole, np.concatenate([np.ravel(field) for field in one]))
+    monkeypatch.setattr(wide_pass, "TASK_ROWS", 37)
+    monkeypatch.setattr(wide_pass, "MOST_CELLS", 1)
+    assert same(one, record(family, X, prepared))
+    monkeypatch.setattr(grid, "MAX_TASK_BYTES", 1)  # a task has all cells
+    assert same(one, record(family, X, prepared))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("spread", [0.02, 0.2, 2.0])
+def test_what_is_left_out_does_not_matter(monkeypatch, dtype, spread):
+    family, X, prepared = problem(1500, 150, 4, dtype, spread)
+    columns = []
+
+    def counting(self, first, rows, start, stop, squares, go_on=wide_pass.Distances.add_columns):
+        columns.append(sum(map(len, rows)) * (stop**2 - start**2))
+        go_on(self, first, rows, start, stop, squares)
+
+    monkeypatch.setattr(wide_pass.Distances, "add_columns", counting)
+    labels, loglik, found = (
+        family.most_probable(X, prepared, 2), family.log_prob(X, prepared, 2), record(family, X, prepared)
+    )  # fmt: skip
+    work = columns[-1:] and sum(columns) / 3
+    family.posterior(X, prepared, 2)  # of which nothing is left out
+    complete = len(X) * 4 * 152**2
+    assert work < 0.5 * complete if spread == 2.0 else work <= complete
+    monkeypatch.setattr(wide_pass.Distances, "may_leave_out", lambda self: False)
+    assert np.array_equal(labels, family.most_probable(X, prepared, 2))
+    assert np.array_equal(loglik, family.log_prob(X, prepared, 2))
+    assert same(found, record(family, X, prepared))
+
+
+def test_known_labels_count(monkeypatch):
+    family, X, prepared = problem(600, 140, 3, spread=1.0)
+    labels = np.random.default_rng(0).integers(-1, 3, len(X)).astype(np.int32)
+    found = record(family, X, prepared, labels=labels)
+    narrow(monkeypatch)
+    other = record(family, X, prepared, labels=labels)
+    assert float(found.loglik) == pytest.approx(float(other.loglik), rel=1e-14)
+    np.testing.assert_allclose(found.counts, other.counts, rtol=1e-14)
+    np.testing.assert_allclose(found.scatter, other.scatter, rtol=0, atol=1e-12 * np.abs(other.scatter).max())
+
+
+@pytest.mark.parametrize(("dtype", "far"), [("float64", 1e160), ("float64", 1e10), ("float32", 1e25)])
+def test_rows_far_from_everything_are_done_as_in_the_narrow_pass(monkeypatch, dtype, far):
+    family, X, prepared = problem(grid.CELL + 200, 130, 3, dtype)
+    X[5] = far
+    X[grid.CELL + 3, 7] = -far
+    answers = *family.posterior(X, prepared, 2), family.most_probable(X, prepared, 2), family.log_prob(X, prepared, 2)
+    found = record(family, X, prepared)
+    narrow(monkeypatch)
+    again = *family.posterior(X, prepared, 2), family.most_probable(X, prepared, 2), family.log_prob(X, prepared, 2)
+    assert same(answers, again)
+    np.testing.assert_array_equal(found.counts, record(family, X, prepared).counts)
