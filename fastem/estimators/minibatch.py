@@ -14,11 +14,13 @@ from fastem.engine.problem import Problem
 from fastem.estimators import door
 from fastem.estimators.callbacks import warn, with_callbacks
 from fastem.estimators.conversion import HasTwin
-from fastem.estimators.kmeans_base import KMeansBase, assign
+from fastem.estimators.kmeans_base import KMeansBase
 from fastem.families.kmeans import KMeansFamily, KMeansParams
 from fastem.sources.base import Source
 from fastem.sources.csr import over_all_features
+from fastem.starts.assignment import assign
 from fastem.starts.kmeans import kmeans_tol
+from fastem.starts.samples import few
 
 # Starts draw as restarts 0, 1, ...; the steps that follow draw from here on.
 FIRST_STEP = 2**40
@@ -277,10 +279,10 @@ class MiniBatchKMeans(KMeansBase, HasTwin):
         starts = []
         for number in range(tries or n_init):
             draws = Draws(self._seed, number)
-            starts.append(start(Problem(_few(source, size, draws), family), draws).centers)
+            starts.append(start(Problem(few(source, size, draws), family), draws).centers)
         if len(starts) == 1:
             return starts[0].copy()
-        judge = _few(source, size, Draws(self._seed, FIRST_STEP - 1))
+        judge = few(source, size, Draws(self._seed, FIRST_STEP - 1))
         inertias = [
             judge.accumulate(family, family.prepare(KMeansParams(centers), source.dtype)).inertia for centers in starts
         ]
@@ -384,18 +386,6 @@ class _Improvement:
         self.in_vain = 0 if self.smoothed < self.lowest else self.in_vain + 1
         self.lowest = min(self.lowest, self.smoothed)
         return self.patience is not None and self.in_vain >= self.patience
-
-
-def _few(source: Source, size: int, draws: Draws) -> Source:
-    """Return `size` distinct rows of weight above 0, with their weights; all rows if there are no more than that."""
-    w = source.sample_weight
-    if not w.size:
-        return source if size == source.n_rows else source.subset(draws.distinct(source.n_rows, size), w)
-    heavy = np.flatnonzero(w)
-    if len(heavy) <= size:
-        return source
-    rows = heavy[draws.distinct(len(heavy), size)]
-    return source.subset(rows, w[rows])
 
 
 class _Batches:

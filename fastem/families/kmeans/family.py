@@ -348,14 +348,28 @@ class KMeansFamily(Family):
         self.assign_into(X, prepared, labels, sqdist, n_threads)
         return labels, sqdist
 
-    def assign_into(self, X, prepared: KMeansPrepared, labels: np.ndarray, sqdist: np.ndarray, n_threads: int) -> None:
-        """Write the nearest centre (n,) int32 of each row and the squared distance to it (n,)."""
-        known = self._rotations.known(X)
-        search = rotated.with_centers(known, prepared, blind=True) if known else None
+    def assign_into(
+        self, X, prepared: KMeansPrepared, labels: np.ndarray, sqdist: np.ndarray, n_threads: int,
+        guess: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
+        """Write the nearest centre (n,) int32 of each row and the squared distance to it (n,).
+
+        A guess (n,) int32, a near centre of each row, is of use where rows are searched by a rotation.
+        """
+        search = self._one_search(X, prepared, guess is None, n_threads)
         if search is None:
             nearest.assign(X, *prepared[:3], labels, sqdist, threads.native_threads(n_threads))
-        else:
-            nearest.search_rotated(X, *prepared[:3], search, labels, threads.native_threads(n_threads), sqdist)
+            return
+        if guess is not None:
+            labels[:] = guess
+        nearest.search_rotated(X, *prepared[:3], search, labels, threads.native_threads(n_threads), sqdist)
+
+    def _one_search(self, X: np.ndarray, prepared: KMeansPrepared, blind: bool, n_threads: int) -> Any:
+        """Return the rotation by which one pass is to search, or None."""
+        if self.algorithm not in ("rotated", "auto") or not rotated.possible(X.shape[1], self.n_components):
+            return None
+        known = self._rotations.for_one_pass(X, prepared, blind, n_threads)
+        return rotated.with_centers(known, prepared, blind) if known else None
 
     def two_nearest(
         self, X: np.ndarray, prepared: Any, labels: np.ndarray, first: np.ndarray, second: np.ndarray, n_threads: int

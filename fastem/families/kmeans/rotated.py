@@ -34,12 +34,17 @@ SHARE = 1.0 / 1024
 # Squared norms, by type, up to which nothing overflows.
 LARGEST = {np.dtype(np.float32): 1e30, np.dtype(np.float64): 1e250}
 
+# Centres from which the number of a pair of a row and a centre has no room in 32 bits.
+MOST_CENTERS = 2**24
+
 # Multiply-adds of a full pass from which a sample is asked, of how many rows, and the share of a full pass that a
 # search by rotation must not exceed.  A multiply-add of the first step, and of the further ones, costs so many of it.
 WORK = 2_000_000_000
 ASKED = 128
 PAYS = 0.7
 TILED, PICKED = 2.5, 6.0
+# The same of the rotation of the rows.
+TURNED = 8.0
 
 DIRECTIONS = nearest.ROTATED - 2
 FIRST = nearest.ROTATED_FIRST - 1
@@ -94,12 +99,29 @@ class Rotations:
         """Return the rotated rows, made once for the same array, if they are asked for, or pay by a sample."""
         if not asked and X.size * len(prepared.centers) < WORK:
             return None
-        if self._last is None or self._last[0] is not X:
+        last = self._last
+        if last is None or last[0] is not X:
             basis = find_basis(X)
             if basis is not None and not asked and share_of_work(X, basis, prepared) > PAYS:
                 basis = None
-            self._last = X, None if basis is None else rotate(X, basis, n_threads, empty)
-        return self._last[1]
+            last = self._last = X, None if basis is None else rotate(X, basis, n_threads, empty)
+        return last[1]
+
+    def for_one_pass(self, X: np.ndarray, prepared: Any, blind: bool, n_threads: int) -> RotatedRows | None:
+        """Return the rotated rows if they are known, or pay by a sample for a single pass; these are not kept.
+
+        Such a pass pays for the rotation itself, and, if it is `blind`, twice for the first step.
+        """
+        known = self.known(X)
+        if known is not None or X.size * len(prepared.centers) < WORK:
+            return known
+        basis, (k, d) = find_basis(X), prepared.centers.shape
+        if basis is None:
+            return None
+        share = share_of_work(X, basis, prepared) + TURNED * DIRECTIONS / k
+        if blind:
+            share += TILED * nearest.ROTATED_FIRST / d
+        return rotate(X, basis, n_threads) if share <= PAYS else None
 
     def known(self, X: np.ndarray) -> RotatedRows | None:
         """Return the rotated rows if they have been made."""
@@ -108,7 +130,7 @@ class Rotations:
 
 def possible(n_features: int, k: int) -> bool:
     """Tell whether rows can be searched by a rotation at all."""
-    return n_features >= nearest.ROTATED and k >= nearest.LEAST_ROTATED
+    return n_features >= nearest.ROTATED and nearest.LEAST_ROTATED <= k < MOST_CENTERS
 
 
 def share_of_work(X: np.ndarray, basis: Basis, prepared: Any) -> float:
