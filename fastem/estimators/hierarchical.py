@@ -151,7 +151,9 @@ class HierarchicalKMeans(KMeansBase):
         X = self._table_to_fit(X)
         source = self._source(X, sample_weight)
         watch = self._watch(X, 0, lambda levels: {})  # the fit as a whole; its levels are no models yet
-        how = two_levels.How(self.init, self.max_iter, self.tol, self.sample_per_cluster, validate.seed(self.random_state))
+        how = two_levels.How(
+            self.init, self.max_iter, self.tol, self.sample_per_cluster, validate.seed(self.random_state)
+        )
         levels = two_levels.fit(source, self.n_clusters, self._n_cells(), how)
         self._tell(f"{self.n_clusters} clusters in {len(levels.coarse)} cells")
         if len(levels.coarse) > 1:

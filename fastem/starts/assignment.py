@@ -8,9 +8,7 @@ from fastem.families.kmeans import KMeansFamily, KMeansParams
 from fastem.sources.base import Source
 
 
-def assign(
-    source: Source, centers: np.ndarray, guess: np.ndarray | None = None
-) -> tuple[np.ndarray, np.ndarray]:
+def assign(source: Source, centers: np.ndarray, guess: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
     """Return the nearest of `centers` (k, d) for each row of a source (n,) int32, and the squared distance (n,).
 
     Parameters

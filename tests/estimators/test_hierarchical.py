@@ -119,7 +119,7 @@ def test_refusals(tmp_path):
         HierarchicalKMeans(8, n_coarse=9).fit(X)
     with pytest.raises(ValueError, match=r"n_samples=60 should be >= n_clusters=61\."):
         HierarchicalKMeans(61).fit(X)
-    with pytest.raises(TypeError, match="HierarchicalKMeans takes dense rows.*not a sparse matrix"):
+    with pytest.raises(TypeError, match=r"HierarchicalKMeans takes dense rows.*not a sparse matrix"):
         HierarchicalKMeans(4).fit(sparse.csr_matrix(X))
     with pytest.raises(TypeError, match="HierarchicalKMeans takes rows in memory"):
         HierarchicalKMeans(4).fit(fastem.rows(tmp_path / "rows.npy"))
@@ -178,7 +178,9 @@ def test_first_labels_are_the_nearest_centres_of_the_cell():
 def test_a_sample_is_of_so_many_rows_for_each_cluster(monkeypatch):
     sizes = []
     true = two_levels._run
-    monkeypatch.setattr(two_levels, "_run", lambda source, k, *rest: sizes.append(source.n_rows / k) or true(source, k, *rest))
+    monkeypatch.setattr(
+        two_levels, "_run", lambda source, k, *rest: sizes.append(source.n_rows / k) or true(source, k, *rest)
+    )
     levels_of(rows(4000), None, rows_per_cluster=7)
     assert max(sizes) == sizes[0] == 7
 

@@ -35,6 +35,9 @@ RECOUNT = 16
 # Clusters below which such a count may as well compare every row anew, which tightens the bounds.
 CHEAP = 32
 
+# Distances between centres that are held at a time.
+GAPS = 2**22
+
 # Share of all weight below which a count that was kept up to date is taken for the rounding of an empty cluster's.
 VANISHING = 1e-8
 
@@ -232,13 +235,19 @@ class KMeansFamily(Family):
         centers = prepared.centers.astype(np.float64)
         norms = np.einsum("kj,kj->k", centers, centers)
         moved = np.flatnonzero(prepared.moved) if memo.half_gaps.size else np.arange(len(centers))
-        sqdist = norms[moved][:, None] + norms - 2.0 * (centers[moved] @ centers.T)
-        sqdist[np.arange(len(moved)), moved] = np.inf
-        sqdist -= 8 * centers.shape[1] * np.finfo(np.float64).eps * norms.max()  # rounding
-        gaps = 0.5 * np.sqrt(np.maximum(sqdist.min(axis=0, initial=np.inf), 0.0))
+        rounding = 8 * centers.shape[1] * np.finfo(np.float64).eps * norms.max()
+        to_moved, of_moved = np.full(len(centers), np.inf), np.full(len(moved), np.inf)
+        step = max(1, GAPS // len(centers))
+        for first in range(0, len(moved), step):
+            some = moved[first : first + step]
+            sqdist = norms[some][:, None] + norms - 2.0 * (centers[some] @ centers.T)
+            sqdist[np.arange(len(some)), some] = np.inf
+            of_moved[first : first + step] = sqdist.min(axis=1)
+            np.minimum(to_moved, sqdist.min(axis=0), out=to_moved)
+        gaps = 0.5 * np.sqrt(np.maximum(to_moved - rounding, 0.0))
         if memo.half_gaps.size:
             gaps = np.minimum(gaps, memo.half_gaps)
-        gaps[moved] = 0.5 * np.sqrt(np.maximum(sqdist.min(axis=1, initial=np.inf), 0.0))
+        gaps[moved] = 0.5 * np.sqrt(np.maximum(of_moved - rounding, 0.0))
         memo.half_gaps = gaps
         return gaps
 
