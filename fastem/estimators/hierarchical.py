@@ -89,6 +89,7 @@ class HierarchicalKMeans(KMeansBase):
 
     _saved: ClassVar = ("cluster_centers_", "coarse_centers_", "coarse_labels_", "n_iter_", "converged_")
     _saved_if_set: ClassVar = ("labels_", "inertia_")
+    init: str
     n_init = 1
     callback = None
     certify = False

@@ -18,15 +18,16 @@ def assign(source: Source, centers: np.ndarray, guess: np.ndarray | None = None)
     centers : ndarray (k, d)
         Centres.
     guess : ndarray (n,) int32 or None
-        A near centre of each row, which may make it faster; of dense rows.
+        A near centre of each row, which may make it faster.
     """
     family = source.served_by(KMeansFamily(len(centers), "auto"))
     prepared = family.prepare(KMeansParams(centers), source.dtype)
     labels, sqdist = source.empty(source.n_rows, np.int32), source.empty(source.n_rows, source.dtype)
 
     def block(part: np.ndarray, rows: slice, n_threads: int) -> None:
-        near = {} if guess is None else {"guess": guess[rows]}
-        family.assign_into(part, prepared, labels[rows], sqdist[rows], n_threads, **near)
+        family.assign_into(
+            part, prepared, labels[rows], sqdist[rows], n_threads, None if guess is None else guess[rows]
+        )
 
     source.each_block_for(family, block)
     return labels, sqdist

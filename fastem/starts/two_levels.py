@@ -32,7 +32,6 @@ from fastem.engine import em
 from fastem.engine.monitor import Settings
 from fastem.engine.problem import Problem
 from fastem.families.kmeans import KMeansFamily, KMeansParams
-from fastem.sources.base import Source
 from fastem.starts.assignment import assign
 from fastem.starts.kmeans import kmeans_start, kmeans_tol
 from fastem.starts.samples import few
@@ -73,7 +72,7 @@ class Levels(NamedTuple):
         return np.repeat(np.arange(len(self.coarse), dtype=np.int32), np.diff(self.first))
 
 
-def fit(source: Source, n_clusters: int, n_coarse: int, how: How) -> Levels:
+def fit(source: Any, n_clusters: int, n_coarse: int, how: How) -> Levels:
     """Find coarse cells, and clusters within each.
 
     Parameters
@@ -109,7 +108,7 @@ def fit(source: Source, n_clusters: int, n_coarse: int, how: How) -> Levels:
     return Levels(coarse, centers, first, labels, max(run[0] for run in ended), all(run[1] for run in ended))
 
 
-def refine(source: Source, levels: Levels, n_passes: int) -> Levels:
+def refine(source: Any, levels: Levels, n_passes: int) -> Levels:
     """Make passes over all rows, each compared with the clusters of neighbouring cells.
 
     Parameters
@@ -144,7 +143,7 @@ def refine(source: Source, levels: Levels, n_passes: int) -> Levels:
         part, family = _part(serial, rows), KMeansFamily(len(own))
         here = _none_empty(labels[rows] - own[0], len(own), sqdist[rows], part.sample_weight)
         labels[rows] = here + own[0]
-        centers[own] = family.partition(part.array, part.sample_weight, KMeansParams(centers[own]), here, 1)[0]
+        centers[own] = family.partition(part.X, part.sample_weight, KMeansParams(centers[own]), here, 1)[0]
 
     for _ in range(n_passes):
         _each(search, bounds, source.n_threads)
@@ -192,7 +191,7 @@ def shares(pays: np.ndarray, most: np.ndarray, total: int) -> np.ndarray:
     return found
 
 
-def _cells(source: Source, n_coarse: int, how: How) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _cells(source: Any, n_coarse: int, how: How) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return coarse centres (g, d) that have rows, the cell of each row (n,), and its squared distance (n,)."""
     some = few(source, _size(n_coarse, how), Draws(how.seed, SAMPLES))
     centers = _run(some, n_coarse, how, how.seed).params.centers
@@ -203,7 +202,7 @@ def _cells(source: Source, n_coarse: int, how: How) -> tuple[np.ndarray, np.ndar
     return centers[seen], number[labels], sqdist
 
 
-def _shares(source: Source, owner: np.ndarray, sqdist: np.ndarray, n_cells: int, n_clusters: int) -> np.ndarray:
+def _shares(source: Any, owner: np.ndarray, sqdist: np.ndarray, n_cells: int, n_clusters: int) -> np.ndarray:
     """Return the number of clusters of each cell (g,)."""
     w = source.sample_weight
     mass = sqdist.astype(np.float64) * (w if w.size else 1.0)
@@ -215,7 +214,7 @@ def _shares(source: Source, owner: np.ndarray, sqdist: np.ndarray, n_cells: int,
     return shares(inertia ** (d / (d + 2.0)), np.maximum(rows, 1), n_clusters)
 
 
-def _clusters(part: Source, k: int, how: How, number: int) -> tuple[np.ndarray, np.ndarray, tuple[int, bool]]:
+def _clusters(part: Any, k: int, how: How, number: int) -> tuple[np.ndarray, np.ndarray, tuple[int, bool]]:
     """Return the centres (k, d) of one cell, the labels of its rows (m,), and iterations and convergence."""
     some = few(part, _size(k, how), Draws(how.seed, SAMPLES + 1 + number))
     run = _run(some, k, how, int(Draws(how.seed, SAMPLES + 1 + number).bits(1)[0]))
@@ -223,7 +222,7 @@ def _clusters(part: Source, k: int, how: How, number: int) -> tuple[np.ndarray, 
     return run.params.centers, labels, (run.n_iter, run.converged)
 
 
-def _run(source: Source, k: int, how: How, seed: int) -> Any:
+def _run(source: Any, k: int, how: How, seed: int) -> Any:
     settings = Settings(max_iter=how.max_iter, tol=kmeans_tol(source, how.tol))
     return em.run(Problem(source, KMeansFamily(k)), kmeans_start(k, how.init), settings=settings, seed=seed).best
 
@@ -249,7 +248,7 @@ def _size(k: int, how: How) -> int:
     return 2**62 if how.rows_per_cluster is None else how.rows_per_cluster * k
 
 
-def _part(source: Source, rows: np.ndarray) -> Source:
+def _part(source: Any, rows: np.ndarray) -> Any:
     """Return some rows with their weights; of rows that weigh nothing, each counts."""
     w = source.sample_weight[rows] if source.sample_weight.size else source.sample_weight
     return source.subset(rows, w if w.any() else w[:0])

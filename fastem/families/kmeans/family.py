@@ -35,6 +35,8 @@ RECOUNT = 16
 # Clusters below which such a count may as well compare every row anew, which tightens the bounds.
 CHEAP = 32
 
+# Rows for each centre from which the distances between centres pay.
+GAPS_PAY = 32
 # Distances between centres that are held at a time.
 GAPS = 2**22
 
@@ -230,8 +232,10 @@ class KMeansFamily(Family):
         """Return half the distance (k,) of each centre to the nearest other, or less.
 
         Only distances to centres that moved are new: the others' gaps are at least what they were or the nearest of
-        these.
+        these.  They cost k^2 d, and are left at 0 where that is much beside a pass.
         """
+        if GAPS_PAY * self.n_components > len(memo.labels):
+            return np.zeros(self.n_components)
         centers = prepared.centers.astype(np.float64)
         norms = np.einsum("kj,kj->k", centers, centers)
         moved = np.flatnonzero(prepared.moved) if memo.half_gaps.size else np.arange(len(centers))

@@ -24,8 +24,9 @@ from fastem._native import nearest
 from fastem.draws import Draws
 from fastem.grid import CELL, n_cells
 
-# Rows from which the directions are found, and further directions that make the leading ones converge.
-SAMPLE = 4096
+# Rows from which the directions are found, at most and at least, and further directions that make the leading ones
+# converge.
+SAMPLE, LEAST_SAMPLE = 4096, 512
 SPARE = 8
 # Features that are summed in the rows' type.
 STRIP = 128
@@ -45,6 +46,9 @@ PAYS = 0.7
 TILED, PICKED = 2.5, 6.0
 # The same of the rotation of the rows.
 TURNED = 8.0
+# A sample in which the directions are found costs 7 multiply-adds for each of its numbers and directions; it may be so
+# large that these are a tenth of a full pass.
+FOUND = 70
 
 DIRECTIONS = nearest.ROTATED - 2
 FIRST = nearest.ROTATED_FIRST - 1
@@ -101,7 +105,7 @@ class Rotations:
             return None
         last = self._last
         if last is None or last[0] is not X:
-            basis = find_basis(X)
+            basis = find_basis(X, len(prepared.centers))
             if basis is not None and not asked and share_of_work(X, basis, prepared) > PAYS:
                 basis = None
             last = self._last = X, None if basis is None else rotate(X, basis, n_threads, empty)
@@ -115,7 +119,8 @@ class Rotations:
         known = self.known(X)
         if known is not None or X.size * len(prepared.centers) < WORK:
             return known
-        basis, (k, d) = find_basis(X), prepared.centers.shape
+        k, d = prepared.centers.shape
+        basis = find_basis(X, k)
         if basis is None:
             return None
         share = share_of_work(X, basis, prepared) + TURNED * DIRECTIONS / k
@@ -161,9 +166,13 @@ def _between(rows: np.ndarray, centers: np.ndarray) -> np.ndarray:
     return norms[0][:, None] + norms[1] - 2.0 * (rows @ centers.T)
 
 
-def find_basis(X: np.ndarray) -> Basis | None:
-    """Return the mean of a sample of rows and their leading directions, or None where squares overflow."""
-    sample = X[:: max(1, len(X) // SAMPLE)]
+def find_basis(X: np.ndarray, k: int) -> Basis | None:
+    """Return the mean of a sample of rows and their leading directions, or None where squares overflow.
+
+    The sample is of so many rows that it costs little beside a pass over all rows and k centres.
+    """
+    wanted = int(np.clip(len(X) * k / (FOUND * DIRECTIONS), LEAST_SAMPLE, SAMPLE))
+    sample = X[:: max(1, len(X) // wanted)]
     mean = sample.mean(axis=0, dtype=np.float64).astype(sample.dtype)
     with np.errstate(over="ignore", invalid="ignore"):
         rows = sample - mean
