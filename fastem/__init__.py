@@ -69,6 +69,7 @@ if TYPE_CHECKING:
     from fastem.estimators.functions import kmeans_plusplus as kmeans_plusplus
     from fastem.estimators.gaussian import GaussianMixture as GaussianMixture
     from fastem.estimators.generic import Mixture as Mixture
+    from fastem.estimators.hierarchical import HierarchicalKMeans as HierarchicalKMeans
     from fastem.estimators.kmeans import KMeans as KMeans
     from fastem.estimators.minibatch import MiniBatchKMeans as MiniBatchKMeans
     from fastem.estimators.poisson import PoissonMixture as PoissonMixture

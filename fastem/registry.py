@@ -41,6 +41,7 @@ ESTIMATORS = {
     ),
     "MiniBatchKMeans": Entry(_ROOM + "minibatch"),
     "BisectingKMeans": Entry(_ROOM + "bisecting"),
+    "HierarchicalKMeans": Entry(_ROOM + "hierarchical"),
     "Mixture": Entry(_ROOM + "generic"),
 }
 # Short names, in the order in which messages list them.

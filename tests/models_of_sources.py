@@ -9,6 +9,7 @@ def estimators():
     yield "kmeans", lambda: fastem.KMeans(6, random_state=0)
     yield "bounds", lambda: fastem.KMeans(40, random_state=0, algorithm="hamerly", max_iter=6)
     yield "k-means||", lambda: fastem.KMeans(6, init="k-means||", random_state=0)
+    yield "sample", lambda: fastem.KMeans(6, random_state=0, sample_per_cluster=30)
     yield "random rows", lambda: fastem.KMeans(6, init="random", n_init=2, random_state=0)
     yield "spherical", lambda: fastem.KMeans(4, spherical=True, random_state=0, max_iter=5)
     yield "swaps", lambda: fastem.KMeans(4, n_swaps=2, random_state=0, max_iter=5)
@@ -29,7 +30,7 @@ def estimators():
 
 ESTIMATORS = dict(estimators())
 COUNTED = ("poisson", "categorical")
-COMPLETE = ("kmeans", "bounds", "k-means||", "random rows", "spherical", "swaps", "minibatch", "bisecting")
+COMPLETE = ("kmeans", "bounds", "k-means||", "sample", "random rows", "spherical", "swaps", "minibatch", "bisecting")
 
 
 def fitted(model):

@@ -24,6 +24,7 @@ OPTIONS = {
     ],
     fastem.MiniBatchKMeans: [{}, {"compute_labels": False}, {"init": "random", "reassignment_ratio": 0.5}],
     fastem.BisectingKMeans: [{}, {"bisecting_strategy": "largest_cluster", "init": "k-means++", "algorithm": "elkan"}],
+    fastem.HierarchicalKMeans: [{}, {"n_coarse": 1, "compute_labels": False, "init": "k-means++"}],
     fastem.GaussianMixture: [
         *({"covariance_type": kind, "noise": noise} for kind in KINDS for noise in (False, True)),
         *({"covariance_type": kind, "accelerate": "squarem", "convergence": "remaining"} for kind in KINDS),
@@ -50,6 +51,7 @@ NO_OPTIONS = set(
         means_init precisions_init noise_variance_init reg_covar rates_init probabilities_init loadings_init
         noise_variances_init scales_init dofs_init keep_history certify drop_restarts escape init_params accelerate
         convergence init min_noise checkpoint checkpoint_every learning_decay first_batches average_from
+        n_coarse n_refine sample_per_cluster
         """,
     )
 )

@@ -76,6 +76,24 @@ class FactorAnalysisFit(Benchmark):
         quietly(self.model.fit, self.X)
 
 
+class ManyClusters(Benchmark):
+    """Very many clusters: in two levels, and one level of a sample of the rows."""
+
+    params = (["HierarchicalKMeans", "sample_per_cluster"], A_DTYPE)
+    param_names = ("model", "dtype")
+
+    def setup(self, model, dtype):
+        self.X = kmeans_data(Shape(100_000, 32, 100).shrunk(), dtype)[0]
+        self.model = {
+            "HierarchicalKMeans": fastem.HierarchicalKMeans(len(self.X) // 50, random_state=0),
+            "sample_per_cluster": fastem.KMeans(100, max_iter=10, sample_per_cluster=64, random_state=0),
+        }[model]
+        quietly(fastem.HierarchicalKMeans(20, random_state=0).fit, self.X[:FEW])
+
+    def time_fit(self, model, dtype):
+        quietly(self.model.fit, self.X)
+
+
 class ToAnswer(Benchmark):
     """Time to an answer: fits with every class's own start and stopping rule, whatever iterations they take."""
 

@@ -17,10 +17,11 @@ from fastem.estimators import checkpoints, door
 from fastem.estimators.callbacks import with_callbacks
 from fastem.estimators.conversion import HasTwin
 from fastem.estimators.kmeans import BOUNDS_PAY_OFF
-from fastem.estimators.kmeans_base import KMeansBase, assign
+from fastem.estimators.kmeans_base import KMeansBase
 from fastem.families.kmeans import KMeansFamily
 from fastem.sources.base import Source
 from fastem.sources.csr import over_all_features
+from fastem.starts.assignment import assign
 from fastem.starts.kmeans import kmeans_start, kmeans_tol
 
 STRATEGIES = ("biggest_inertia", "largest_cluster")

@@ -10,9 +10,9 @@ from fastem import threads, validate
 from fastem.draws import Draws
 from fastem.estimators import door
 from fastem.estimators.kmeans import KMeans
-from fastem.estimators.kmeans_base import assign
 from fastem.sources.memory import MemorySource
 from fastem.starts import kmeans_plus_plus
+from fastem.starts.assignment import assign
 
 
 def kmeans_plusplus(

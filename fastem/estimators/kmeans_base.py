@@ -16,9 +16,10 @@ from fastem.engine import em
 from fastem.estimators import door
 from fastem.estimators.base import EMEstimator
 from fastem.estimators.callbacks import warn
-from fastem.families.kmeans import KMeansFamily, KMeansParams
+from fastem.families.kmeans import KMeansFamily
 from fastem.sources.base import Source
 from fastem.sources.csr import CSRSource
+from fastem.starts.assignment import assign
 from fastem.starts.kmeans import CENTERS, kmeans_start
 
 
@@ -50,6 +51,11 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
         known = self.init in CENTERS if isinstance(self.init, str) else self.init is not None
         check(self, "init", f"a str among {set(CENTERS)}{kinds}", known and (arrays or not _is_array(self.init)))
         self._check_shared_parameters()
+
+    def _check_sample_per_cluster(self) -> None:
+        some = getattr(self, "sample_per_cluster", None)
+        known = some is None or validate.is_int(some, 1)
+        validate.parameter(self, "sample_per_cluster", "an int in the range [1, inf) or None", known)
 
     def _table_to_fit(self, X: Any) -> Any:
         X = door.table(self, X, reset=True, accept_sparse=True)
@@ -254,16 +260,3 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
 
 def _is_array(value: Any) -> bool:
     return not isinstance(value, str) and not callable(value)
-
-
-def assign(source: Source, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the nearest of `centers` (k, d) for each row of a source (n,) int32, and the squared distance (n,)."""
-    family = source.served_by(KMeansFamily(len(centers)))
-    prepared = family.prepare(KMeansParams(centers), source.dtype)
-    labels, sqdist = source.empty(source.n_rows, np.int32), source.empty(source.n_rows, source.dtype)
-
-    def block(part: np.ndarray, rows: slice, n_threads: int) -> None:
-        family.assign_into(part, prepared, labels[rows], sqdist[rows], n_threads)
-
-    source.each_block_for(family, block)
-    return labels, sqdist

@@ -9,10 +9,11 @@ import numpy as np
 from fastem import threads, validate
 from fastem.draws import Draws
 from fastem.estimators import door
-from fastem.estimators.kmeans_base import KMeansBase, assign
+from fastem.estimators.kmeans_base import KMeansBase
 from fastem.families.kmeans import KMeansFamily, KMeansParams
 from fastem.families.kmeans.running import Moves, RunningMeans, running_means
 from fastem.sources.base import Source
+from fastem.starts.assignment import assign
 
 # Starts draw as restarts 0, 1, ...; the steps that follow draw from here on.
 FIRST_STEP = 2**40

@@ -19,6 +19,7 @@ from fastem.families.kmeans.running import Moves
 from fastem.sources.base import Source
 from fastem.sources.csr import over_all_features
 from fastem.starts.kmeans import kmeans_tol
+from fastem.starts.samples import few
 
 
 class MiniBatchKMeans(KMeansBatches, HasTwin):
@@ -224,10 +225,10 @@ class MiniBatchKMeans(KMeansBatches, HasTwin):
         starts = []
         for number in range(tries or n_init):
             draws = Draws(self._seed, number)
-            starts.append(start(Problem(_few(source, size, draws), family), draws).centers)
+            starts.append(start(Problem(few(source, size, draws), family), draws).centers)
         if len(starts) == 1:
             return np.asarray(starts[0])
-        judge = _few(source, size, Draws(self._seed, FIRST_STEP - 1))
+        judge = few(source, size, Draws(self._seed, FIRST_STEP - 1))
         inertias = [
             judge.accumulate(family, family.prepare(KMeansParams(centers), source.dtype)).inertia for centers in starts
         ]
@@ -296,18 +297,6 @@ class _Improvement:
         self.in_vain = 0 if self.smoothed < self.lowest else self.in_vain + 1
         self.lowest = min(self.lowest, self.smoothed)
         return self.patience is not None and self.in_vain >= self.patience
-
-
-def _few(source: Source, size: int, draws: Draws) -> Source:
-    """Return `size` distinct rows of weight above 0, with their weights; all rows if there are no more than that."""
-    w = source.sample_weight
-    if not w.size:
-        return source if size == source.n_rows else source.subset(draws.distinct(source.n_rows, size), w)
-    heavy = np.flatnonzero(w)
-    if len(heavy) <= size:
-        return source
-    rows = heavy[draws.distinct(len(heavy), size)]
-    return source.subset(rows, w[rows])
 
 
 class _Batches:

@@ -42,7 +42,7 @@ def labels_of(X, centers, n_threads, guess=None):
     family = KMeansFamily(len(centers))
     prepared = family.prepare(KMeansParams(centers), X.dtype)
     expected, sqdist = family.assign(X, prepared, 1)
-    search = rotated.with_centers(rotated.rotate(X, rotated.find_basis(X), 1), prepared, blind=guess is None)
+    search = rotated.with_centers(rotated.rotate(X, rotated.find_basis(X, 10**6), 1), prepared, blind=guess is None)
     labels = np.empty(len(X), np.int32) if guess is None else guess.copy()
     found, upper, lower = np.empty(len(X), X.dtype), np.empty(len(X), X.dtype), np.empty(len(X), X.dtype)
     nearest.search_rotated(X, *prepared[:3], search, labels, n_threads, found, upper, lower)
@@ -78,10 +78,10 @@ def test_most_centres_are_left_out(dtype):
     X, centers, _ = rows_and_centers("decaying", 3000, 128, 200, dtype, 1)
     family = KMeansFamily(200)
     prepared = family.prepare(KMeansParams(centers), X.dtype)
-    assert rotated.share_of_work(X, rotated.find_basis(X), prepared) < 1.5
+    assert rotated.share_of_work(X, rotated.find_basis(X, 10**6), prepared) < 1.5
     noise, centers, _ = rows_and_centers("noise", 3000, 128, 200, dtype, 1)
     prepared = family.prepare(KMeansParams(centers), X.dtype)
-    assert rotated.share_of_work(noise, rotated.find_basis(noise), prepared) > 2
+    assert rotated.share_of_work(noise, rotated.find_basis(noise, 10**6), prepared) > 2
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -124,7 +124,7 @@ def test_auto_asks_a_sample(monkeypatch):
 def test_values_that_overflow_when_squared_are_searched_without():
     X, centers, _ = rows_and_centers("decaying", 3000, 64, 40, np.float64, 5)
     X[7] = 1e130
-    assert rotated.find_basis(X) is None or rotated.rotate(X, rotated.find_basis(X), 1) is None
+    assert rotated.find_basis(X, 10**6) is None or rotated.rotate(X, rotated.find_basis(X, 10**6), 1) is None
     fits = [KMeans(40, init=centers, max_iter=1, algorithm=name).fit(X) for name in ("hamerly", "rotated")]
     np.testing.assert_array_equal(fits[0].labels_, fits[1].labels_)
 
@@ -132,6 +132,6 @@ def test_values_that_overflow_when_squared_are_searched_without():
 def test_a_rotation_of_other_rows_is_refused():
     X, centers, _ = rows_and_centers("decaying", 300, 64, 40, np.float32, 6)
     prepared = KMeansFamily(40).prepare(KMeansParams(centers), X.dtype)
-    search = rotated.with_centers(rotated.rotate(X, rotated.find_basis(X), 1), prepared)
+    search = rotated.with_centers(rotated.rotate(X, rotated.find_basis(X, 10**6), 1), prepared)
     with pytest.raises(ValueError, match="rotation of other rows"):
         nearest.search_rotated(X[:200], *prepared[:3], search, np.zeros(200, np.int32), 1)

@@ -229,7 +229,10 @@ class CSRKMeansFamily(KMeansFamily):
         self.assign_into(X, prepared, labels, sqdist, n_threads)
         return labels, sqdist
 
-    def assign_into(self, X: Any, prepared: Any, labels: np.ndarray, sqdist: np.ndarray, n_threads: int) -> None:
+    def assign_into(
+        self, X: Any, prepared: Any, labels: np.ndarray, sqdist: np.ndarray, n_threads: int,
+        guess: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
         self.two_nearest(X, prepared, labels, sqdist, np.empty(0), n_threads)
 
     def two_nearest(

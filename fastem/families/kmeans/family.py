@@ -35,6 +35,11 @@ RECOUNT = 16
 # Clusters below which such a count may as well compare every row anew, which tightens the bounds.
 CHEAP = 32
 
+# Rows for each centre from which the distances between centres pay.
+GAPS_PAY = 32
+# Distances between centres that are held at a time.
+GAPS = 2**22
+
 # Share of all weight below which a count that was kept up to date is taken for the rounding of an empty cluster's.
 VANISHING = 1e-8
 
@@ -228,18 +233,26 @@ class KMeansFamily(Family):
         """Return half the distance (k,) of each centre to the nearest other, or less.
 
         Only distances to centres that moved are new: the others' gaps are at least what they were or the nearest of
-        these.
+        these.  They cost k^2 d, and are left at 0 where that is much beside a pass.
         """
+        if GAPS_PAY * self.n_components > len(memo.labels):
+            return np.zeros(self.n_components)
         centers = prepared.centers.astype(np.float64)
         norms = np.einsum("kj,kj->k", centers, centers)
         moved = np.flatnonzero(prepared.moved) if memo.half_gaps.size else np.arange(len(centers))
-        sqdist = norms[moved][:, None] + norms - 2.0 * (centers[moved] @ centers.T)
-        sqdist[np.arange(len(moved)), moved] = np.inf
-        sqdist -= 8 * centers.shape[1] * np.finfo(np.float64).eps * norms.max()  # rounding
-        gaps = 0.5 * np.sqrt(np.maximum(sqdist.min(axis=0, initial=np.inf), 0.0))
+        rounding = 8 * centers.shape[1] * np.finfo(np.float64).eps * norms.max()
+        to_moved, of_moved = np.full(len(centers), np.inf), np.full(len(moved), np.inf)
+        step = max(1, GAPS // len(centers))
+        for first in range(0, len(moved), step):
+            some = moved[first : first + step]
+            sqdist = norms[some][:, None] + norms - 2.0 * (centers[some] @ centers.T)
+            sqdist[np.arange(len(some)), some] = np.inf
+            of_moved[first : first + step] = sqdist.min(axis=1)
+            np.minimum(to_moved, sqdist.min(axis=0), out=to_moved)
+        gaps = 0.5 * np.sqrt(np.maximum(to_moved - rounding, 0.0))
         if memo.half_gaps.size:
             gaps = np.minimum(gaps, memo.half_gaps)
-        gaps[moved] = 0.5 * np.sqrt(np.maximum(sqdist.min(axis=1, initial=np.inf), 0.0))
+        gaps[moved] = 0.5 * np.sqrt(np.maximum(of_moved - rounding, 0.0))
         memo.half_gaps = gaps
         return gaps
 
@@ -347,14 +360,28 @@ class KMeansFamily(Family):
         self.assign_into(X, prepared, labels, sqdist, n_threads)
         return labels, sqdist
 
-    def assign_into(self, X, prepared: KMeansPrepared, labels: np.ndarray, sqdist: np.ndarray, n_threads: int) -> None:
-        """Write the nearest centre (n,) int32 of each row and the squared distance to it (n,)."""
-        known = self._rotations.known(X)
-        search = rotated.with_centers(known, prepared, blind=True) if known else None
+    def assign_into(
+        self, X, prepared: KMeansPrepared, labels: np.ndarray, sqdist: np.ndarray, n_threads: int,
+        guess: np.ndarray | None = None,
+    ) -> None:  # fmt: skip
+        """Write the nearest centre (n,) int32 of each row and the squared distance to it (n,).
+
+        A guess (n,) int32, a near centre of each row, is of use where rows are searched by a rotation.
+        """
+        search = self._one_search(X, prepared, guess is None, n_threads)
         if search is None:
             nearest.assign(X, *prepared[:3], labels, sqdist, threads.native_threads(n_threads))
-        else:
-            nearest.search_rotated(X, *prepared[:3], search, labels, threads.native_threads(n_threads), sqdist)
+            return
+        if guess is not None:
+            labels[:] = guess
+        nearest.search_rotated(X, *prepared[:3], search, labels, threads.native_threads(n_threads), sqdist)
+
+    def _one_search(self, X: np.ndarray, prepared: KMeansPrepared, blind: bool, n_threads: int) -> Any:
+        """Return the rotation by which one pass is to search, or None."""
+        if self.algorithm not in ("rotated", "auto") or not rotated.possible(X.shape[1], self.n_components):
+            return None
+        known = self._rotations.for_one_pass(X, prepared, blind, n_threads)
+        return rotated.with_centers(known, prepared, blind) if known else None
 
     def two_nearest(
         self, X: np.ndarray, prepared: Any, labels: np.ndarray, first: np.ndarray, second: np.ndarray, n_threads: int

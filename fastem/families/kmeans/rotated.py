@@ -24,8 +24,9 @@ from fastem._native import nearest
 from fastem.draws import Draws
 from fastem.grid import CELL, n_cells
 
-# Rows from which the directions are found, and further directions that make the leading ones converge.
-SAMPLE = 4096
+# Rows from which the directions are found, at most and at least, and further directions that make the leading ones
+# converge.
+SAMPLE, LEAST_SAMPLE = 4096, 512
 SPARE = 8
 # Features that are summed in the rows' type.
 STRIP = 128
@@ -34,12 +35,20 @@ SHARE = 1.0 / 1024
 # Squared norms, by type, up to which nothing overflows.
 LARGEST = {np.dtype(np.float32): 1e30, np.dtype(np.float64): 1e250}
 
+# Centres from which the number of a pair of a row and a centre has no room in 32 bits.
+MOST_CENTERS = 2**24
+
 # Multiply-adds of a full pass from which a sample is asked, of how many rows, and the share of a full pass that a
 # search by rotation must not exceed.  A multiply-add of the first step, and of the further ones, costs so many of it.
 WORK = 2_000_000_000
 ASKED = 128
 PAYS = 0.7
 TILED, PICKED = 2.5, 6.0
+# The same of the rotation of the rows.
+TURNED = 8.0
+# A sample in which the directions are found costs 7 multiply-adds for each of its numbers and directions; it may be so
+# large that these are a tenth of a full pass.
+FOUND = 70
 
 DIRECTIONS = nearest.ROTATED - 2
 FIRST = nearest.ROTATED_FIRST - 1
@@ -94,12 +103,30 @@ class Rotations:
         """Return the rotated rows, made once for the same array, if they are asked for, or pay by a sample."""
         if not asked and X.size * len(prepared.centers) < WORK:
             return None
-        if self._last is None or self._last[0] is not X:
-            basis = find_basis(X)
+        last = self._last
+        if last is None or last[0] is not X:
+            basis = find_basis(X, len(prepared.centers))
             if basis is not None and not asked and share_of_work(X, basis, prepared) > PAYS:
                 basis = None
-            self._last = X, None if basis is None else rotate(X, basis, n_threads, empty)
-        return self._last[1]
+            last = self._last = X, None if basis is None else rotate(X, basis, n_threads, empty)
+        return last[1]
+
+    def for_one_pass(self, X: np.ndarray, prepared: Any, blind: bool, n_threads: int) -> RotatedRows | None:
+        """Return the rotated rows if they are known, or pay by a sample for a single pass; these are not kept.
+
+        Such a pass pays for the rotation itself, and, if it is `blind`, twice for the first step.
+        """
+        known = self.known(X)
+        if known is not None or X.size * len(prepared.centers) < WORK:
+            return known
+        k, d = prepared.centers.shape
+        basis = find_basis(X, k)
+        if basis is None:
+            return None
+        share = share_of_work(X, basis, prepared) + TURNED * DIRECTIONS / k
+        if blind:
+            share += TILED * nearest.ROTATED_FIRST / d
+        return rotate(X, basis, n_threads) if share <= PAYS else None
 
     def known(self, X: np.ndarray) -> RotatedRows | None:
         """Return the rotated rows if they have been made."""
@@ -108,7 +135,7 @@ class Rotations:
 
 def possible(n_features: int, k: int) -> bool:
     """Tell whether rows can be searched by a rotation at all."""
-    return n_features >= nearest.ROTATED and k >= nearest.LEAST_ROTATED
+    return n_features >= nearest.ROTATED and nearest.LEAST_ROTATED <= k < MOST_CENTERS
 
 
 def share_of_work(X: np.ndarray, basis: Basis, prepared: Any) -> float:
@@ -139,9 +166,13 @@ def _between(rows: np.ndarray, centers: np.ndarray) -> np.ndarray:
     return norms[0][:, None] + norms[1] - 2.0 * (rows @ centers.T)
 
 
-def find_basis(X: np.ndarray) -> Basis | None:
-    """Return the mean of a sample of rows and their leading directions, or None where squares overflow."""
-    sample = X[:: max(1, len(X) // SAMPLE)]
+def find_basis(X: np.ndarray, k: int) -> Basis | None:
+    """Return the mean of a sample of rows and their leading directions, or None where squares overflow.
+
+    The sample is of so many rows that it costs little beside a pass over all rows and k centres.
+    """
+    wanted = int(np.clip(len(X) * k / (FOUND * DIRECTIONS), LEAST_SAMPLE, SAMPLE))
+    sample = X[:: max(1, len(X) // wanted)]
     mean = sample.mean(axis=0, dtype=np.float64).astype(sample.dtype)
     with np.errstate(over="ignore", invalid="ignore"):
         rows = sample - mean
