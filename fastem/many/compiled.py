@@ -88,7 +88,7 @@ def _clusterings(model: KMeans, groups: Groups, k: int) -> Found | None:
     if not plain or not many.possible(settings) or model._family(CELL, d).algorithm != "lloyd":
         return None
     n_init = model._start(d, k)[1]
-    mute = _sums(~groups.X.any(axis=1), groups.offsets) > 0 if model.spherical else False  # rows without a direction
+    mute = ~groups.X.any(axis=1) & model.spherical  # rows without a direction
     with np.errstate(invalid="ignore"):  # of groups that are left
         groups = groups._replace(X=model._rows(groups.X))
 
@@ -96,7 +96,7 @@ def _clusterings(model: KMeans, groups: Groups, k: int) -> Found | None:
         return starts.clusters(groups, k, draws, limits, on_sphere=model.spherical)
 
     runs = many.cluster(groups, clustering, settings, n_init, validate.seed(model.random_state))
-    left = ~(runs.objective < 0) | mute  # nothing but equal rows
+    left = ~(runs.objective < 0) | (_sums(mute, groups.offsets) > 0)  # the former have nothing but equal rows
     nobody = np.zeros(groups.n_groups, np.int64)
     return runs, {"cluster_centers_": runs.params.centers.astype(groups.X.dtype)}, nobody, left
 

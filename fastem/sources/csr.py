@@ -160,7 +160,7 @@ class CSRPart(CSRSource):
         return self._kind
 
     @cached_property
-    def X(self) -> Any:  # type: ignore[override]
+    def X(self) -> Any:
         """The rows as a matrix."""
         indptr, indices, data = self.rows.by_row
         return self._kind((data, indices, indptr), shape=(self.n_rows, self.n_features))

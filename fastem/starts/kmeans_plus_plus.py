@@ -269,9 +269,10 @@ class _CSRSearch(_Search):
         return self.source.width
 
     def _distances(self, rows: np.ndarray, row: int) -> np.ndarray:
-        data, products = self.source.rows, np.empty(self.source.n_rows)
-        nearest.csr_products(*data.by_row, *data.by_feature, row, products)
-        return np.maximum(data.squares[rows] + data.squares[row] - 2.0 * products[rows], 0.0)
+        values: CSRRows = self.source.rows
+        products = np.empty(self.source.n_rows)
+        nearest.csr_products(*values.by_row, *values.by_feature, row, products)
+        return np.maximum(values.squares[rows] + values.squares[row] - 2.0 * products[rows], 0.0)
 
     def _pass(self, candidates: np.ndarray, commit: int) -> np.ndarray:
         source, candidates = self.source, candidates.astype(np.int64)
