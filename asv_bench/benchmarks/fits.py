@@ -61,6 +61,24 @@ class MixtureFit(Benchmark):
         quietly(self.model.fit, self.X)
 
 
+class PartialFit(Benchmark):
+    """A pass over the rows in fifty batches: stepwise EM, and steps of k-means."""
+
+    params = (by_profile(["GaussianMixture", "KMeans"], ["PoissonMixture", "StudentTMixture", "FactorAnalysis"]),)
+    param_names = ("model",)
+
+    def setup(self, model):
+        X = mixture_data(Shape(50_000, 8, 8, "full").shrunk())[0]
+        X = np.round(np.exp(0.3 * X)) if model == "PoissonMixture" else X
+        self.batches = np.array_split(X, max(1, min(50, len(X) // 100)))
+        self.model = getattr(fastem, model)(1 if model == "FactorAnalysis" else 8, random_state=0)
+        quietly(self.model.partial_fit, self.batches[0])
+
+    def time_partial_fit(self, model):
+        for batch in self.batches:
+            quietly(self.model.partial_fit, batch)
+
+
 class FactorAnalysisFit(Benchmark):
     """Twenty iterations of factor analysis on the covariance of the rows."""
 
