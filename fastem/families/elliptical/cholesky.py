@@ -73,7 +73,7 @@ def precision_factors(covariances: np.ndarray) -> np.ndarray:
 
     def component(c: int) -> None:
         factor = factors[c]
-        factor[:] = covariances[c]
+        factor[:] = covariances[c].T  # the triangle that SciPy's wrapper reads, should rounding tell them apart
         positive = _call("dpotrf", "L", factor)
         if positive:
             refuse_lost_digits(1.0 / factor.diagonal(), covariances[c].diagonal())
