@@ -57,7 +57,6 @@
 #define CELL_BITS 11 /* rows of a cell of the fixed grid: fastem.stats.CELL */
 #define CELL_ROWS (1 << CELL_BITS)
 
-#define CHUNK_BYTES 36864  /* a transposed block of a chunk of features: with its panel it stays in a 48 KiB L1 */
 #define GROUP_BYTES 131072 /* the blocks that share a panel stay in the second-level cache */
 #define FEW_SUMS 64
 #define SINGLE_ROW 8          /* a row that is tightened and packed costs as much more as so many centroids */

@@ -2,6 +2,7 @@
 #undef NAME
 #undef TARGET
 #undef NV
+#undef CHUNK_BYTES
 #undef NK
 #undef VBYTES
 #undef VL

@@ -1,4 +1,5 @@
 /* Vector operations of the tile for AVX2 with FMA: 32-byte vectors, 3 x 4 accumulators in 16 registers. */
+#define CHUNK_BYTES 24576 /* a transposed block of a chunk of features: with its panel it stays in a 32 KiB L1 */
 #define NV 3
 #define NK 4
 #define HAS_GATHER 1

@@ -1,4 +1,5 @@
 /* Vector operations of the tile for AVX-512: 64-byte vectors, 3 x 8 accumulators in 32 registers. */
+#define CHUNK_BYTES 36864 /* a transposed block of a chunk of features: with its panel it stays in a 48 KiB L1 */
 #define NV 3
 #define NK 8
 #define FR 4
