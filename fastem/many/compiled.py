@@ -88,7 +88,7 @@ def _clusterings(model: KMeans, groups: Groups, k: int) -> Found | None:
     if not plain or not many.possible(settings) or model._family(CELL, d).algorithm != "lloyd":
         return None
     n_init = model._start(d, k)[1]
-    mute = ~groups.X.any(axis=1) & model.spherical  # rows without a direction
+    mute = np.logical_and(model.spherical, ~groups.X.any(axis=1))  # rows without a direction
     with np.errstate(invalid="ignore"):  # of groups that are left
         groups = groups._replace(X=model._rows(groups.X))
 
@@ -241,7 +241,7 @@ def _whole(family: Any, params: Any) -> np.ndarray:
     return np.asarray(np.einsum("gk,gk->g", params.weights, within + between))
 
 
-def _sums(values: np.ndarray, offsets: np.ndarray) -> np.ndarray:
+def _sums(values: Any, offsets: np.ndarray) -> np.ndarray:
     """Return the sum of each group's values (G,)."""
     return np.diff(np.concatenate([[0.0], np.cumsum(values, dtype=np.float64)])[offsets])
 
