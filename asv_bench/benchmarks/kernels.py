@@ -10,7 +10,7 @@ import fastem
 
 from .data import Shape, TextShape, kmeans_data, mixture_data, tfidf
 from .models import GAUSSIANS, MIXTURES, fitted, shape_of
-from .profiles import A_DTYPE, DTYPES, Benchmark, by_profile, quietly
+from .profiles import A_DTYPE, DTYPES, FEW, Benchmark, by_profile, quietly
 
 NEAREST = {
     str(shape): shape
@@ -271,3 +271,19 @@ class FactorRows(Benchmark):
     def time_wide_gaussian(self, dtype):
         options = {"max_iter": 1, "init_params": "random_from_data", "random_state": 0, "n_threads": 1}
         quietly(fastem.GaussianMixture(2, **options).fit, self.X)
+
+
+class SphericalKMeans(Benchmark):
+    """Ten iterations of k-means on the unit sphere, by bounds or by every distance."""
+
+    params = (by_profile(["elkan"], ["lloyd"]), by_profile(["float64"], ["float32"]))
+    param_names = ("algorithm", "dtype")
+
+    def setup(self, algorithm, dtype):
+        self.X, centers = kmeans_data(Shape(100_000, 16, 16).shrunk(), dtype)
+        options = {"init": centers, "n_init": 1, "max_iter": 10, "tol": 0, "algorithm": algorithm, "n_threads": 1}
+        self.model = fastem.KMeans(len(centers), spherical=True, **options)
+        quietly(self.model.fit, self.X[:FEW])
+
+    def time_fit(self, algorithm, dtype):
+        quietly(self.model.fit, self.X)
