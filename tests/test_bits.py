@@ -8,8 +8,11 @@ accurate against the oracles, and records them by ``python tests/bits.py --recor
 import json
 
 import bits
+import pytest
 
 
+# Two processes that compile nearly every kernel, for one thread and for several: minutes on a slow machine.
+@pytest.mark.timeout(900)
 def test_bits_are_those_of_one_thread_and_of_the_record():
     one, seven = bits.in_a_process(1), bits.in_a_process(bits.THREADS)
     assert len(one) > 120
