@@ -9,6 +9,7 @@ cdef ptrdiff_t FEATURES = 256  # of a block of features, whose norms are summed 
 cdef ptrdiff_t TEXTS = 256  # rows of a block
 cdef ptrdiff_t ALONE = 2_000_000  # multiply-adds that one thread does in half a millisecond or less
 cdef ptrdiff_t PER_VALUE = 24  # what it takes to come by a value, in multiply-adds
+cdef ptrdiff_t PER_BYTE = 8  # and by a byte of a panel that lies in another processor's cache: 100 ns a line
 cdef size_t CACHED = 1_000_000  # bytes of a panel that stays in the second-level cache
 
 
@@ -24,15 +25,17 @@ cdef csr_job csr_job_of(const int64_t[::1] indptr, const int32_t[::1] indices, c
     job.scale = start_of[real](scale)
     for c in range(job.k):
         job.farthest = max(job.farthest, sqrt(norms[0, c]))
-    job.fetch = panel.shape[0] * panel.shape[1] * sizeof(real) > CACHED
+    job.panel_bytes = panel.shape[0] * panel.shape[1] * sizeof(real)
+    job.fetch = job.panel_bytes > <ptrdiff_t>CACHED
     job.labels, job.sqdist, job.second, job.distances = NULL, NULL, NULL, NULL
     return job
 
 
 cdef int csr_sweep(csr_job *job, void (*rows)(const csr_job *, ptrdiff_t, ptrdiff_t, void *) noexcept nogil,
                    int n_threads) except -1:
-    cdef ptrdiff_t n_tasks = (job.n + TEXTS - 1) // TEXTS, t
-    cdef int threads = <int>max(1, min(n_threads, n_tasks)) if job.indptr[job.n] * (job.k + PER_VALUE) > ALONE else 1
+    cdef ptrdiff_t n_tasks = (job.n + TEXTS - 1) // TEXTS, t, work = job.indptr[job.n] * (job.k + PER_VALUE)
+    cdef ptrdiff_t panel = job.panel_bytes if job.panel_bytes < <ptrdiff_t>CACHED else <ptrdiff_t>CACHED
+    cdef int threads = <int>max(1, min(n_threads, n_tasks)) if work > ALONE + PER_BYTE * panel else 1
     cdef ptrdiff_t each = in_lines((job.k + CSR_BEYOND) * 8)
     cdef unsigned char[::1] scratch = _aligned(threads * each)
     with nogil:
@@ -187,7 +190,7 @@ def csr_means(
     cdef ptrdiff_t d = panel.shape[0], k = panel.shape[1], b, n_blocks = (d + FEATURES - 1) // FEATURES
     cdef double[:, :, ::1] parts = np.empty((n_blocks, 2, k))
     cdef double[::1] moved = np.empty(n_blocks)
-    cdef int threads = <int>max(1, min(n_threads, n_blocks)) if d * k + indptr[d] * PER_VALUE > ALONE else 1
+    cdef int threads = <int>max(1, min(n_threads, n_blocks)) if d * k + indptr[d] * 4 > ALONE else 1
     cdef ptrdiff_t each = in_lines(k * 8) // 8
     cdef double[::1] scratch = np.empty(threads * each)
     cdef csr_table by

@@ -81,6 +81,7 @@ cdef extern from "kmeans/tile.h" nogil:
         const void *scale
         const double *norms
         double farthest
+        ptrdiff_t panel_bytes
         int32_t fetch
         int32_t *labels
         double *sqdist

@@ -145,6 +145,7 @@ typedef struct {
     const void *scale;      /* (k,) by which the panel's columns are multiplied, and a vector more; or NULL */
     const double *norms;    /* (2, k) their squared norms, each as a sum of two numbers */
     double farthest;        /* the largest norm */
+    ptrdiff_t panel_bytes;  /* size of the panel */
     int32_t fetch;          /* whether the panel is too large for the second-level cache */
     int32_t *labels;        /* OUT (n,) */
     double *sqdist;         /* OUT (n,) */
