@@ -190,6 +190,7 @@ def csr_means(
     cdef ptrdiff_t d = panel.shape[0], k = panel.shape[1], b, n_blocks = (d + FEATURES - 1) // FEATURES
     cdef double[:, :, ::1] parts = np.empty((n_blocks, 2, k))
     cdef double[::1] moved = np.empty(n_blocks)
+    # A value costs some four of the panel's numbers here: with fewer, threads wait for each other's part of the panel.
     cdef int threads = <int>max(1, min(n_threads, n_blocks)) if d * k + indptr[d] * 4 > ALONE else 1
     cdef ptrdiff_t each = in_lines(k * 8) // 8
     cdef double[::1] scratch = np.empty(threads * each)
