@@ -276,6 +276,7 @@ class FactorRows(Benchmark):
 class SphericalKMeans(Benchmark):
     """Ten iterations of k-means on the unit sphere, by bounds or by every distance."""
 
+    one_thread = True
     params = (by_profile(["elkan"], ["lloyd"]), by_profile(["float64"], ["float32"]))
     param_names = ("algorithm", "dtype")
 
