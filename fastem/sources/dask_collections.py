@@ -13,7 +13,7 @@ from fastem import grid, validate
 from fastem.files import TableError
 from fastem.sources.base import Source
 from fastem.sources.dask import Blocks, DaskSource
-from fastem.sources.dask_tasks import computed, is_distributed, persisted, tasks_of, threads_of_task
+from fastem.sources.dask_tasks import computed, held, is_distributed, persisted, tasks_of, threads_of_task
 from fastem.sources.ragged import Ragged
 from fastem.sources.reading import Piece
 from fastem.sources.rows import Stream
@@ -157,10 +157,8 @@ class DaskRows(Stream):
 
     def partitions(self) -> Sequence[Any]:
         """Return the partitions as delayed objects."""
-        if self.kind == ARRAY:
-            delayed: Any = self.collection.to_delayed()
-            return list(delayed[:, 0])
-        return list(self.collection.to_delayed()) if self.kind == FRAME else self.collection
+        delayed = self.collection if self.kind == DELAYED else np.ravel(self.collection.to_delayed())
+        return [held(part) for part in delayed]
 
     def survey(self) -> Facts:
         """Read all partitions, the first time: count rows, and look for what no model takes.
@@ -279,7 +277,7 @@ class DaskRows(Stream):
             empty = np.empty((0, *tail), dtype)
             meta = pd.DataFrame(empty, index=index) if tail else pd.Series(empty, index=index)
             return self.collection.map_partitions(call, meta=meta)
-        return tasks_of(call, "method", enumerate(self.collection))
+        return tasks_of(call, "method", enumerate(self.partitions()))
 
     def all_of(self, model: Any, method: Callable[[Any, Any], tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
         """Return the arrays that a method makes of all rows, here."""

@@ -187,6 +187,16 @@ def tasks_of(function: Any, what: str, calls: Iterable[tuple[Any, ...]]) -> list
     return [Delayed(key, graph, layer=name) for key in keys]
 
 
+def held(part: Any) -> Any:
+    """Return a delayed object whose graph has its key, as `tasks_of` needs.
+
+    Dask's own optimisation leaves the futures of a persisted array out of the graph of its delayed parts.
+    """
+    import dask
+
+    return part if part.key in part.dask else dask.delayed(same)(part)
+
+
 def computed(tasks: Iterable[Any]) -> list[Any]:
     """Return the results of tasks.
 

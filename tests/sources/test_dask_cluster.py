@@ -86,6 +86,27 @@ def test_two_processes_with_nannies(cluster, X):
     np.testing.assert_array_equal(clusters.cluster_centers_, fastem.KMeans(5, random_state=0).fit(X).cluster_centers_)
 
 
+@pytest.mark.parametrize("kind", ["array", "columns apart", "frame", "delayed", "delayed of an array"])
+def test_what_is_persisted_already(cluster, X, kind):
+    """Dask leaves the futures of a persisted array out of the graph of its delayed parts."""
+    rows = collection()
+    if kind == "columns apart":
+        rows = rows.rechunk({1: 2}).persist()
+    elif kind == "frame":
+        rows = pytest.importorskip("dask.dataframe").from_dask_array(rows).persist()
+    elif kind == "delayed":
+        rows = list(dask.persist(*rows.to_delayed().ravel()))
+    else:
+        kept = rows.persist()  # its delayed parts do not hold the futures
+        rows = list(kept.to_delayed().ravel()) if kind == "delayed of an array" else kept
+    found = model().fit(rows, sample_weight=da.ones(N, chunks=777).persist())
+    want = model().fit(X, sample_weight=np.ones(N))
+    assert_same(found, want)
+    labels = found.predict(rows)
+    labels = np.concatenate(dask.compute(*labels)) if isinstance(labels, list) else np.asarray(labels.compute())
+    np.testing.assert_array_equal(labels, want.predict(X))
+
+
 def test_a_worker_is_killed_one_is_added_and_one_removed(cluster, X):
     """In the middle of a fit, seen from its iterations."""
     client = distributed.get_client()
