@@ -38,7 +38,7 @@ _HOME = {
     "k_means": "fastem.estimators.functions",
     "kmeans_plusplus": "fastem.estimators.functions",
     "load": "fastem.persist",
-    "rows": "fastem.sources.rows",
+    "rows": "fastem.sources.opening",
     "save": "fastem.persist",
     "select": "fastem.analysis.selection",
     "warmup": "fastem.warming",
@@ -78,7 +78,7 @@ if TYPE_CHECKING:
     from fastem.many.result import ManyFits as ManyFits
     from fastem.persist import load as load
     from fastem.persist import save as save
-    from fastem.sources.rows import rows as rows
+    from fastem.sources.opening import rows as rows
     from fastem.warming import warmup as warmup
 
 

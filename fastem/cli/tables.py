@@ -21,7 +21,8 @@ import numpy as np
 from fastem.files import TableError, first_line, plural, quoted, short
 from fastem.sources.arrow import decoded, fill, not_numeric
 from fastem.sources.csv_head import Head, all_numbers, head_of
-from fastem.sources.rows import Progress, Stream, rows
+from fastem.sources.opening import rows
+from fastem.sources.rows import Progress, Stream
 
 CSV_SUFFIXES = (".csv", ".tsv", ".txt")
 COMPRESSIONS = (".gz", ".bz2")

@@ -12,11 +12,11 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fastem import validate
-from fastem.sources import rows as files
 from fastem.sources.base import Source
 from fastem.sources.csr import source_of
-from fastem.sources.dask_collections import DaskRows, gathered, kind_of
-from fastem.sources.rows import Stream, rows
+from fastem.sources.dask_collections import DaskRows, gathered
+from fastem.sources.opening import is_stream, opened
+from fastem.sources.rows import Stream
 from fastem.sources.survey import Place
 
 Method = Callable[..., Any]
@@ -55,21 +55,9 @@ def table(estimator: Any, X: Any, *, reset: bool, accept_sparse: bool = False, a
     return stream.source(dtype)
 
 
-def is_stream(X: Any) -> bool:
-    """Tell whether rows are read as they are needed: what `fastem.rows` takes, and Dask's collections."""
-    return not isinstance(X, np.ndarray) and (kind_of(X) is not None or files.is_stream(X))
-
-
 def _said(place: Place) -> str:
     file = f" (data row {place.file_row + 1} of {place.file})" if place.file else ""
     return f"row {place.row}, column {place.column}{file}"
-
-
-def opened(X: Any) -> Any:
-    """Return a stream of what an estimator reads as one, and all else as it is."""
-    if isinstance(X, Stream) or not is_stream(X):
-        return X
-    return DaskRows(X) if kind_of(X) is not None else rows(X)
 
 
 def refuse_stream(X: Any, why: str) -> None:

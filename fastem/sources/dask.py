@@ -38,16 +38,18 @@ class Blocks:
         Rows of each.
     keep : bool
         Whether Dask is to keep the blocks, not only what lies across boundaries: on a cluster.
+    client : distributed.Client, optional
+        What computes tasks; by default what Dask takes by itself.
     """
 
-    def __init__(self, partitions: list[Any], lengths: list[int], keep: bool) -> None:
-        self.ragged, self.keep = Ragged(lengths), keep
+    def __init__(self, partitions: list[Any], lengths: list[int], keep: bool, client: Any = None) -> None:
+        self.ragged, self.keep, self.client = Ragged(lengths), keep, client
         self.n_rows = self.ragged.n_rows
         self.warned = False
         across = [number for number, block in enumerate(self.ragged.blocks) if len(block.parts) > 1]
         self.X = [self._X(partitions, block) for block in self.ragged.blocks]
         chosen = list(range(len(self.X))) if keep else across
-        for number, kept in zip(chosen, work.persisted([self.X[number] for number in chosen]), strict=True):
+        for number, kept in zip(chosen, self.persisted([self.X[number] for number in chosen]), strict=True):
             self.X[number] = kept
 
     def _X(self, partitions: list[Any], block: Block) -> Any:
@@ -62,6 +64,14 @@ class Blocks:
             work.across, "cell", [(block.parts[0].partition, work.tasks_of(work.fringe, "fringe", calls))]
         )[0]
 
+    def computed(self, tasks: Any) -> list[Any]:
+        """Return the results of tasks."""
+        return work.computed(tasks, self.client)
+
+    def persisted(self, tasks: list[Any]) -> list[Any]:
+        """Return the same tasks as what is kept where it is computed."""
+        return work.persisted(tasks, self.client)
+
     def shared(self, data: bytes) -> Any:
         """Return bytes that all tasks of a pass have in common, as one task: they are sent to a worker once."""
         return work.tasks_of(work.same, "parameters", [(0, data)])[0]
@@ -71,10 +81,10 @@ class Blocks:
         from dask.base import get_scheduler
 
         n = sum(len(block.parts) == 1 for block in self.ragged.blocks) or 1
+        client = work.client_of(self.client)
+        if client is not None:
+            return -(-n // max(1, len(client.nthreads()))), most
         chosen = get_scheduler()
-        if work.is_distributed():
-            workers = max(1, len(chosen.__self__.nthreads()))
-            return -(-n // workers), most
         return (1 if getattr(chosen, "__name__", "") == "get_sync" else n), most
 
     def specs(self, columns: list[Column], number: int) -> list[Any]:
@@ -84,7 +94,7 @@ class Blocks:
             column.settle()
             if column.parts is None and column.here is not None:
                 calls = [(i, column.here[block.rows]) for i, block in enumerate(self.ragged.blocks)]
-                column.parts = work.persisted(work.tasks_of(work.same, "column", calls))
+                column.parts = self.persisted(work.tasks_of(work.same, "column", calls))
             if column.parts is None:
                 found.append(work.Fill(column.fill, column.dtype))
             else:
@@ -96,7 +106,7 @@ class Blocks:
         while len(tasks) > 1:
             groups = [tasks[first : first + JOINED] for first in range(0, len(tasks), JOINED)]
             tasks = work.tasks_of(work.joined, "join", enumerate(groups))
-        ((kinds, nodes),) = work.computed(tasks)
+        ((kinds, nodes),) = self.computed(tasks)
         self._compare(kinds)
         return total(nodes)
 
@@ -114,7 +124,7 @@ class Blocks:
 
     def whole(self, column: Column) -> np.ndarray:
         """Return all entries of a column."""
-        return np.concatenate(work.computed(column.parts or []))
+        return np.concatenate(self.computed(column.parts or []))
 
     def entries(self, column: Column, indices: np.ndarray) -> np.ndarray:
         """Return the entries with these numbers."""
@@ -123,7 +133,7 @@ class Blocks:
         assert column.parts is not None
         calls = [(i, column.parts[i], indices[places] - self.ragged.firsts[i]) for i, places in by_block.items()]
         tasks = work.tasks_of(work.nth, "entries", calls)
-        for places, found in zip(by_block.values(), work.computed(tasks), strict=True):
+        for places, found in zip(by_block.values(), self.computed(tasks), strict=True):
             taken[places] = found
         return taken
 
@@ -139,7 +149,7 @@ class Blocks:
                 here = slice(max(rows.start - block.first, 0), min(rows.stop - block.first, block.n_rows))
                 calls.append((number, column.parts[number], here))
             counts.append(len(calls) - before)
-        found = iter(work.computed(work.tasks_of(work.nth, "entries", calls)))
+        found = iter(self.computed(work.tasks_of(work.nth, "entries", calls)))
         return [np.concatenate([next(found) for _ in range(count)]) for count in counts]
 
     def _touched(self, rows: slice) -> range:
@@ -234,11 +244,11 @@ class DaskSource(Source):
                 work.tasks_of(work.part_of, "column", [(number, task, which) for number, task in enumerate(tasks)])
                 for which in new
             ]
-            kept = work.persisted([task for some in [results, *split] for task in some])
+            kept = self.home.persisted([task for some in [results, *split] for task in some])
             results, n = kept[: len(tasks)], len(tasks)
             for place, which in enumerate(new, 1):
                 columns[which].written(kept[place * n : (place + 1) * n])
-        return [one for found in work.computed(results) for one in found]
+        return [one for found in self.home.computed(results) for one in found]
 
     def each_block(self, function: Callable[[np.ndarray, slice, int], None]) -> None:
         self.collect(function)
@@ -262,7 +272,7 @@ class DaskSource(Source):
         indices = np.asarray(indices)
         tasks, places = self._taken(indices)
         taken = np.empty((len(indices), self.n_features), self.dtype)
-        for here, found in zip(places, work.computed(tasks), strict=True):
+        for here, found in zip(places, self.home.computed(tasks), strict=True):
             taken[here] = found
         return taken
 
@@ -313,5 +323,5 @@ class DaskSource(Source):
         if len(rows) <= BLOCK_ROWS or np.any(np.diff(rows) < 0):
             return MemorySource(self.take(rows), np.asarray(weights), n_threads=self.n_threads)
         tasks, places = self._taken(rows)
-        home = Blocks(work.persisted(tasks), [len(here) for here in places], self.home.keep)
+        home = Blocks(self.home.persisted(tasks), [len(here) for here in places], self.home.keep, self.home.client)
         return DaskSource(home, self.n_features, self.dtype, weights, None, self.n_threads)

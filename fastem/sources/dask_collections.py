@@ -13,8 +13,9 @@ from fastem import grid, validate
 from fastem.files import TableError
 from fastem.sources.base import Source
 from fastem.sources.dask import Blocks, DaskSource
-from fastem.sources.dask_tasks import computed, held, is_distributed, persisted, tasks_of, threads_of_task
+from fastem.sources.dask_tasks import client_of, computed, held, persisted, tasks_of, threads_of_task
 from fastem.sources.ragged import Ragged
+from fastem.sources.readers import chosen_of
 from fastem.sources.reading import Piece
 from fastem.sources.rows import Stream
 from fastem.sources.spool import Spool
@@ -90,9 +91,19 @@ class DaskRows(Stream):
     ----------
     collection : dask Array, DataFrame, Delayed or a sequence of Delayed
         The rows.
+    columns, weights, dtype, client
+        As of `opening.rows`.
     """
 
-    def __init__(self, collection: Any) -> None:
+    def __init__(
+        self,
+        collection: Any,
+        *,
+        columns: list[str] | None = None,
+        weights: str | None = None,
+        dtype: Any = None,
+        client: Any = None,
+    ) -> None:
         kind = kind_of(collection)
         if kind == ARRAY and collection.ndim != 2:
             raise ValueError(f"Expected 2D array, got a dask array of shape {collection.shape}.")
@@ -102,25 +113,40 @@ class DaskRows(Stream):
             raise ValueError("Expected rows of features: a dask DataFrame, not a Series.")
         if kind == DELAYED and not isinstance(collection, list | tuple):
             collection = [collection]
-        self.collection, self.kind = collection, kind
+        self.kind, self.client = kind, client
         self.progress = None
         self._weights = np.empty(0)
+        self._weighing: Any = None
         self._spool = Spool()
-        self.named = kind == FRAME and all(isinstance(name, str) for name in collection.columns)
         self._known: Facts | None = None
-        self._dtype: np.dtype | None = None
-        if kind == ARRAY:
-            self._dtype = np.dtype(np.float32 if collection.dtype == np.float32 else np.float64)
-            self._names: list[str] | None = [f"x{j}" for j in range(collection.shape[1])]
-        elif kind == FRAME:
-            bad = [name for name, one in collection.dtypes.items() if getattr(one, "kind", "O") not in "fiubO"]
-            if bad:
-                raise TableError(f'Column "{bad[0]}" is not numeric.')
-            narrow = all(one == np.float32 for one in collection.dtypes)
+        self._names: list[str] | None = None
+        self._dtype = None if dtype is None else np.dtype(dtype)
+        if self._dtype is not None and self._dtype not in validate.FLOATS:
+            raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}.")
+        if kind == DELAYED and (columns is not None or weights is not None):
+            raise TypeError("columns= and weights= do not go with delayed arrays, whose columns nobody knows yet.")
+        self.collection = collection if kind == DELAYED else self._chosen(collection, columns, weights)
+        self.named = kind == FRAME and all(isinstance(name, str) for name in self.collection.columns)
+
+    def _chosen(self, collection: Any, columns: list[str] | None, weights: str | None) -> Any:
+        """Return the columns that are features; names, dtype and weights are taken down."""
+        frame = self.kind == FRAME
+        every = list(collection.columns) if frame else [f"x{j}" for j in range(collection.shape[1])]
+        features = chosen_of(every, columns, weights)
+        dtypes = dict(collection.dtypes) if frame else dict.fromkeys(every, collection.dtype)
+        read = [*features, *([] if weights is None else [weights])]
+        bad = [name for name in read if getattr(dtypes[name], "kind", "O") not in "fiubO"]
+        if bad:
+            raise TableError(f'Column "{bad[0]}" is not numeric.')
+        if self._dtype is None:
+            narrow = all(dtypes[name] == np.float32 for name in features)
             self._dtype = np.dtype(np.float32 if narrow else np.float64)
-            self._names = [str(name) for name in collection.columns]
-        else:
-            self._names = None
+        if weights is not None:
+            self._weighing = collection[weights] if frame else collection[:, every.index(weights)]
+        self._names = [str(name) for name in features]
+        if features == every:
+            return collection
+        return collection[features] if frame else collection[:, [every.index(name) for name in features]]
 
     def __repr__(self) -> str:
         return f"<rows of Dask: {self.kind}>"
@@ -148,11 +174,14 @@ class DaskRows(Stream):
 
     @property
     def weighted(self) -> bool:
-        """False: weights are given to the fit."""
-        return False
+        """Whether a column holds weights."""
+        return self._weighing is not None
 
     def weights(self) -> np.ndarray:
-        """Return an empty array."""
+        """Return the weights (n,) float64 of the column that holds them, or an empty array."""
+        if self.weighted and not self._weights.size:
+            (found,) = computed([self._weighing], self.client)
+            self._weights = np.asarray(found, np.float64)
         return self._weights
 
     def partitions(self) -> Sequence[Any]:
@@ -172,12 +201,12 @@ class DaskRows(Stream):
             parts = [(i, part, i, self._dtype) for i, part in enumerate(self.partitions())]
             arrays = tasks_of(_opened, "open", parts)
             facts = tasks_of(_facts, "survey", [(i, array, i) for i, array in enumerate(arrays)])
-            self._keep = is_distributed()
+            self._keep = client_of(self.client) is not None
             if self._keep:
-                kept = persisted([*arrays, *facts])
+                kept = persisted([*arrays, *facts], self.client)
                 arrays, facts = kept[: len(arrays)], kept[len(arrays) :]
             self._arrays = arrays
-            self._known = self._merged(computed(facts))
+            self._known = self._merged(computed(facts, self.client))
         return self._known
 
     def _merged(self, found: list[Any]) -> Facts:
@@ -221,10 +250,11 @@ class DaskRows(Stream):
         dtype = self.dtype if dtype is None else dtype
         filled = [number for number, n_rows in enumerate(lengths) if n_rows]
         if facts.n_rows <= grid.CELL:  # so few are held here, where they have ways of their own
-            X = np.concatenate(computed([arrays[number] for number in filled]))
-            source = FileSource(X, spool=self._spool)
+            X = np.concatenate(computed([arrays[number] for number in filled], self.client))
+            source = FileSource(X, self.weights(), spool=self._spool)
         else:
-            source = DaskSource(Blocks(arrays, lengths, self._keep), len(self.names), dtype)
+            home = Blocks(arrays, lengths, self._keep, self.client)
+            source = DaskSource(home, len(self.names), dtype, self.weights())
         source.has_nan = facts.nan is not None
         return source
 
@@ -233,7 +263,7 @@ class DaskRows(Stream):
         self.survey()
         for number, n_rows in enumerate(self._lengths):
             if n_rows:
-                yield computed([self._arrays[number]])[0]
+                yield computed([self._arrays[number]], self.client)[0]
 
     def mapped(self, function: Callable[[np.ndarray], np.ndarray]) -> Stream:
         """Return the rows that a function makes of the rows (m, d): (m, d), of the same dtype, with the same names."""
@@ -283,7 +313,7 @@ class DaskRows(Stream):
         """Return the arrays that a method makes of all rows, here."""
         self.survey()
         calls = [(i, model, self._arrays[i]) for i, n_rows in enumerate(self._lengths) if n_rows]
-        found = computed(tasks_of(method, "method", calls))
+        found = computed(tasks_of(method, "method", calls), self.client)
         return tuple(np.concatenate(column) for column in zip(*found, strict=True))
 
 

@@ -153,12 +153,14 @@ def taken(data: bytes, X: np.ndarray, places: np.ndarray) -> np.ndarray:
 # -------------------------------------------------------------------------------------------------------------- graphs
 
 
-def is_distributed() -> bool:
-    """Whether there is a current client, or a scheduler was chosen that is one."""
+def client_of(client: Any = None) -> Any:
+    """Return a given client, or the current one, or that which was chosen as Dask's scheduler; None without one."""
+    if client is not None or "distributed" not in sys.modules:
+        return client
     from dask.base import get_scheduler
 
-    chosen = get_scheduler()
-    return "distributed" in sys.modules and type(getattr(chosen, "__self__", None)).__name__ == "Client"
+    current = getattr(get_scheduler(), "__self__", None)
+    return current if type(current).__name__ == "Client" else None
 
 
 def tasks_of(function: Any, what: str, calls: Iterable[tuple[Any, ...]]) -> list[Any]:
@@ -197,8 +199,8 @@ def held(part: Any) -> Any:
     return part if part.key in part.dask else dask.delayed(same)(part)
 
 
-def computed(tasks: Iterable[Any]) -> list[Any]:
-    """Return the results of tasks.
+def computed(tasks: Iterable[Any], client: Any = None) -> list[Any]:
+    """Return the results of tasks, on a client or on what Dask takes by itself.
 
     Raises
     ------
@@ -208,17 +210,19 @@ def computed(tasks: Iterable[Any]) -> list[Any]:
     import dask
 
     with _sentence():
-        return list(dask.compute(*tasks))
+        return list(dask.compute(*tasks, scheduler=client))
 
 
-def persisted(tasks: list[Any]) -> list[Any]:
+def persisted(tasks: list[Any], client: Any = None) -> list[Any]:
     """Return the same tasks as what has been, or is being, computed and is kept where that happens."""
     import dask
 
     # Only where distributed is loaded: what it sets of its own while it is imported in here would be taken back.
-    quiet = {"distributed.admin.large-graph-warning-threshold": "1 PiB"} if is_distributed() else {}
+    quiet = {"distributed.admin.large-graph-warning-threshold": "1 PiB"} if client_of(client) is not None else {}
     with _sentence(), dask.config.set(quiet):
-        return list(dask.persist(*tasks)) if tasks else []
+        if not tasks:
+            return []
+        return list(dask.persist(*tasks) if client is None else client.persist(tasks))
 
 
 class _sentence:

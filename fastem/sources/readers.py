@@ -39,6 +39,19 @@ class Columns(NamedTuple):
     dtype: np.dtype
 
 
+def chosen_of(names: list[str], columns: list[str] | None, weights: str | None) -> list[str]:
+    """Return the features, checked: those asked for, or all but the weights."""
+    chosen = [name for name in names if name != weights] if columns is None else list(columns)
+    asked = [*chosen, *([] if weights is None else [weights])]
+    missing = [name for name in asked if name not in names]
+    if missing:
+        raise TableError(f"There is no column {quoted(missing)}; there are {quoted(names)}.")
+    twice = [name for name in dict.fromkeys(asked) if asked.count(name) > 1 or names.count(name) > 1]
+    if twice or not chosen:
+        raise TableError(f"Column {quoted(twice[:1])} appears more than once." if twice else "There are no columns.")
+    return chosen
+
+
 class Reader:
     """What pieces of rows come from.
 

@@ -8,6 +8,7 @@ import pytest
 pytest.importorskip("typer")
 pa = pytest.importorskip("pyarrow")
 import pyarrow.csv as arrow_csv  # noqa: E402
+import pyarrow.feather as feather  # noqa: E402
 import pyarrow.parquet as pq  # noqa: E402
 
 from fastem.cli import tables  # noqa: E402
@@ -71,7 +72,7 @@ def test_scaling_probabilities_and_pictures(folder, run):
     assert (folder / "p.png").stat().st_size > 1000
     for model, path, output in (("m.npz", "rows", "m.feather"), ("w.npz", "all.parquet", "w.feather")):
         assert run("predict", model, folder / path, "--proba", "--output", output, "--quiet")[0] == 0
-    left, right = (pa.feather.read_table(folder / f"{name}.feather") for name in "mw")
+    left, right = (feather.read_table(folder / f"{name}.feather") for name in "mw")
     assert left.column_names == right.column_names == ["label", "probability", "probability_0", "probability_1"]
     np.testing.assert_allclose(left["probability_0"], right["probability_0"], atol=1e-6)
 

@@ -183,6 +183,21 @@ def test_unlike_instruction_sets_are_said(cluster):
     assert "something else" in said[0]
 
 
+def test_a_client_that_is_not_the_current_one(cluster, X):
+    """`fastem.rows(..., client=)` computes there, and nowhere else."""
+    home = distributed.get_client()
+    with (
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as other,
+        distributed.Client(other, set_as_default=False) as client,
+    ):
+        before = home.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter)
+        found = model().fit(fastem.rows(collection(), client=client))
+        after = home.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter)
+        assert client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter) > 100
+    assert after == before
+    assert_same(found, model().fit(X))
+
+
 def threads_of(n_tasks):
     return dask_tasks.threads_of_task(n_tasks, None)
 

@@ -224,3 +224,54 @@ def test_settings_of_distributed_are_left_alone():
         dask.config.get("distributed.comm.timeouts.connect")
     """
     subprocess.run([sys.executable, "-W", "ignore", "-c", textwrap.dedent(script)], check=True)
+
+
+# -------------------------------------------------------------------------------------------------- fastem.rows of Dask
+
+
+def test_rows_of_dask_have_columns_weights_and_a_dtype(X, w):
+    table = np.column_stack([X[:, :2], w, X[:, 2:]])
+    want = fastem.GaussianMixture(3, random_state=0, max_iter=3).fit(X.astype(np.float32), sample_weight=w)
+    frame = dd.from_pandas(pd.DataFrame(table, columns=["a", "b", "w", "c"]), npartitions=4)
+    for rows in (
+        fastem.rows(ragged(table), columns=["x0", "x1", "x3"], weights="x2", dtype="float32"),
+        fastem.rows(frame, weights="w", dtype="float32"),
+        fastem.rows(frame.assign(text="left out"), columns=["a", "b", "c"], weights="w", dtype="float32"),
+    ):
+        found = fastem.GaussianMixture(3, random_state=0, max_iter=3).fit(rows)
+        np.testing.assert_array_equal(found.means_, want.means_)
+        np.testing.assert_array_equal(found.predict(rows).compute(), want.predict(X.astype(np.float32)))
+        assert found.score(rows) == want.score(X.astype(np.float32), sample_weight=w)
+
+
+def test_rows_of_dask_that_few_are_have_weights_too(X, w):
+    table = np.column_stack([X, w])[:500]
+    found = fastem.KMeans(3, random_state=0).fit(fastem.rows(da.from_array(table, chunks=(90, 4)), weights="x3"))
+    want = fastem.KMeans(3, random_state=0).fit(X[:500], sample_weight=w[:500])
+    np.testing.assert_array_equal(found.cluster_centers_, want.cluster_centers_)
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"columns": ["x0", "x9"]}, ValueError, 'no column "x9"'),
+        ({"weights": "x7"}, ValueError, 'no column "x7"'),
+        ({"dtype": "int32"}, ValueError, "dtype must be 'float32' or 'float64'"),
+        ({"cache": "never"}, TypeError, "cache= does not go with rows of Dask"),
+        ({"header": False}, TypeError, "header= does not go with rows of Dask"),
+    ],
+)
+def test_what_rows_of_dask_refuse(options, error, words, X):
+    with pytest.raises(error, match=words):
+        fastem.rows(ragged(X), **options)
+
+
+def test_other_refusals_of_rows(X):
+    with pytest.raises(TypeError, match="delayed arrays, whose columns nobody knows yet"):
+        fastem.rows([dask.delayed(X)], weights="x0")
+    with pytest.raises(TypeError, match="client= goes with collections of Dask, not with ndarray"):
+        fastem.rows(X, client=object())
+    with pytest.raises(ValueError, match='Column "day" is not numeric'):
+        fastem.rows(
+            dd.from_pandas(pd.DataFrame({"day": pd.to_datetime(["2026-11-29"] * 2), "x": [1.0, 2.0]}), npartitions=1)
+        )

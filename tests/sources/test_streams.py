@@ -14,8 +14,8 @@ from models_of_sources import same
 
 import fastem
 from fastem.grid import CELL
-from fastem.sources import rows as rows_module
-from fastem.sources.rows import is_stream
+from fastem.sources import opening
+from fastem.sources.opening import is_stream
 from fastem.sources.spool import Spool
 
 pa = pytest.importorskip("pyarrow")
@@ -427,7 +427,7 @@ def test_memory_is_bounded_whatever_the_number_of_rows(tmp_path):
 
 
 def test_the_front_of_streams_says_what_it_reads():
-    assert set(rows_module.READABLE) >= {".npy", ".parquet", ".feather", ".arrow", ".csv"}
+    assert set(opening.READABLE) >= {".npy", ".parquet", ".feather", ".arrow", ".csv"}
     with pytest.raises(TypeError, match=r"fastem\.rows cannot read int"):
         fastem.rows(3)
     with pytest.raises(ValueError, match="cache must be one of"):
