@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -45,6 +46,9 @@ def one(folder: Path, model: str, way: str, iterations: int, init: str) -> None:
     import fastem
 
     start = np.load(folder / "start.npy")
+    if way == "dask-ml":
+        print(json.dumps(of_dask_ml(folder, start, iterations)))
+        return
     data = {
         "memory": lambda: np.load(folder / "rows.npy"),
         "npy": lambda: str(folder / "rows.npy"),
@@ -70,6 +74,19 @@ def one(folder: Path, model: str, way: str, iterations: int, init: str) -> None:
     seconds = time.perf_counter() - begun
     objective = float(estimator.inertia_ if model == "kmeans" else estimator.lower_bound_)
     print(json.dumps({"way": way, "seconds": seconds, "spooling": spooled, "private": peak.bytes, "at": objective}))
+
+
+def of_dask_ml(folder: Path, start: np.ndarray, iterations: int) -> dict[str, Any]:
+    """Fit dask-ml's k-means to the Parquet files, on Dask's own threads; the rows are kept in memory."""
+    import dask.dataframe as dd
+    from dask_ml.cluster import KMeans
+
+    begun = time.perf_counter()
+    with Peak() as peak:
+        rows = dd.read_parquet(folder / "parquet").to_dask_array(lengths=True).persist()
+        read = time.perf_counter() - begun
+        KMeans(K, init=start.astype(np.float32), max_iter=iterations, tol=0).fit(rows)
+    return {"way": "dask-ml", "seconds": time.perf_counter() - begun, "spooling": read, "private": peak.bytes}
 
 
 class Peak:
