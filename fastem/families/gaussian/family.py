@@ -210,6 +210,9 @@ class GaussianFamily(EllipticalFamily):
         """Return Q, the expected complete-data log-likelihood of `params` under the responsibilities of the record."""
         return float(self.shape.expected_log_likelihood(stats, constants, prepared, params))
 
+    def constants_of_part(self, source: Any) -> Any:
+        return self.kernels.constants_of_part(source)
+
     def record_for_missing(self, stats: Any) -> Any:
         return self.kernels.record_for_missing(stats)
 
