@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastem.draws import Draws
-from fastem.engine.em import ROUNDING
+from fastem.engine.monitor import ROUNDING
 from fastem.engine.monitor import Settings
 from fastem.families.base import Family, Groups, Labelled, Limits, Runs
 from fastem.families.kmeans import KMeansParams
