@@ -219,8 +219,9 @@ class IncrementalRun:
 
         def shortfall() -> float:
             assert self.last is not None  # asked only after a fall
-            last = self.last
-            return self.family.shortfall(last.stats, self.constants, last.prepared, last.params, now.params)
+            last, family = self.last, self.family
+            rounding = family.expected_rounding(now.stats, now.prepared, now.params)
+            return rounding + family.shortfall(last.stats, self.constants, last.prepared, last.params, now.params)
 
         if self.last is not None:
             self.monitor.hold(self.last.objective, now.objective, self._slack, shortfall)

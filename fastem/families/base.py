@@ -302,6 +302,10 @@ class Family(ABC):
             f"{type(self).__name__} has no expected_log_likelihood, which incremental EM watches its bound by."
         )
 
+    def expected_rounding(self, stats: Any, prepared: Any, params: Any) -> float:
+        """By how much rounding may move `expected_log_likelihood` of a row, beyond that of any sum; asked after a fall."""
+        return 0.0
+
     def constants_of_part(self, source: Any) -> Any:
         """Return what `expected_log_likelihood` needs to know of some of the rows, as a source; mostly nothing."""
         return None

@@ -217,6 +217,11 @@ class AnalyserFamily(Family):
 
         return max(0.0, (q(old) - q(self.em_step(stats, constants, prepared, old))) / float(stats.counts.sum()))
 
+    def expected_rounding(self, stats: AnalyserStats, prepared: AnalyserPrepared, params: Any) -> float:
+        """What a residual is a difference of may be large beside the noise."""
+        total = float(np.sum(stats.squares / params.noise_variances))
+        return 8 * np.finfo(np.float64).eps * total / float(stats.counts.sum())
+
     @abstractmethod
     def em_step(self, stats: AnalyserStats, constants: Any, prepared: AnalyserPrepared, params: Any) -> Any:
         """Return the parameters that maximise Q."""
