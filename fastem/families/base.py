@@ -303,7 +303,7 @@ class Family(ABC):
         )
 
     def expected_rounding(self, stats: Any, prepared: Any, params: Any) -> float:
-        """By how much rounding may move `expected_log_likelihood` of a row, beyond that of any sum; asked after a fall."""
+        """By how much rounding may move `expected_log_likelihood`, of a row, beyond that of any sum."""
         return 0.0
 
     def constants_of_part(self, source: Any) -> Any:
