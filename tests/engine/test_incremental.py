@@ -320,4 +320,4 @@ def test_bad_parameters_and_rows_are_refused_in_a_sentence():
         fastem.Mixture(2, family="kmeans", algorithm="incremental").fit(blobs())
     array = pytest.importorskip("dask.array")
     with pytest.raises(TypeError, match="algorithm='incremental' takes rows in memory or in files, not Dask's"):
-        fastem.GaussianMixture(2, algorithm="incremental").fit(array.from_array(X, chunks=(50, 2)))
+        fastem.GaussianMixture(2, algorithm="incremental").fit(array.from_array(blobs(), chunks=(3000, 2)))
