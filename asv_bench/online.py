@@ -1,7 +1,8 @@
-"""Log-likelihood against passes over the rows: full EM beside stepwise EM (`partial_fit`), from the same start.
+"""Log-likelihood against passes over the rows: full EM beside incremental and stepwise EM, from the same start.
 
     python -m asv_bench.online
-    python -m asv_bench.online --rows 100000 --batch 1000 --passes 1 2 --seeds 5
+    python -m asv_bench.online --apart 6 --seeds 5
+    python -m asv_bench.online --rows 100000 --batch 1000 --passes 1 2
 
 The start is made of the first batch, for all alike.  Printed is by how much the mean log-likelihood of a row, over all
 rows, falls short of where full EM ends (1000 iterations at most), in nats, with quartiles over `--seeds` data sets.
@@ -10,6 +11,7 @@ rows, falls short of where full EM ends (1000 iterations at most), in nats, with
 from __future__ import annotations
 
 import argparse
+import copy
 import time
 import warnings
 from typing import Any
@@ -25,6 +27,8 @@ WAYS: dict[str, dict[str, Any]] = {
     "a = 0.8, averaged": {"learning_decay": 0.8, "average_from": "half"},
     "a = 1": {"learning_decay": 1.0},
 }
+
+BLOCKS = (4, 16, 64)
 
 
 def data(n: int, d: int, k: int, apart: float, seed: int) -> np.ndarray:
@@ -43,6 +47,19 @@ def shortfalls(X: np.ndarray, k: int, batch: int, passes: list[int]) -> dict[str
     best = fastem.GaussianMixture(k, tol=1e-9, max_iter=1000, **start).fit(X).score(X)
     found = {"full EM": [best - fastem.GaussianMixture(k, tol=0, max_iter=p, **start).fit(X).score(X) for p in passes]}
     batches = np.array_split(X, len(X) // batch)
+    learnt = fastem.GaussianMixture(k, **start)
+    for rows in batches:
+        learnt.partial_fit(rows)
+    for n in BLOCKS:
+        own = {"algorithm": "incremental", "n_blocks": n, "tol": 0}
+        models = [fastem.GaussianMixture(k, max_iter=p, **own, **start) for p in passes]
+        found[f"incremental, {n} blocks"] = [best - model.fit(X).score(X) for model in models]
+    found["a = 0.6, then incremental, 16 blocks"] = [best - learnt.score(X) if p == 1 else np.nan for p in passes]
+    for place, p in enumerate(passes):
+        if p > 1:
+            model = copy.deepcopy(learnt)
+            model.set_params(algorithm="incremental", n_blocks=16, warm_start=True, tol=0, max_iter=p - 1).fit(X)
+            found["a = 0.6, then incremental, 16 blocks"][place] = best - model.score(X)
     for name, options in WAYS.items():
         found[name] = []
         for p in passes:
@@ -55,17 +72,26 @@ def shortfalls(X: np.ndarray, k: int, batch: int, passes: list[int]) -> dict[str
     return found
 
 
-def seconds(X: np.ndarray, k: int, batch: int) -> tuple[float, float]:
-    """Return the time of an iteration of full EM, and of a pass of partial_fit: the least of three turns each."""
-    full, steps, times = fastem.GaussianMixture(k, tol=0, max_iter=5, means_init=X[:k]), fastem.GaussianMixture(k), []
-    for _ in range(3):
-        begun = time.perf_counter()
-        full.fit(X)
-        between = time.perf_counter()
+def seconds(X: np.ndarray, k: int, batch: int) -> dict[str, float]:
+    """Return the processor time of a pass of each way on one thread, without starts: the least of five turns each."""
+    first = fastem.GaussianMixture(k, max_iter=0, random_state=0).fit(X[:batch])
+    start = {"weights_init": first.weights_, "means_init": first.means_, "precisions_init": first.precisions_}
+    options = {"tol": 0, "max_iter": 8, "n_threads": 1, **start}
+    ways = {"full EM": fastem.GaussianMixture(k, **options)}
+    for n in BLOCKS:
+        ways[f"incremental, {n} blocks"] = fastem.GaussianMixture(k, algorithm="incremental", n_blocks=n, **options)
+    steps = fastem.GaussianMixture(k, n_threads=1, **start)
+    times: dict[str, list[float]] = {}
+    for _ in range(5):
+        for name, model in ways.items():
+            begun = time.process_time()
+            model.fit(X)
+            times.setdefault(name, []).append((time.process_time() - begun) / 8)
+        begun = time.process_time()
         for rows in np.array_split(X, len(X) // batch):
             steps.partial_fit(rows)
-        times.append(((between - begun) / 5, time.perf_counter() - between))
-    return tuple(np.min(times, axis=0))  # type: ignore[return-value]
+        times.setdefault("partial_fit", []).append(time.process_time() - begun)
+    return {name: min(found) for name, found in times.items()}
 
 
 def main() -> None:
@@ -84,9 +110,9 @@ def main() -> None:
     for seed in range(asked.seeds):
         X = data(asked.rows, asked.features, asked.components, asked.apart, seed)
         runs.append(shortfalls(X, asked.components, asked.batch, asked.passes))
-    full, stepwise = seconds(X, asked.components, asked.batch)
+    taken = seconds(X, asked.components, asked.batch)
     print(f"{asked.rows} x {asked.features}, {asked.components} components, batches of {asked.batch}")
-    print(f"a pass of full EM {1e3 * full:.0f} ms, of partial_fit {1e3 * stepwise:.0f} ms")
+    print("processor time of a pass: " + ", ".join(f"{name} {1e3 * t:.1f} ms" for name, t in taken.items()))
     print("| passes | " + " | ".join(map(str, asked.passes)) + " |")
     for name in runs[0]:
         low, middle, high = np.quantile([run[name] for run in runs], [0.25, 0.5, 0.75], axis=0)

@@ -16,7 +16,8 @@ from fastem import grid, threads, validate
 from fastem.draws import Draws
 from fastem.engine import accelerate, restarts
 from fastem.engine.checkpoint import Slot, Stage
-from fastem.engine.monitor import Monitor, Settings
+from fastem.engine.incremental import IncrementalRun, block_rows
+from fastem.engine.monitor import ROUNDING, Monitor, Settings
 from fastem.engine.problem import Problem
 from fastem.engine.result import FitResult, Run
 from fastem.families.base import Family, Groups, Limits, State
@@ -29,9 +30,6 @@ Start = Callable[[Problem, Draws], Any]
 # which holds the GIL for some 50 microseconds.
 CELLS_PER_THREAD = 4
 WORK_FOR_A_THREAD = 2_000_000
-
-# Rounding error of an objective, a mean or sum over rows, in units of the rows' machine epsilon.
-ROUNDING = 64
 
 # A run in one call has room for so many objectives.
 MOST_OBJECTIVES = 10**6
@@ -90,11 +88,11 @@ def run(
     def restart(number: int) -> None:
         runs[number] = best.offer(anew(number, None) if stage is None else _recorded(stage, number, anew))
 
-    def begin(number: int) -> EMRun:
+    def begin(number: int) -> EMRun | IncrementalRun:
         slot = None if stage is None else stage.slot(number)
         if slot is not None and slot.state is not None:
             return EMRun.resumed(problem, slot, settings, number, reached)
-        return EMRun(problem, start(problem, Draws(seed, number)), settings, number, reached, slot)
+        return _begun(problem, start(problem, Draws(seed, number)), settings, number, reached, slot)
 
     def spread(task: Callable[[int], None], n_tasks: int) -> None:
         threads.map_tasks(task, n_tasks, threads_of_all if side_by_side else 1)
@@ -234,7 +232,17 @@ def _run_to_convergence(
     run = _run_small(problem, params, settings, restart) if reached == -np.inf else None
     if run is not None:
         return run
-    return EMRun(problem, params, settings, restart, reached, slot).until(settings.max_iter)
+    return _begun(problem, params, settings, restart, reached, slot).until(settings.max_iter)
+
+
+def _begun(
+    problem: Problem, params: Any, settings: Settings, restart: int, reached: float, slot: Slot | None
+) -> EMRun | IncrementalRun:
+    """Return a run at its start: in blocks, if they are asked for, there is more than one and the rows are read."""
+    n_rows = problem.source.n_rows
+    if settings.n_blocks == 1 or block_rows(n_rows, settings.n_blocks) >= n_rows or problem.needs_no_rows(params):
+        return EMRun(problem, params, settings, restart, reached, slot)
+    return IncrementalRun(problem, params, settings, restart, reached)
 
 
 def _run_small(problem: Problem, params: Any, settings: Settings, restart: int) -> Run | None:

@@ -13,8 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastem.draws import Draws
-from fastem.engine.em import ROUNDING
-from fastem.engine.monitor import Settings
+from fastem.engine.monitor import ROUNDING, Settings
 from fastem.families.base import Family, Groups, Labelled, Limits, Runs
 from fastem.families.kmeans import KMeansParams
 
@@ -38,7 +37,7 @@ def possible(settings: Settings) -> bool:
     """Tell whether these settings ask for nothing that needs the engine between two iterations."""
     watched = settings.callback is not None or settings.keep_history or settings.certify
     plain = settings.accelerate is None and settings.escape is None and settings.convergence == "change"
-    return plain and not watched and not settings.drop_restarts
+    return plain and not watched and not settings.drop_restarts and settings.n_blocks == 1
 
 
 def cluster(groups: Groups, clustering: Clustering, settings: Settings, n_init: int, seed: int) -> ManyRuns:

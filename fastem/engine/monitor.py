@@ -60,6 +60,8 @@ class Settings:
         What is compared with tol: the family's progress, or `remaining`.
     checkpoint : Checkpoint or None
         Where runs are saved, and go on from (`fastem.engine.checkpoint`).
+    n_blocks : int
+        Most blocks of rows with an M-step after each (`fastem.engine.incremental`); 1 is EM.
     """
 
     max_iter: int = 100
@@ -72,6 +74,7 @@ class Settings:
     escape: str | None = None
     convergence: str = "change"
     checkpoint: Checkpoint | None = None
+    n_blocks: int = 1
 
     def after(self, run: Run | None) -> Settings:
         """Return the settings of a run that goes on after another, whose iterations it does not count again."""
@@ -88,6 +91,8 @@ class Settings:
 
 
 CONVERGENCES = ("change", "remaining")
+# Rounding error of an objective, a mean or sum over rows, in units of the rows' machine epsilon.
+ROUNDING = 64
 # What a run that is to be compared may leave of the log-likelihood of all rows: a hundredth of the unit of -2 L.
 LEFT = 0.005
 # So many iterations it may take.
@@ -205,16 +210,24 @@ class Monitor:
         plain : bool
             Whether an M-step led to the parameters; False for an extrapolation.
         """
+        if self.objectives and not self._may_fall:
+            self.hold(self.objectives[-1], objective, slack, shortfall)
+        self._may_fall = False
+        self.take(objective, slack, plain=plain)
+
+    def take(self, objective: float, slack: float, *, plain: bool = True) -> None:
+        """Take note of an iteration's objective, which was held to the last one."""
         self._slack = slack
         self._plain.append(plain)
-        if self.objectives and not self._may_fall:
-            fall = self.objectives[-1] - objective
-            if fall > slack * (1.0 + abs(objective)):
-                allowed = shortfall()
-                if fall > allowed + slack * (1.0 + abs(objective)):
-                    self._fell(fall, allowed)
-        self._may_fall = False
         self.objectives.append(objective)
+
+    def hold(self, before: float, objective: float, slack: float, shortfall: Callable[[], float]) -> None:
+        """Certify that an objective did not fall, from `before`; the others are those of `observe`."""
+        fall = before - objective
+        if fall > slack * (1.0 + abs(objective)):
+            allowed = shortfall()
+            if fall > allowed + slack * (1.0 + abs(objective)):
+                self._fell(fall, allowed)
 
     def _fell(self, fall: float, allowed: float) -> None:
         message = (

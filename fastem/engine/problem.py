@@ -117,6 +117,11 @@ class Problem:
         found: np.ndarray = self.once("variances", lambda: variances(self.space))
         return found
 
+    def needs_no_rows(self, params: Any) -> bool:
+        """Tell whether an E-step at these parameters is made of the constants alone."""
+        prepared = self.family.prepare(params, self.source.dtype)
+        return self.family.stats_of_constants(self.constants, prepared) is not None
+
     def with_threads(self, n_threads: int) -> Problem:
         """Return the same problem, its rows read by another number of threads."""
         other = copy.copy(self)

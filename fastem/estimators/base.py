@@ -90,8 +90,14 @@ class EMEstimator(CallbackSupportMixin, BaseEstimator):
             keep_history=self.keep_history,
             callback=self._callback(watch),
             checkpoint=checkpoint,
+            n_blocks=self._most_blocks,
             **{name: getattr(self, name) for name in OFFERED if hasattr(self, name)},
         )
+
+    @property
+    def _most_blocks(self) -> int:
+        """Blocks of rows with an M-step after each, at most: 1 is EM."""
+        return 1
 
     def _callback(self, watch: Watch | None) -> Callable[[IterationInfo], Any] | None:
         if not self.verbose and watch is None:

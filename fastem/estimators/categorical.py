@@ -88,6 +88,12 @@ class CategoricalMixture(DiscreteMixture):
     average_from : int or None, default=None
         Of `partial_fit`: number of the batch from which on statistics are averaged; the fitted attributes are then made
         of their mean.
+    algorithm : {"em", "incremental"}, default="em"
+        "incremental" makes an M-step after the E-step of each block of rows, on what is known of all blocks (Neal and
+        Hinton 1998): fewer passes over the rows, which are then what `max_iter` and `n_iter_` count.  `lower_bound_` is
+        a bound of the log-likelihood that never falls, and touches it where the fit ends.  See docs/online.md.
+    n_blocks : int, default=16
+        Of "incremental": most blocks.  Each has 2048 rows, or that times a power of two; with one it is EM.
 
     Attributes
     ----------
@@ -167,6 +173,8 @@ class CategoricalMixture(DiscreteMixture):
         learning_decay: float = 0.6,
         first_batches: int = 1,
         average_from: int | None = None,
+        algorithm: str = "em",
+        n_blocks: int = 16,
     ) -> None:
         self._keep_arguments(locals())
 

@@ -88,6 +88,12 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Stepwise
     average_from : int or None, default=None
         Of `partial_fit`: number of the batch from which on statistics are averaged; the fitted attributes are then made
         of their mean.
+    algorithm : {"em", "incremental"}, default="em"
+        "incremental" makes an M-step after the E-step of each block of rows, on what is known of all blocks (Neal and
+        Hinton 1998): fewer passes over the rows, which are then what `max_iter` and `n_iter_` count.  `lower_bound_` is
+        a bound of the log-likelihood that never falls, and touches it where the fit ends.  See docs/online.md.
+    n_blocks : int, default=16
+        Of "incremental": most blocks.  Each has 2048 rows, or that times a power of two; with one it is EM.
 
     Attributes
     ----------
@@ -159,6 +165,8 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Stepwise
         learning_decay: float = 0.6,
         first_batches: int = 1,
         average_from: int | None = None,
+        algorithm: str = "em",
+        n_blocks: int = 16,
     ) -> None:
         self.n_components = n_components
         self.tol = tol
@@ -182,6 +190,8 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Stepwise
         self.learning_decay = learning_decay
         self.first_batches = first_batches
         self.average_from = average_from
+        self.algorithm = algorithm
+        self.n_blocks = n_blocks
 
     def __sklearn_tags__(self) -> Tags:
         """Return scikit-learn's tags: NaN is a missing value, and factors have the dtype of the rows."""
@@ -241,6 +251,7 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Stepwise
         X = self._table(X, reset=True)
         seed = validate.seed(self.random_state)  # not drawn from, but to be sound
         source = door.source(X, sample_weight, self._threads(), weigh=validate.relative_weights)
+        self._check_order(source)
         family, noise = self._family_to_fit(), self._first_noise()
         if source.has_nan:
             source.refuse_empty_columns()

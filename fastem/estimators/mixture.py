@@ -106,6 +106,7 @@ class BaseMixture(DensityMixin, StepwiseEstimator):
             )
         known = validate.labels(labels, len(X), self.n_components)
         source = door.source(X, sample_weight, self._threads(), labels=known, weigh=validate.relative_weights)
+        self._check_order(source)
         problem = Problem(source, self._family(), centers=self._shared_centers)
         family = problem.family
         if family.allow_nan and source.has_nan:

@@ -1,4 +1,8 @@
-"""`partial_fit` of the estimators with a density: batch after batch, by stepwise EM (`engine/stepwise.py`)."""
+"""Fits in parts of the estimators with a density, whose parameters follow each part of the rows.
+
+`partial_fit` takes batch after batch (stepwise EM, `engine/stepwise.py`); ``algorithm="incremental"`` of `fit` takes
+block after block of rows that can be read again (`engine/incremental.py`).
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,13 @@ from fastem.estimators.density import DensityEstimator
 from fastem.families.base import Family
 from fastem.sources.base import Source
 
+ALGORITHMS = ("em", "incremental")
+# Parameters that have no meaning between the blocks of a pass, and why.
+AGAINST_BLOCKS = {
+    "accelerate": "an extrapolation is judged by the log-likelihood of all rows at one set of parameters",
+    "rescue": "components are moved by what all rows say at one set of parameters",
+    "checkpoint": "a run in blocks keeps records that no checkpoint holds",
+}
 # What tells how a fit went, which has no meaning for batches.
 TRACES = ("lower_bounds_", "restarts_", "histories_", "history_", "loglike_")
 
@@ -22,10 +33,12 @@ TRACES = ("lower_bounds_", "restarts_", "histories_", "history_", "loglike_")
 class StepwiseEstimator(DensityEstimator):
     """Base of the estimators that take rows batch by batch.
 
-    A subclass has the parameters learning_decay, first_batches and average_from, and says how a run begins
-    (`_first_params`) and which attributes its parameters become (`_keep_params`).
+    A subclass has the parameters learning_decay, first_batches, average_from, algorithm and n_blocks; it says how a run
+    begins (`_first_params`) and which attributes its parameters become (`_keep_params`).
     """
 
+    algorithm: str
+    n_blocks: int
     learning_decay: float
     first_batches: int
     average_from: int | None
@@ -45,7 +58,31 @@ class StepwiseEstimator(DensityEstimator):
         check(self, "first_batches", "an int in the range [1, inf)", validate.is_int(self.first_batches, 1))
         averaged = self.average_from is None or validate.is_int(self.average_from, 1)
         check(self, "average_from", "an int in the range [1, inf) or None", averaged)
+        check(self, "algorithm", f"a str among {set(ALGORITHMS)}", self.algorithm in ALGORITHMS)
+        check(self, "n_blocks", "an int in the range [1, inf)", validate.is_int(self.n_blocks, 1))
         self._check_shared_parameters()
+        if self.algorithm == "incremental":
+            for name, why in AGAINST_BLOCKS.items():
+                if getattr(self, name, None) not in (None, False):
+                    raise ValueError(f"algorithm='incremental' does not go with {name!r}: {why}.")
+
+    @property
+    def _most_blocks(self) -> int:
+        return int(self.n_blocks) if self.algorithm == "incremental" else 1
+
+    def _check_order(self, source: Source) -> None:
+        """Refuse rows that cannot be read one block after another.
+
+        Raises
+        ------
+        TypeError
+            If blocks are asked for.
+        """
+        if self._most_blocks > 1 and not source.reads_in_order:
+            raise TypeError(
+                "algorithm='incremental' takes rows in memory or in files, not Dask's collections: each block waits "
+                "for the M-step before it, so that workers would wait for each other."
+            )
 
     def _family_to_fit(self) -> Any:
         """Return the family as the parameters say it, whatever is fitted."""

@@ -14,12 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastem import grid, threads
+from fastem.families.numpy_pass import each_chunk, normalise
 from fastem.kernels.expected import Expected
 from fastem.records import Empty, Layout
-
-# Cells of one chunk of rows in the passes of predict and score: what is kept of (rows, k) numbers at a time.
-CHUNK_CELLS = 4
 
 
 class State(NamedTuple):
@@ -121,6 +118,13 @@ class Family(ABC):
         """Return the same model for rows with missing values (NaN): itself, unless these need kernels of their own.
 
         Asked of families with `allow_nan`, where there are such rows.
+        """
+        return self
+
+    def for_parts(self) -> Family:
+        """Return the same model with an M-step that maximises Q for records of any responsibilities: itself, as a rule.
+
+        Asked where parts of the rows have theirs at other parameters than the last (`engine.incremental`).
         """
         return self
 
@@ -289,6 +293,23 @@ class Family(ABC):
         """
         return 0.0
 
+    def expected_log_likelihood(self, stats: Any, constants: Any, prepared: Any, params: Any) -> float:
+        """Return Q of any parameters, under what the E-step with `prepared` found out about what is hidden.
+
+        Terms that no parameter changes may be left out, if they are the same for all records of the same rows.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no expected_log_likelihood, which incremental EM watches its bound by."
+        )
+
+    def expected_rounding(self, stats: Any, prepared: Any, params: Any) -> float:
+        """By how much rounding may move `expected_log_likelihood`, of a row, beyond that of any sum."""
+        return 0.0
+
+    def constants_of_part(self, source: Any) -> Any:
+        """Return what `expected_log_likelihood` needs to know of some of the rows, as a source; mostly nothing."""
+        return None
+
     def recentre(self, stats: Any, prepared: Any, onto: Any) -> Any:
         """Return the record of the same rows and responsibilities, centred as an E-step with `onto` centres its own.
 
@@ -451,32 +472,3 @@ class Family(ABC):
     def n_free_params(self, n_features: int) -> int:
         """Number of free parameters, for AIC and BIC."""
         raise NotImplementedError(f"{type(self).__name__} does not count its parameters, so that it has no AIC or BIC.")
-
-
-def each_chunk(function: Callable[[slice], None], n_rows: int, n_threads: int) -> None:
-    """Call a function for runs of rows, several at a time."""
-    size = CHUNK_CELLS * grid.CELL
-
-    def chunk(number: int) -> None:
-        function(slice(number * size, min((number + 1) * size, n_rows)))
-
-    threads.map_tasks(chunk, -(-n_rows // size), n_threads)
-
-
-def normalise(log_joint: np.ndarray, prepared: Any) -> np.ndarray:
-    """Turn log p(x, z) (n, k) into responsibilities in place; return log p(x) (n,).
-
-    A row of all -inf, infinitely far from every component, becomes one-hot for the first of the largest weight.
-    """
-    best = log_joint.max(axis=1, keepdims=True)
-    lost = np.flatnonzero(np.isneginf(best[:, 0]))
-    if lost.size:
-        log_joint[lost, int(np.argmax(getattr(prepared, "log_weights", [0])))] = 0.0
-        best[lost] = 0.0
-    log_joint -= best
-    np.exp(log_joint, out=log_joint)
-    total = log_joint.sum(axis=1, keepdims=True)
-    log_joint /= total
-    log_prob = (np.log(total) + best)[:, 0]
-    log_prob[lost] = -np.inf
-    return log_prob

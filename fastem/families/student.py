@@ -15,7 +15,8 @@ rows far away count for less.  It collects, centred on the current means m,
     sums = sum r u (x - m),   scatter = sum r u (x - m)(x - m)'.
 
 The M-step is that of parameter expansion (PX-EM): u has an unknown scale a as well, whose estimate masses / counts is
-absorbed by Sigma.  It costs nothing, raises the likelihood as surely, and needs fewer iterations:
+absorbed by Sigma.  It costs nothing, raises the likelihood as surely, and needs fewer iterations (expectations of u at
+other parameters than the last would have to be scaled along: there plain EM's step is made, `PlainStudentFamily`):
 
     pi = counts / sum(counts),   mu = m + s,   Sigma = scatter / masses - s s' + reg_covar I,   s = sums / masses,
     log(nu / 2) - psi(nu / 2) = log(masses / counts) - logs / counts.
@@ -37,15 +38,15 @@ from __future__ import annotations
 
 import copy
 import functools
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy.special import betaln, digamma, gammaln, polygamma
+from scipy.special import gammaln
 
 from fastem.draws import Draws
 from fastem.families.base import MStep
 from fastem.families.coordinates import measured, present, steps_of
+from fastem.families.degrees_of_freedom import LEAST_DOF, MOST_DOF, information, levels_and_means, solve_dofs
 from fastem.families.elliptical import coordinates
 from fastem.families.elliptical.family import EllipticalFamily
 from fastem.families.elliptical.records import LOG_2PI, alive, updated_means
@@ -56,9 +57,6 @@ from fastem.kernels.elementary import log, log1p
 from fastem.records import Layout
 
 COVARIANCE_TYPES = ("full", "diag", "spherical")
-# Estimates of the degrees of freedom stay within these: a normal distribution above, and below it tails so heavy that
-# rounding hides them.
-LEAST_DOF, MOST_DOF = 0.1, 200.0
 # Where an estimate begins.
 FIRST_DOF = 10.0
 
@@ -266,22 +264,6 @@ def kernels(shape: Shape) -> Passes:
 # --- algebra
 
 
-def solve_dofs(gap: np.ndarray, low: float = LEAST_DOF, high: float = MOST_DOF) -> np.ndarray:
-    """Return nu (k,) with log(nu / 2) - psi(nu / 2) = gap (k,), or the nearest bound.
-
-    Examples
-    --------
-    >>> solve_dofs(np.log(2.5) - digamma([2.5, 1e6])).round(9)
-    array([  5., 200.])
-    """
-    ends = np.log(0.5 * low) - digamma(0.5 * low), np.log(0.5 * high) - digamma(0.5 * high)
-    inside = np.clip(gap, ends[1], ends[0])
-    a = (3.0 - inside + np.sqrt((inside - 3.0) ** 2 + 24.0 * inside)) / (12.0 * inside)  # within 1.5 %
-    for _ in range(6):  # each step doubles the digits
-        a = 1.0 / (1.0 / a + (np.log(a) - digamma(a) - inside) / (a - a * a * polygamma(1, a)))
-    return np.asarray(np.clip(2.0 * a, low, high))
-
-
 class StudentFamily(EllipticalFamily):
     """A mixture of `n_components` Student-t distributions.
 
@@ -316,6 +298,11 @@ class StudentFamily(EllipticalFamily):
         other.shape, other.kernels = MissingValues(self.shape), _missing_kernels(self.shape.matrices)
         return other
 
+    def for_parts(self) -> StudentFamily:
+        other = PlainStudentFamily(self.n_components)
+        vars(other).update(vars(self))
+        return other
+
     def constants(self, source: Any) -> Any:
         return self.shape.constants(source)
 
@@ -330,9 +317,9 @@ class StudentFamily(EllipticalFamily):
         base = fields["log_weights"] + self.shape.log_det(params.precisions_cholesky, d)
         fields |= {"least": fields["negligible"], "negligible": np.zeros(len(nu)), "offsets": np.zeros(len(nu))}
         if "precisions" not in fields:
-            levels, log_means = _constants(nu, d)
+            levels, log_means = levels_and_means(nu, d)
             return StudentPrepared(**fields, dofs=nu, levels=base + levels, log_means=log_means)
-        levels, log_means = _constants(nu[:, None], np.arange(d + 1))
+        levels, log_means = levels_and_means(nu[:, None], np.arange(d + 1))
         return MissingStudentPrepared(**fields, dofs=nu, levels=base[:, None] + levels, log_means=log_means)
 
     def m_step(self, stats: StudentStats, constants: Any, prepared: StudentPrepared, params: StudentParams) -> MStep:
@@ -340,16 +327,22 @@ class StudentFamily(EllipticalFamily):
         weights = stats.counts / stats.counts.sum()
         means = updated_means(moments, prepared, params.means)
         scales = self.shape.covariances_from_stats(moments, None, prepared, params.scales)
+        left = np.where(alive(moments), _estimated_scale(stats) / self._scale(stats), 1.0)  # ones, if all is absorbed
+        scales = scales * left.reshape(-1, *[1] * (scales.ndim - 1))
         scales, factors, notes = self.regular(weights, self.shape.add_to_diagonal(scales, self.reg_covar))
         return MStep(StudentParams(weights, means, scales, factors, self._dofs(stats, params.dofs)), tuple(notes))
+
+    def _scale(self, stats: StudentStats) -> np.ndarray:
+        """Return the scale of u (k,) that the scale matrices absorb: all of its estimate."""
+        return _estimated_scale(stats)
 
     def _dofs(self, stats: StudentStats, previous: np.ndarray) -> np.ndarray:
         """Return the M-step's degrees of freedom (k,); a dead component keeps its own."""
         if self.dof is not None:
             return previous
         some = alive(stats) & (stats.masses > 0)
-        counts = np.where(some, stats.counts, 1.0)
-        gap = np.log(np.where(some, stats.masses, 1.0) / counts) - stats.logs / counts
+        scale, left = self._scale(stats), _estimated_scale(stats) / self._scale(stats)
+        gap = left - 1.0 + np.log(scale) - stats.logs / np.where(some, stats.counts, 1.0)
         return np.where(some, solve_dofs(gap), previous)
 
     def first_step(self, stats: StudentStats, constants: Any, prepared: Any, params: StudentParams) -> StudentParams:
@@ -366,7 +359,7 @@ class StudentFamily(EllipticalFamily):
         return stats._replace(sums=moved.sums, scatter=moved.scatter)
 
     def shortfall(self, stats: Any, constants: Any, prepared: Any, old: StudentParams, new: StudentParams) -> float:
-        one, scale = np.ones(self.n_components), _scale(stats)
+        one, scale = np.ones(self.n_components), self._scale(stats)
         explained = self._expected(stats, prepared, old, one) - self._expected(stats, prepared, new, scale)
         # As for Gaussians, no more than what reg_covar takes from the maximum: a wrong M-step must not explain itself.
         plain = copy.copy(self)
@@ -378,23 +371,26 @@ class StudentFamily(EllipticalFamily):
             explained = min(explained, cost)
         return max(0.0, explained / float(stats.counts.sum()))
 
-    def _expected(self, stats: Any, prepared: Any, params: StudentParams, scale: np.ndarray) -> float:
-        """Return the expected complete-data log-likelihood with u of scale a (k,); L(new) - L(old) >= Q(new) - Q(old).
+    def expected_log_likelihood(self, stats: Any, constants: Any, prepared: Any, params: StudentParams) -> float:
+        return self._expected(stats, prepared, params, np.ones(self.n_components))
 
-        Where a is 1, the means must be those of the E-step.
-        """
+    def _expected(self, stats: Any, prepared: Any, params: StudentParams, scale: np.ndarray) -> float:
+        """Return Q with u of scale a (k,), but for what no parameter changes; L(new) - L(old) >= Q(new) - Q(old)."""
         n, nu, log_a = stats.counts, params.dofs, np.log(scale)
         shaped = scale.reshape(-1, *[1] * (stats.scatter.ndim - 1))
-        moments = _Moments(n, stats.sums / scale[:, None], stats.scatter / shaped)
+        moments = _Moments(stats.masses / scale, stats.sums / scale[:, None], stats.scatter / shaped)
         normal = self.shape.expected_log_likelihood(moments, None, prepared, params)
-        d = params.means.shape[1]
+        d, some = params.means.shape[1], stats.masses > 0
+        with np.errstate(divide="ignore"):
+            levels = np.log(params.weights) + self.shape.log_det(params.precisions_cholesky, d) - 0.5 * d * LOG_2PI
+        normal += float((n - moments.counts)[some] @ levels[some])  # rows count for the levels as they are, without u
         gamma = n * (0.5 * nu * np.log(0.5 * nu) - gammaln(0.5 * nu) - 0.5 * d * log_a)
-        return float(normal + np.sum(gamma + 0.5 * nu * (stats.logs - n * log_a - stats.masses / scale)))
+        return float(normal + np.sum(gamma + 0.5 * nu * (stats.logs - n * log_a - moments.counts)))
 
     def pack(self, params: StudentParams, like: StudentParams) -> np.ndarray:
         dofs = np.zeros(len(like.dofs)) if self.dof is not None else np.log(params.dofs / like.dofs)
         shapes = coordinates.pack(params, like, self.covariance.shape)
-        return np.concatenate([shapes, measured(dofs, _information_of_dofs(like))])
+        return np.concatenate([shapes, measured(dofs, _information(like))])
 
     def unpack(self, vector: np.ndarray, like: StudentParams) -> StudentParams | None:
         k = self.n_components
@@ -403,7 +399,7 @@ class StudentFamily(EllipticalFamily):
             return None
         dofs = like.dofs
         if self.dof is None:
-            dofs = np.clip(dofs * np.exp(steps_of(vector[-k:], _information_of_dofs(like))), LEAST_DOF, MOST_DOF)
+            dofs = np.clip(dofs * np.exp(steps_of(vector[-k:], _information(like))), LEAST_DOF, MOST_DOF)
         return StudentParams(*found, dofs)
 
     def accumulate_given(self, X, w, resp: np.ndarray, prepared: Any, stats: np.ndarray) -> None:
@@ -463,20 +459,22 @@ class StudentFamily(EllipticalFamily):
         return k - 1 + k * d + self.covariance.n_parameters(k, d) + (k if self.dof is None else 0)
 
 
-def _constants(nu: np.ndarray, d: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Return the log-density at the centre of d features under Sigma = I, and E[log u] - log E[u]."""
-    half = 0.5 * np.maximum(d, 1)  # of no feature the density is 1
-    level = np.where(np.asarray(d) > 0, gammaln(half) - betaln(0.5 * nu, half) - half * np.log(nu * math.pi), 0.0)
-    return level, digamma(0.5 * (nu + d)) - np.log(0.5 * (nu + d))
-
-
-def _information_of_dofs(like: StudentParams) -> np.ndarray:
-    """Return what rows whose u is known tell of log nu (k,): u ~ Gamma(a, a) with a = nu / 2."""
-    a = 0.5 * like.dofs
-    return present(like.weights) * (a * a * polygamma(1, a) - a)
-
-
-def _scale(stats: StudentStats) -> np.ndarray:
-    """Return the M-step's estimate of the scale of u (k,), which the scale matrices absorb."""
+def _estimated_scale(stats: StudentStats) -> np.ndarray:
+    """Return the M-step's estimate of the scale of u (k,); 1 for a dead component."""
     some = alive(stats) & (stats.masses > 0)
     return np.where(some, np.where(some, stats.masses, 1.0) / np.where(some, stats.counts, 1.0), 1.0)
+
+
+def _information(like: StudentParams) -> np.ndarray:
+    """Return what rows whose u is known tell of log nu (k,)."""
+    return present(like.weights) * information(like.dofs)
+
+
+class PlainStudentFamily(StudentFamily):
+    """The same mixture with the M-step of plain EM, which maximises Q whatever parameters its expectations are of.
+
+    A scale of u that Sigma absorbs would have to be taken out of the record of every row.
+    """
+
+    def _scale(self, stats: StudentStats) -> np.ndarray:
+        return np.ones(self.n_components)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -34,9 +34,9 @@ class Source:
     (`take`), the E-step's pass (`accumulate`), parts of itself (`subset`, `having`) and its rows seen through a
     function (`mapped`, `image`).  Sums are those of the grid (`grid.py`), so that no bit of them depends on the source.
 
-    Two capabilities are asked for where they matter.  `array` is all rows as one array, or None: a start or a run of
+    Three capabilities are asked for where they matter.  `array` is all rows as one array, or None: a start or a run of
     few rows in one compiled call needs it.  `keeps_labels` tells whether a fit keeps the label of every row: that of a
-    stream does not.
+    stream does not.  `reads_in_order` tells whether there is `in_order`: rows that lie in other processes have none.
 
     Attributes
     ----------
@@ -59,6 +59,7 @@ class Source:
     labels: np.ndarray
     n_threads: int
     keeps_labels = True
+    reads_in_order = True
 
     # ------------------------------------------------------------------------------------------- owed by each source
 
@@ -74,6 +75,13 @@ class Source:
     def each_block_for(self, family: Any, function: Callable[[Any, slice, int], None]) -> None:
         """Call `each_block` with rows as the family reads them."""
         self.each_block(function)
+
+    def in_order(self, n_rows: int) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield (rows, X_block) of runs of `n_rows` rows, the last one shorter, in order and each when it is asked for.
+
+        `n_rows` is a number of cells, a power of two, and at most `BLOCK_ROWS`.
+        """
+        raise NotImplementedError
 
     def collect(self, function: Callable[[np.ndarray, slice, int], Any]) -> list[Any]:
         """Return what ``function(X_block, rows, n_threads)`` returns of each block, in order.

@@ -179,6 +179,7 @@ class DaskSource(Source):
     """
 
     keeps_labels = False
+    reads_in_order = False
 
     def __init__(
         self,

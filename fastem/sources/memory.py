@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -72,6 +72,11 @@ class MemorySource(Source):
     def each_block(self, function: Callable[[np.ndarray, slice, int], None]) -> None:
         function(self.X, slice(0, self.n_rows), self.n_threads)
 
+    def in_order(self, n_rows: int) -> Iterator[tuple[slice, np.ndarray]]:
+        for first in range(0, self.n_rows, n_rows):
+            rows = slice(first, min(first + n_rows, self.n_rows))
+            yield rows, self.X[rows]
+
     def fold(self, function: Callable[[np.ndarray, slice], np.ndarray], size: int) -> np.ndarray:
         level, n_tasks = grid.plan(self.n_rows, size)
         records = np.empty((n_tasks, size))
@@ -119,6 +124,13 @@ class SparseSource(MemorySource):
         threads.map_tasks(
             lambda cell: function(self._cell(cell), self._rows_of(cell), 1), grid.n_cells(self.n_rows), self.n_threads
         )
+
+    def in_order(self, n_rows: int) -> Iterator[tuple[slice, np.ndarray]]:
+        """Yield (rows, X_block) of runs of so many rows, put together of cells."""
+        for first in range(0, self.n_rows, n_rows):
+            rows = slice(first, min(first + n_rows, self.n_rows))
+            cells = range(first // grid.CELL, grid.n_cells(rows.stop))
+            yield rows, np.concatenate([self._cell(cell) for cell in cells])
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         """Return the rows with these numbers, dense (m, d)."""

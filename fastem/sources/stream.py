@@ -137,6 +137,14 @@ class StreamSource(Source):
             for rows, X in blocks:
                 function(X, rows, self.n_threads)
 
+    def in_order(self, n_rows: int) -> Iterator[tuple[slice, np.ndarray]]:
+        with closing(self._numbered()) as blocks:
+            for rows, X in blocks:
+                for first in range(0, len(X), n_rows):
+                    part = X[first : first + n_rows]
+                    start = rows.start + first
+                    yield slice(start, start + len(part)), part
+
     def fold(self, function: Callable[[np.ndarray, slice], np.ndarray], size: int) -> np.ndarray:
         tree = Tree()
 

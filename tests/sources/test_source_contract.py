@@ -288,3 +288,16 @@ def test_a_stream_that_changes_is_refused():
     source = StreamSource(ragged(X[:-5]), X.shape, X.dtype, spool=Spool())
     with pytest.raises(ValueError, match=f"The rows are {len(X) - 5} at this pass, and were {len(X)} at the first"):
         source.each_block(lambda part, where, n_threads: None)
+
+
+@by_source
+@by_size
+def test_rows_come_in_order_where_they_can(make, n):
+    X, source = rows(n), make(rows(n), *NOTHING)
+    if not source.reads_in_order:
+        pytest.skip("its rows lie in other processes")
+    for size in (CELL, 2 * CELL):
+        seen = [(where, part) for where, part in source.in_order(size)]
+        assert [where.start for where, _ in seen] == list(range(0, n, size))
+        for where, part in seen:
+            np.testing.assert_array_equal(part, X[where])

@@ -232,7 +232,7 @@ class CategoricalFamily(DiscreteFamily):
         return self.m_step(stats._replace(sums=stats.sums + share * pooled), constants, prepared, params).params
 
     def expected_log_likelihood(
-        self, stats: CategoricalStats, prepared: CategoricalPrepared, params: CategoricalParams
+        self, stats: CategoricalStats, constants: Any, prepared: CategoricalPrepared, params: CategoricalParams
     ) -> float:
         logs = np.log(np.maximum(params.probabilities, NEVER))
         return self.weights_term(stats, params) + float(np.sum(stats.sums * logs))

@@ -241,7 +241,7 @@ class DiscreteFamily(Family):
 
     def shortfall(self, stats: Any, constants: Any, prepared: Any, old: Any, new: Any) -> float:
         def q(params: Any) -> float:
-            return self.expected_log_likelihood(stats, prepared, params)
+            return self.expected_log_likelihood(stats, constants, prepared, params)
 
         # No more than what the floor takes from the maximum of Q: a wrong M-step must not explain itself.
         plain = copy.copy(self)
@@ -259,10 +259,6 @@ class DiscreteFamily(Family):
     @abstractmethod
     def magnitude(self, stats: Any, prepared: Any, params: Any) -> float:
         """Return the sum of the magnitudes of the terms of Q, without the mixing proportions'."""
-
-    @abstractmethod
-    def expected_log_likelihood(self, stats: Any, prepared: Any, params: Any) -> float:
-        """Return Q, the expected complete-data log-likelihood of `params`, up to what no parameter changes."""
 
     # Records, parameters and prepared parameters may have a leading axis of groups (`groups`) in all that follows up to
     # `weights_term`, and in what the families make of it.
@@ -380,7 +376,9 @@ class LinearFamily(DiscreteFamily):
     def first_step(self, stats: LinearStats, constants: Any, prepared: LinearPrepared, params: Any) -> Any:
         return self.m_step(self.pooled(stats), constants, prepared, params).params
 
-    def expected_log_likelihood(self, stats: LinearStats, prepared: LinearPrepared, params: Any) -> float:
+    def expected_log_likelihood(
+        self, stats: LinearStats, constants: Any, prepared: LinearPrepared, params: Any
+    ) -> float:
         slope, level = self.natural(params, prepared.origin.astype(np.float64))
         return self.weights_term(stats, params) + float(np.sum(stats.sums * slope + stats.observed * level))
 

@@ -33,9 +33,10 @@ from scipy.special import gammaln
 from fastem import values
 from fastem._native import mixtures
 from fastem.draws import Draws
-from fastem.families.base import Groups, MStep, each_chunk
+from fastem.families.base import Groups, MStep
 from fastem.families.coordinates import log_ratio, measured, pack_weights, present, steps_of, unpack_weights
 from fastem.families.discrete.linear import NEVER, ROUNDING, LinearFamily, LinearPrepared, LinearStats
+from fastem.families.numpy_pass import each_chunk
 
 # Mean counts above this are taken relative to an origin; below, zero counts must give a rate of exactly 0.
 LARGE = 64.0

@@ -119,11 +119,28 @@ class EllipticalFamily(Family):
         if not self.covariance.own_volumes:
             return np.zeros(self.n_components, bool)
         d = params.means.shape[1]
-        matrices = getattr(params, "covariances", None)
-        matrices = params.scales if matrices is None else matrices
         lost = params.weights * n_rows < self.covariance.least_rows(d)
-        wide = self.covariance.shape.widened(matrices, *params.means.shape)
+        wide = self.covariance.shape.widened(self._matrices(params), *params.means.shape)
         return lost | flat(params.weights, params.means, wide, self.reg_covar)
+
+    def expected_rounding(self, stats: Any, prepared: Any, params: Any) -> float:
+        # Records are of float64; without correlations no term cancels another.
+        return 16 * self._rounding(params, np.dtype(np.float64)) if self.shape.matrices else 0.0
+
+    def _rounding(self, params: Any, dtype: np.dtype) -> float:
+        """Return the rounding of a row's squared distance.
+
+        About how much larger the mean variance is than the least in any direction, times the epsilon, for each of its
+        terms, with a factor of safety.
+        """
+        variance = float(self.shape.mean_variance(self._matrices(params)))
+        condition = float(np.abs(params.precisions_cholesky).max()) ** 2 * variance
+        return 4 * params.means.shape[1] * condition * float(np.finfo(dtype).eps)
+
+    def _matrices(self, params: Any) -> np.ndarray:
+        """Return covariances, or the scales in their place."""
+        matrices = getattr(params, "covariances", None)
+        return np.asarray(params.scales if matrices is None else matrices)
 
     def common_covariances(self, k: int, variances: np.ndarray) -> np.ndarray:
         """Return covariances of k components that all have the features' variances (d,), none of them 0."""

@@ -71,6 +71,10 @@ class Shape(ABC):
         """Return what about the data is constant: nothing."""
         return None
 
+    def constants_of_part(self, source: Any) -> Any:
+        """Return what `expected_log_likelihood` needs to know of some of the rows: nothing."""
+        return None
+
     def record_for_missing(self, stats: Any) -> Any:
         """Return a record as that of rows with missing values (`missing.values`) has it."""
         return stats

@@ -118,6 +118,10 @@ class Tied(Matrices):
         moments = mixtures.total_scatters(X, source.sample_weight, np.array([0, len(X)]))[0]
         return TotalScatter(np.asarray(source.total_weight), moments[:d], moments[d:].reshape(d, d))
 
+    def constants_of_part(self, source: Any) -> TotalScatter:
+        """Return weight, mean and scatter of some of the rows."""
+        return self.constants(source)
+
     def record_for_missing(self, stats: TiedStats) -> Any:
         """Add what incomplete rows would have brought: nothing."""
         d = stats.sums.shape[1]

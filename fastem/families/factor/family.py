@@ -189,7 +189,9 @@ class AnalyserFamily(Family):
         slopes[:, :q] = root[:, None] * vectors * (signs * np.sqrt(np.maximum(values - 1.0, 0.0)))
         return slopes
 
-    def expected_log_likelihood(self, stats: AnalyserStats, prepared: AnalyserPrepared, params: Any) -> float:
+    def expected_log_likelihood(
+        self, stats: AnalyserStats, constants: Any, prepared: AnalyserPrepared, params: Any
+    ) -> float:
         """Return Q of `params`, but for what no parameter changes."""
         shift = params.means - centres_of(prepared)
         total = 0.0
@@ -211,9 +213,14 @@ class AnalyserFamily(Family):
         """Q(old) - Q of what the M-step makes of it with the floors: 0 if `old` obeys them."""
 
         def q(params: Any) -> float:
-            return self.expected_log_likelihood(stats, prepared, params)
+            return self.expected_log_likelihood(stats, constants, prepared, params)
 
         return max(0.0, (q(old) - q(self.em_step(stats, constants, prepared, old))) / float(stats.counts.sum()))
+
+    def expected_rounding(self, stats: AnalyserStats, prepared: AnalyserPrepared, params: Any) -> float:
+        """What a residual is a difference of may be large beside the noise."""
+        total = float(np.sum(stats.squares / params.noise_variances))
+        return 8 * np.finfo(np.float64).eps * total / float(stats.counts.sum())
 
     @abstractmethod
     def em_step(self, stats: AnalyserStats, constants: Any, prepared: AnalyserPrepared, params: Any) -> Any:

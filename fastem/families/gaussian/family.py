@@ -210,6 +210,9 @@ class GaussianFamily(EllipticalFamily):
         """Return Q, the expected complete-data log-likelihood of `params` under the responsibilities of the record."""
         return float(self.shape.expected_log_likelihood(stats, constants, prepared, params))
 
+    def constants_of_part(self, source: Any) -> Any:
+        return self.kernels.constants_of_part(source)
+
     def record_for_missing(self, stats: Any) -> Any:
         return self.kernels.record_for_missing(stats)
 
@@ -226,18 +229,9 @@ class GaussianFamily(EllipticalFamily):
         floored = self.m_step(stats, constants, prepared, old)
         if not best.notes:  # none: the covariances are regular without it
             explained = min(explained, q(best.params) - q(floored.params))
-        rounded = self._rounding(prepared, new) if best.notes or floored.notes else 0.0
+        # Where a component is flat but for what was added, the rounding of a row's log-density is larger than it.
+        rounded = self._rounding(new, prepared.means.dtype) if best.notes or floored.notes else 0.0
         return max(0.0, explained / float(stats.counts.sum())) + rounded
-
-    def _rounding(self, prepared: Any, params: GaussianParams) -> float:
-        """Return the rounding of a row's log-density where a component is flat but for what was added.
-
-        About how much larger the mean variance is than the least in any direction, times the rows' epsilon, for each
-        of the terms of a squared distance, with a factor of safety.
-        """
-        factors = params.precisions_cholesky
-        condition = float(np.abs(factors).max()) ** 2 * float(self.shape.mean_variance(params.covariances))
-        return 4 * params.means.shape[1] * condition * float(np.finfo(prepared.means.dtype).eps)
 
     def pack(self, params: GaussianParams, like: GaussianParams) -> np.ndarray:
         return coordinates.pack(params, like, self.covariance.shape)

@@ -129,6 +129,10 @@ class MissingTied(MissingValues):
         super().constants(source)
         return complete_scatter(source)
 
+    def constants_of_part(self, source: Any) -> TotalScatter:
+        """Return weight, mean and scatter of the complete rows among some of the rows, which may lack a column."""
+        return complete_scatter(source)
+
     def prepare(self, params: GaussianParams, dtype: np.dtype) -> Any:
         from scipy.linalg import solve_triangular
 
