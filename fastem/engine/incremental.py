@@ -95,8 +95,8 @@ class Records:
         self.levels[0][number] = node
         for below, above in itertools.pairwise(self.levels):
             number //= 2
-            halves = [half for half in below[2 * number : 2 * number + 2] if half is not None]
-            above[number] = halves[0] if len(halves) == 1 else self._sum(*halves, node.prepared)
+            left, right = (*below[2 * number : 2 * number + 2], None)[:2]
+            above[number] = self._sum(left, right, node.prepared) if left and right else left or right
 
     def _sum(self, left: Node, right: Node, onto: Any) -> Node:
         first, second = (self._about(onto, half) for half in (left, right))
