@@ -184,8 +184,29 @@ def csr_assign(
     labels: NDArray[np.int32],  # OUT (n,)
     sqdist: NDArray[np.float64],  # OUT (n,)
     second: NDArray[np.float64],  # OUT (n,) or (0,)
+    tied: NDArray[np.uint8],  # OUT (n,) or (0,)
     n_threads: int,
 ) -> None: ...
+def csr_sums(
+    indptr: NDArray[np.int64],  # (d + 1,) the rows by feature
+    indices: NDArray[np.int32],  # (nnz,) rows
+    data: NDArray[Real],  # (nnz,)
+    w: NDArray[Real],  # (n,) or (0,)
+    labels: NDArray[np.int32],  # (n,)
+    sums: NDArray[np.float64],  # OUT (d, k)
+    n_threads: int,
+) -> None: ...
+def csr_move_rows(
+    indptr: NDArray[np.int64],  # (m + 1,)
+    indices: NDArray[np.int32],  # (nnz,)
+    data: NDArray[Real],  # (nnz,)
+    w: NDArray[np.float64],  # (m,)
+    labels: NDArray[np.int32],  # IN / OUT (m,)
+    counts: NDArray[np.float64],  # IN / OUT (k,)
+    sums: NDArray[np.float64],  # IN / OUT (d, k)
+    norms: NDArray[np.float64],  # IN / OUT (2, k)
+    reach: float,
+) -> int: ...
 def csr_distances(
     indptr: NDArray[np.int64],  # (n + 1,)
     indices: NDArray[np.int32],  # (nnz,)

@@ -21,6 +21,7 @@ from fastem.engine.monitor import ROUNDING, Monitor, Settings
 from fastem.engine.problem import Problem
 from fastem.engine.result import FitResult, Run
 from fastem.families.base import Family, Groups, Limits, State
+from fastem.sources import passes
 
 # start(problem, draws) -> parameters of the family
 Start = Callable[[Problem, Draws], Any]
@@ -217,11 +218,15 @@ def run_once(
 
 def _beyond(problem: Problem, run: Run, settings: Settings) -> Any:
     """Return the parameters that a converged run goes on with, if the family finds some that are better."""
-    X = getattr(problem.source, "array", None)
-    if X is None or not run.converged or run.n_iter >= settings.max_iter:
+    source, family = problem.source, problem.family
+    if run.memo is None or not run.converged or run.n_iter >= settings.max_iter:
         return None
-    source = problem.source
-    return problem.family.beyond(X, source.sample_weight, run.params, run.memo, settings.tol, source.n_threads)
+    numbers = family.undecided(run.memo)
+    if not numbers.size:
+        return None
+    labels = run.memo.labels
+    partition = passes.partition(source, family, run.params, labels)
+    return family.beyond(partition, passes.loose(source, family, numbers, labels[numbers]), settings.tol)
 
 
 def _run_to_convergence(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,6 +63,14 @@ class Labelled(NamedTuple):
     labels: np.ndarray  # (n,) int32
     centers: np.ndarray  # (G, k, e) float64, which they are the nearest of
     found: np.ndarray  # (G,) bool: whether there is one
+
+
+class Loose(NamedTuple):
+    """Rows that were assigned, and might be assigned otherwise."""
+
+    rows: Any  # m of them, as the family reads rows
+    w: np.ndarray  # (m,) float64
+    labels: np.ndarray  # (m,) int32
 
 
 class Limits(NamedTuple):
@@ -226,12 +234,21 @@ class Family(ABC):
         """
         return None
 
-    def beyond(self, X: np.ndarray, w: np.ndarray, params: Any, memo: Any, tol: float, n_threads: int) -> Any:
+    def undecided(self, memo: Any) -> np.ndarray:
+        """Return the numbers (m,) of rows that the last pass could as well have assigned otherwise.
+
+        For families whose iterations may stop where a small change helps; they have `record_of` and `partition`, which
+        `sources.passes` asks for, too.
+        """
+        return np.empty(0, np.int64)
+
+    def beyond(self, partition: Any, loose: Iterable[Loose], tol: float) -> Any:
         """Return better parameters than those at which a run converged, from which it goes on, or None.
 
-        For families whose iterations may stop where a small change helps, by more than `tol`; asked for rows in memory.
+        `partition` holds all rows as the run has assigned them, `loose` those that are undecided.  What changes by no
+        more than `tol` is as good as before.
         """
-        return None
+        raise NotImplementedError(f"{type(self).__name__} reports undecided rows but has no use for them.")
 
     def runs_groups(self, n_features: int) -> bool:
         """Tell whether compiled code runs this model from a first assignment to the end: `run_groups`."""

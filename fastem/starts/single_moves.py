@@ -22,18 +22,16 @@ from typing import Any
 
 import numpy as np
 
-from fastem._native import nearest
 from fastem.engine import em
 from fastem.engine.monitor import Settings
 from fastem.engine.problem import Problem
 from fastem.engine.result import Run
 from fastem.families.kmeans import KMeansFamily, KMeansParams
+from fastem.sources import passes
 from fastem.starts.swaps import two_nearest
 
 # Passes over all rows; a dozen are usual.
 MOST_PASSES = 1000
-# Numbers of the rows that are handed over at once, where rows are taken out of a source.
-AT_ONCE = 4_000_000
 # Relative error of the distances to the two nearest, in square roots of the rows' machine epsilon.
 SLACK = 4.0
 
@@ -61,31 +59,32 @@ def refine(source: Any, family: KMeansFamily, run: Run, settings: Settings) -> t
     """
     labels, moved = run.memo.labels.copy(), 0
     w = source.sample_weight.astype(np.float64) if source.sample_weight.size else np.ones(source.n_rows)
-    means, counts = _partition(source, labels, run.params.centers)
+    served = source.served_by(KMeansFamily(family.n_components))
+    partition = passes.partition(source, served, KMeansParams(run.params.centers), labels)
     for _ in range(MOST_PASSES):
-        now = _pass(source, w, labels, counts, means)
+        now = _pass(source, served, w, labels, partition)
         if not now:
             break
         moved += now
-        means, counts = _partition(source, labels, means)  # free of the rounding of many moves
+        # Free of the rounding of many moves.
+        partition = passes.partition(source, served, KMeansParams(partition.centers), labels)
     if not moved:
         return run, 0
-    ended = em.run(Problem(source, family), lambda problem, draws: KMeansParams(means), settings=settings).best
+    means = KMeansParams(partition.centers)
+    ended = em.run(Problem(source, family), lambda problem, draws: means, settings=settings).best
     if not ended.objective > run.objective:
         return run, 0
     return run._replace(params=ended.params, objective=ended.objective, memo=ended.memo), moved
 
 
-def _pass(source: Any, w: np.ndarray, labels: np.ndarray, counts: np.ndarray, means: np.ndarray) -> int:
+def _pass(source: Any, family: Any, w: np.ndarray, labels: np.ndarray, partition: Any) -> int:
     """Move rows, in place, that the distances to the two nearest means leave a chance; return how many moved."""
-    known = two_nearest(source, means)
-    rows = np.flatnonzero(_may_move(known, w, labels, counts, float(np.finfo(source.dtype).eps)))
-    size, moved = max(1, AT_ONCE // source.n_features), 0
-    for first in range(0, len(rows), size):
-        some = rows[first : first + size]
-        own = labels[some]
-        moved += nearest.move_rows(source.take(some), w[some], own, counts, means, np.inf)
-        labels[some] = own
+    known = two_nearest(source, partition.centers)
+    numbers = np.flatnonzero(_may_move(known, w, labels, partition.counts, float(np.finfo(source.dtype).eps)))
+    own, moved = labels[numbers], 0
+    for rows, weights, here in passes.loose(source, family, numbers, own):  # of which `here` is a view
+        moved += partition.move(rows, weights, here, np.inf)
+    labels[numbers] = own
     return moved
 
 
@@ -99,23 +98,3 @@ def _may_move(known: Any, w: np.ndarray, labels: np.ndarray, counts: np.ndarray,
     slack = 1.0 + SLACK * np.sqrt(epsilon)
     nearer = known.labels != labels
     return (w > 0) & (left > 0) & (nearer | (leaving * known.first * slack >= joining * known.second))
-
-
-def _partition(source: Any, labels: np.ndarray, centers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the means (k, d) float64 and weights (k,) of the rows with each label; empty clusters keep centres."""
-    k, d = centers.shape
-    family = source.served_by(KMeansFamily(k))
-    rows = source.rows if family.reads_csr else source.array
-    if rows is not None:
-        return family.partition(rows, source.sample_weight, KMeansParams(centers), labels, source.n_threads)
-
-    def cell(X: np.ndarray, rows: slice) -> np.ndarray:
-        of_each = np.eye(k)[labels[rows]]
-        if source.sample_weight.size:
-            of_each *= source.weights_of(rows)[:, None]
-        return np.concatenate([of_each.sum(axis=0), (of_each.T @ X.astype(np.float64)).ravel()])
-
-    total = source.fold(cell, k + k * d)
-    counts, means = total[:k].copy(), centers.astype(np.float64)
-    means[counts > 0] = total[k:].reshape(k, d)[counts > 0] / counts[counts > 0, None]
-    return means, counts

@@ -32,6 +32,7 @@ from fastem.engine import em
 from fastem.engine.monitor import Settings
 from fastem.engine.problem import Problem
 from fastem.families.kmeans import KMeansFamily, KMeansParams
+from fastem.sources.passes import partition
 from fastem.starts.assignment import assign
 from fastem.starts.kmeans import kmeans_start, kmeans_tol
 from fastem.starts.samples import few
@@ -143,7 +144,7 @@ def refine(source: Any, levels: Levels, n_passes: int) -> Levels:
         part, family = _part(serial, rows), KMeansFamily(len(own))
         here = _none_empty(labels[rows] - own[0], len(own), sqdist[rows], part.sample_weight)
         labels[rows] = here + own[0]
-        centers[own] = family.partition(part.X, part.sample_weight, KMeansParams(centers[own]), here, 1)[0]
+        centers[own] = partition(part, family, KMeansParams(centers[own]), here).centers
 
     for _ in range(n_passes):
         _each(search, bounds, source.n_threads)

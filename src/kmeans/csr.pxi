@@ -27,7 +27,7 @@ cdef csr_job csr_job_of(const int64_t[::1] indptr, const int32_t[::1] indices, c
         job.farthest = max(job.farthest, sqrt(norms[0, c]))
     job.panel_bytes = panel.shape[0] * panel.shape[1] * sizeof(real)
     job.fetch = job.panel_bytes > <ptrdiff_t>CACHED
-    job.labels, job.sqdist, job.second, job.distances = NULL, NULL, NULL, NULL
+    job.labels, job.sqdist, job.second, job.distances, job.tied, job.reach = NULL, NULL, NULL, NULL, NULL, 0
     return job
 
 
@@ -59,6 +59,7 @@ def csr_assign(
     int32_t[::1] labels,
     double[::1] sqdist,
     double[::1] second,
+    uint8_t[::1] tied,
     int n_threads,
 ):
     """Nearest centroid of every row of a CSR matrix, the lowest index in a tie, and its squared distance.
@@ -83,6 +84,8 @@ def csr_assign(
         OUT. Squared distance to it.
     second : float64 array (n,) or (0,)
         OUT. Squared distance to the second nearest, to rounding.
+    tied : uint8 array (n,) or (0,)
+        OUT. Whether another centroid is as near, to `ROUNDINGS_OF_TIES`, and not at distance 0.
     n_threads : int
         Threads to use.
     """
@@ -91,6 +94,8 @@ def csr_assign(
     cdef csr_job job = csr_job_of[real](indptr, indices, data, squares, panel, half, scale, norms)
     job.labels, job.sqdist = &labels[0], &sqdist[0]
     job.second = &second[0] if second.shape[0] else NULL
+    if tied.shape[0]:
+        job.tied, job.reach = &tied[0], TIED * (EPSILON_64 if real is double else EPSILON_32)
     csr_sweep(&job, kernels_for(isa, real is double).csr_rows, n_threads)
 
 

@@ -152,17 +152,24 @@ TARGET static double NAME(csr_sqdist)(const csr_job *job, ptrdiff_t i, ptrdiff_t
     return exact[0] > (double)(last - first + 8) * EPSILON_64 * EPSILON_64 * norms ? exact[0] : 0;
 }
 
-/* The nearest centroid of a row among those whose score is at least `least`, decided in twice the precision. */
+/* The nearest centroid of a row among those whose score is at least `least`, decided in twice the precision; and whether
+   another is as near. */
 TARGET NOINLINE ptrdiff_t NAME(csr_look_again)(const csr_job *job, ptrdiff_t i, const REAL *scores, REAL least) {
     ptrdiff_t found = -1;
-    double best[2] = {INFINITY, 0}, exact[2];
+    double best[2] = {INFINITY, 0}, exact[2], second = INFINITY;
     for (ptrdiff_t c = 0; c < job->k; c++) {
         if (!(scores[c] >= least)) continue;
         NAME(csr_exact)(job, job->indptr[i], job->indptr[i + 1], c, exact);
         if (found < 0 || exact[0] < best[0] || (exact[0] == best[0] && exact[1] < best[1])) {
             found = c;
+            second = best[0];
             best[0] = exact[0], best[1] = exact[1];
-        }
+        } else if (exact[0] < second)
+            second = exact[0];
+    }
+    if (job->tied && best[0] > 0) {
+        const double away = sqrt(best[0]);
+        job->tied[i] = second <= best[0] + job->reach * away * (away + sqrt(job->squares[i]));
     }
     return found;
 }
@@ -177,6 +184,7 @@ TARGET static void NAME(csr_rows)(const csr_job *job, ptrdiff_t start, ptrdiff_t
         ptrdiff_t c = NAME(csr_best)(scores, job->k, two);
         const double farthest = job->farthest, norm = sqrt(job->squares[i]);
         const REAL doubt = (REAL)((last - first + 4) * (double)EPSILON * (norm * farthest + farthest * farthest));
+        if (job->tied) job->tied[i] = 0;
         if (job->k > 1 && !(two[0] - two[1] > doubt)) c = NAME(csr_look_again)(job, i, scores, two[0] - doubt);
         job->labels[i] = (int32_t)c;
         job->sqdist[i] = NAME(csr_sqdist)(job, i, c, scores[c]);
@@ -252,6 +260,64 @@ TARGET static double NAME(csr_means)(const csr_table *by, const double *counts, 
         }
     }
     return ((moved[0] + moved[4]) + (moved[1] + moved[5])) + ((moved[2] + moved[6]) + (moved[3] + moved[7]));
+}
+
+/* The cluster that row `i` of weight `w` and cluster `a` gains most by moving to, the first of equals, or -1: as
+   `better_cluster` of moves.pxi, distances in twice the precision.  `scratch` (2, k). */
+TARGET UNFUSED static ptrdiff_t NAME(csr_better)(const csr_partition *of, ptrdiff_t i, double w, ptrdiff_t a, double *scratch) {
+    const ptrdiff_t k = of->k, first = of->indptr[i], last = of->indptr[i + 1];
+    const REAL *data = (const REAL *)of->data;
+    double *RESTRICT high = scratch, *RESTRICT low = scratch + k; /* products with the sums, then distances */
+    double square[2] = {0, 0};
+    for (ptrdiff_t c = 0; c < k; c++) high[c] = low[c] = 0;
+    for (ptrdiff_t p = first; p < last; p++) {
+        const double x = data[p], *RESTRICT sums = of->sums + (ptrdiff_t)of->indices[p] * k;
+        ADD_PRODUCT(square, x, x);
+        for (ptrdiff_t c = 0; c < k; c++) {
+            const double product = x * sums[c], lost = __builtin_fma(x, sums[c], -product);
+            const double total = high[c] + product, part = total - high[c];
+            low[c] += ((high[c] - (total - part)) + (product - part)) + lost;
+            high[c] = total;
+        }
+    }
+    for (ptrdiff_t c = 0; c < k; c++) { /* x.x + (n.n s - 2 x.n) s, for a mean n s */
+        const double s = of->counts[c] > 0 ? 1 / of->counts[c] : 1, norm = of->norms[c] * s;
+        const double norm_lost = __builtin_fma(of->norms[c], s, -norm) + of->norms[k + c] * s;
+        const double y = -2 * high[c], cross = norm + y, part = cross - norm;
+        const double cross_lost = ((norm - (cross - part)) + (y - part)) + norm_lost - 2 * low[c];
+        const double z = cross * s, z_lost = __builtin_fma(cross, s, -z) + cross_lost * s;
+        const double total = square[0] + z, rest = total - square[0];
+        const double sqdist = total + (((square[0] - (total - rest)) + (z - rest)) + square[1] + z_lost);
+        high[c] = sqdist > 0 ? sqdist : 0;
+    }
+    ptrdiff_t found = -1;
+    double least = high[a] * of->counts[a] / (of->counts[a] - w) * (1 - of->gain), most = INFINITY;
+    if (of->reach < INFINITY) {
+        const double own = sqrt(high[a]);
+        most = high[a] + of->reach * own * (own + sqrt(square[0]));
+    }
+    for (ptrdiff_t c = 0; c < k; c++) {
+        const double cost = high[c] * of->counts[c] / (of->counts[c] + w);
+        if (c == a || high[c] > most || !(cost < least)) continue;
+        least = cost;
+        found = c;
+    }
+    return found;
+}
+
+/* Adds row `i`, times `w`, to the sum of cluster `c`. */
+TARGET UNFUSED static void NAME(csr_shift)(const csr_partition *of, ptrdiff_t i, double w, ptrdiff_t c) {
+    const REAL *data = (const REAL *)of->data;
+    double norm[2] = {of->norms[c], of->norms[of->k + c]};
+    for (ptrdiff_t p = of->indptr[i]; p < of->indptr[i + 1]; p++) {
+        double *sum = of->sums + (ptrdiff_t)of->indices[p] * of->k + c;
+        const double before = *sum, after = before + w * (double)data[p];
+        *sum = after;
+        ADD_PRODUCT(norm, after, after);
+        ADD_PRODUCT(norm, -before, before);
+    }
+    of->norms[c] = norm[0] + norm[1];
+    of->norms[of->k + c] = norm[1] - (of->norms[c] - norm[0]);
 }
 
 #undef ADD_PRODUCT

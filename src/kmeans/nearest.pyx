@@ -8,7 +8,7 @@ the interpreter lock.  `n_threads == 1` opens no parallel region.  Results do no
 
 from cython.parallel cimport parallel, prange, threadid
 from libc.math cimport INFINITY, fabs, frexp, ldexp, sqrt, trunc
-from libc.stdint cimport int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stddef cimport ptrdiff_t
 from libc.string cimport memcpy, memset
 
@@ -86,6 +86,8 @@ cdef extern from "kmeans/tile.h" nogil:
         int32_t *labels
         double *sqdist
         double *second
+        uint8_t *tied
+        double reach
         void *distances
 
     ctypedef struct csr_table:
@@ -96,6 +98,16 @@ cdef extern from "kmeans/tile.h" nogil:
         const void *w
         const int32_t *labels
         const int32_t *kept
+
+    ctypedef struct csr_partition:
+        ptrdiff_t d, k
+        const int64_t *indptr
+        const int32_t *indices
+        const void *data
+        double *counts
+        double *sums
+        double *norms
+        double reach, gain
 
     ctypedef struct nearest_kernels:
         size_t (*panel_bytes)(ptrdiff_t, ptrdiff_t) noexcept nogil
@@ -116,6 +128,8 @@ cdef extern from "kmeans/tile.h" nogil:
         void (*csr_distances)(const csr_job *, ptrdiff_t, ptrdiff_t, void *) noexcept nogil
         void (*csr_norms)(const void *, ptrdiff_t, ptrdiff_t, ptrdiff_t, double *, double *) noexcept nogil
         double (*csr_means)(const csr_table *, const double *, const void *, ptrdiff_t, ptrdiff_t, void *, double *) noexcept nogil
+        ptrdiff_t (*csr_better)(const csr_partition *, ptrdiff_t, double, ptrdiff_t, double *) noexcept nogil
+        void (*csr_shift)(const csr_partition *, ptrdiff_t, double, ptrdiff_t) noexcept nogil
 
     int ISA_COUNT
     const char *const *isa_names
@@ -474,4 +488,5 @@ include "small.pxi"
 include "../moments/variances.pxi"
 include "groups.pxi"
 include "csr.pxi"
+include "csr_moves.pxi"
 include "moves.pxi"

@@ -150,6 +150,8 @@ typedef struct {
     int32_t *labels;        /* OUT (n,) */
     double *sqdist;         /* OUT (n,) */
     double *second;         /* OUT (n,) or NULL */
+    uint8_t *tied;          /* OUT (n,) or NULL: whether a row is as near to two centroids, as `csr_partition` has it */
+    double reach;
     void *distances;        /* OUT (n, k) */
 } csr_job;
 
@@ -163,6 +165,20 @@ typedef struct {
     const int32_t *labels;  /* (n,) */
     const int32_t *kept;    /* (n_kept,) labels without weight */
 } csr_table;
+
+/* Clusters of CSR rows as sums, from which a mean is a sum over a weight; a cluster without weight has one row, its
+   centroid, for a sum. */
+typedef struct {
+    ptrdiff_t d, k;
+    const int64_t *indptr;  /* rows that may move, as CSR */
+    const int32_t *indices;
+    const void *data;
+    double *counts;         /* IN / OUT (k,) weights */
+    double *sums;           /* IN / OUT (d, k), features first */
+    double *norms;          /* IN / OUT (2, k) squared norms of the sums, each as a sum of two numbers */
+    double reach;           /* by how many roundings of a coordinate another mean may be farther; INFINITY: by any */
+    double gain;            /* share of a row's part of the distortion that a move must gain */
+} csr_partition;
 
 typedef struct {
     size_t (*panel_bytes)(ptrdiff_t k, ptrdiff_t d);
@@ -186,6 +202,8 @@ typedef struct {
     void (*csr_norms)(const void *centers, ptrdiff_t k, ptrdiff_t j0, ptrdiff_t j1, double *high, double *low);
     double (*csr_means)(const csr_table *, const double *counts, const void *before, ptrdiff_t j0, ptrdiff_t j1, void *after,
                         double *scratch);
+    ptrdiff_t (*csr_better)(const csr_partition *, ptrdiff_t i, double w, ptrdiff_t a, double *scratch);
+    void (*csr_shift)(const csr_partition *, ptrdiff_t i, double w, ptrdiff_t c);
 } nearest_kernels;
 
 /* Features per chunk: all of them when they fit, else equal parts, in whole transposition steps. */

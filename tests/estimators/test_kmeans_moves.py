@@ -1,11 +1,20 @@
 """Ties at convergence, and moves of single rows: they lower the distortion, and nothing else changes."""
 
+import warnings
+from fractions import Fraction
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from scipy import sparse
 
+import fastem
 from fastem import KMeans
 from fastem._native import nearest
+from fastem.families.kmeans import KMeansParams
+from fastem.families.kmeans.csr import CSRKMeansFamily, CSRRows
+from fastem.families.kmeans.partition import Partition
 
 
 def binary(seed, n=150, d=6):
@@ -44,6 +53,119 @@ def test_tied_rows_are_moved_where_that_lowers_the_distortion():
     # {0, 0, 1, 1}, {1.5} costs 1; with the tied rows on the other side it is {0, 0}, {1, 1, 1.5}: 1 / 6.
     assert fit.inertia_ == pytest.approx(1 / 6, rel=1e-12)
     np.testing.assert_array_equal(fit.predict(X), fit.labels_)
+
+
+def widened(X, d=30):
+    """Return the table with columns of zeros between: as a CSR matrix it stays sparse."""
+    wide = np.zeros((len(X), d), X.dtype)
+    wide[:, 3 : 3 + 2 * X.shape[1] : 2] = X
+    return wide
+
+
+# The same rows as every source that fits them by another way.
+MADE = {
+    "csr": lambda X: sparse.csr_matrix(widened(X)),
+    "csr made dense": sparse.csr_matrix,
+    "stream": lambda X: fastem.rows(lambda: iter(np.array_split(X, 3))),
+}
+
+
+@pytest.mark.parametrize("made", MADE)
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("repeats", [1, 1500])
+def test_tied_rows_of_every_source_are_moved(made, dtype, repeats):
+    X = np.repeat(np.array([[0.0], [0.0], [1.0], [1.0], [1.5]], dtype), repeats, axis=0)
+    init = np.array([[0.5], [1.5]])
+    init = widened(init) if made == "csr" else init
+    fits = [KMeans(2, init=init, n_init=1, tol=0, n_threads=threads).fit(MADE[made](X)) for threads in (1, 2)]
+    assert fits[0].inertia_ == pytest.approx(repeats / 6, rel=1e-5 if dtype == np.float32 else 1e-12)
+    np.testing.assert_array_equal(fits[0].cluster_centers_, fits[1].cluster_centers_)
+    np.testing.assert_array_equal(fits[0].inertia_history_, fits[1].inertia_history_)
+
+
+def fraction_of_ties_left(X, w, labels, k):
+    """Return how many rows are exactly as near to a mean that it would pay to move them to, in whole numbers."""
+    rows, weights = X.astype(int).tolist(), w.astype(int).tolist()
+    counts = [sum(weights[i] for i in range(len(X)) if labels[i] == c) for c in range(k)]
+    sums = [[0] * X.shape[1] for _ in range(k)]
+    for x, weight, a in zip(rows, weights, labels, strict=True):
+        sums[a] = [total + weight * value for total, value in zip(sums[a], x, strict=True)]
+    means = [[Fraction(total, n or 1) for total in of_one] for of_one, n in zip(sums, counts, strict=True)]
+    found = 0
+    for i, a in enumerate(labels):
+        if counts[a] <= weights[i] or not weights[i]:
+            continue
+        sqdist = [sum((x - m) ** 2 for x, m in zip(rows[i], mean, strict=True)) for mean in means]
+        leave = sqdist[a] * counts[a] / (counts[a] - weights[i])
+        found += any(
+            counts[b] and sqdist[b] == sqdist[a] and sqdist[b] * counts[b] / (counts[b] + weights[i]) < leave
+            for b in range(k)
+            if b != a
+        )
+    return found
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 10_000),
+    n=st.integers(8, 30),
+    d=st.integers(1, 3),
+    k=st.integers(2, 4),
+    most=st.integers(1, 3),
+    weighted=st.booleans(),
+)
+def test_no_exact_tie_is_left_that_would_pay(seed, n, d, k, most, weighted):
+    rng = np.random.default_rng(seed)
+    X = rng.integers(0, most + 1, (n, d)).astype(float)
+    w = rng.integers(0, 3, n).astype(float) if weighted else np.ones(n)
+    init = np.unique(X, axis=0)
+    if len(init) < 2 or w.sum() < k:
+        return
+    init = init[: min(k, len(init))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # fewer clusters than asked for
+        dense, csr = (
+            KMeans(len(init), init=start, n_init=1, tol=0).fit(Y, sample_weight=w)
+            for Y, start in ((X, init), (MADE["csr"](X), widened(init)))
+        )
+    for fit in (dense, csr):
+        assert fraction_of_ties_left(X, w, fit.labels_, len(init)) == 0
+        assert fit.inertia_ == pytest.approx(distortion(X, fit.labels_, w), rel=1e-9, abs=1e-12)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 10_000),
+    k=st.integers(2, 9),
+    density=st.floats(0.02, 0.4),
+    weighted=st.booleans(),
+    single=st.booleans(),
+    near=st.booleans(),
+)
+def test_the_csr_kernel_moves_what_the_dense_kernel_moves(seed, k, density, weighted, single, near):
+    """Empty rows, columns and clusters, duplicates, weights of zero; any mean may be joined, or only those as near."""
+    rng = np.random.default_rng(seed)
+    dtype = np.float32 if single else np.float64
+    X = (rng.normal(2, 1, (80, 15)) * (rng.random((80, 15)) < density)).astype(dtype)
+    X[40:50] = X[:10]
+    w = rng.integers(0, 4, 80).astype(dtype) if weighted else np.ones(80, dtype)
+    labels = rng.integers(0, k, 80).astype(np.int32)
+    labels[labels == k - 1] = 0  # nobody's
+    rows, centers = CSRRows.of(sparse.csr_matrix(X)), rng.normal(size=(k, 15))
+    whole = CSRKMeansFamily(k).partition_of_csr(rows, w, KMeansParams(centers), labels, 1)
+    counts, wide, w = np.bincount(labels, w, k), X.astype(float), w.astype(float)
+    means = centers.copy()
+    for c in np.flatnonzero(counts):
+        means[c] = np.average(wide[labels == c], axis=0, weights=w[labels == c])
+    np.testing.assert_allclose(whole.centers, means, rtol=1e-12, atol=1e-14)
+    dense, roundings = Partition(means, counts), 0.3 / np.finfo(dtype).eps if near else np.inf
+    ours, theirs = labels.copy(), labels.copy()
+    moved = dense.move(X, w, theirs, roundings)
+    assert whole.move(rows, w, ours, roundings) == moved
+    assert moved or near
+    np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_allclose(whole.centers, dense.centers, rtol=1e-9, atol=1e-9)
+    np.testing.assert_allclose(whole.counts, dense.counts)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

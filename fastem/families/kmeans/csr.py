@@ -17,8 +17,10 @@ from fastem import threads
 from fastem._native import nearest
 from fastem.families.base import Family, MStep, State
 from fastem.families.kmeans.family import KMeansFamily
+from fastem.families.kmeans.partition import CSRPartition
 from fastem.families.kmeans.records import KMeansParams
 from fastem.families.kmeans.spherical import SphericalKMeansFamily
+from fastem.records import Empty
 
 
 class CSRRows:
@@ -122,6 +124,17 @@ def as_panel(centers: np.ndarray, dtype: Any) -> np.ndarray:
     return panel
 
 
+class CSRMemo(NamedTuple):
+    """What is kept of each row."""
+
+    labels: np.ndarray  # (n,) int32, nearest centre at the last pass
+    tied: np.ndarray  # (n,) uint8, whether another was as near
+
+    def tied_rows(self) -> np.ndarray:
+        """Return the numbers of rows that the last pass found as near to two centres, in order."""
+        return np.flatnonzero(self.tied)
+
+
 class CSRParams(NamedTuple):
     """Centres (k, d) of the rows' dtype, a view of what the kernels want; and how far an M-step moved them."""
 
@@ -153,6 +166,9 @@ class CSRKMeansFamily(KMeansFamily):
             return params.prepared
         return CSRCenters(as_panel(params.centers, dtype))
 
+    def new_memo(self, n_rows: int, empty: Empty = np.empty) -> Any:
+        return CSRMemo(empty(n_rows, np.int32), empty(n_rows, np.uint8))
+
     def remembered(self, memo: Any, prepared: Any) -> dict[str, Any]:
         return {}
 
@@ -174,7 +190,9 @@ class CSRKMeansFamily(KMeansFamily):
 
     def stats_of_csr(self, rows: CSRRows, w: np.ndarray, prepared: Any, n_threads: int, memo: Any) -> CSRStats:
         """Return what the E-step finds in all rows."""
-        labels, sqdist = self.assign(rows, prepared, n_threads)
+        labels, sqdist = np.empty(len(rows), np.int32), np.empty(len(rows))
+        tied = np.empty(0, np.uint8) if memo is None else memo.tied
+        self._search(rows, prepared, labels, sqdist, np.empty(0), tied, n_threads)
         if memo is not None:
             memo.labels[:] = labels
         counts = np.bincount(labels, w if w.size else None, self.n_components).astype(np.float64)
@@ -193,13 +211,17 @@ class CSRKMeansFamily(KMeansFamily):
         )  # fmt: skip
         return MStep(CSRParams(panel.T, CSRCenters(panel, norms), moved))
 
-    def partition(
-        self, X: Any, w: np.ndarray, params: Any, labels: np.ndarray, n_threads: int
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def partition_of_csr(
+        self, rows: CSRRows, w: np.ndarray, params: Any, labels: np.ndarray, n_threads: int
+    ) -> CSRPartition:
+        """Return rows as clusters, by their labels (n,); empty clusters keep their centres."""
         counts = np.bincount(labels, w if w.size else None, self.n_components).astype(np.float64)
-        prepared = self.prepare(params, X.by_row[2].dtype)
-        step = self.m_step(CSRStats(counts, 0.0, labels, np.empty(0), X, w, n_threads), None, prepared, params)
-        return np.array(step.params.centers, np.float64, order="C"), counts
+        sums = np.empty((rows.n_features, self.n_components))
+        native_threads = threads.native_threads(n_threads)
+        nearest.csr_sums(*rows.by_feature, w, labels, sums, native_threads)
+        empty = ~(counts > 0)
+        sums[:, empty] = params.centers[empty].T
+        return CSRPartition(sums, counts, native_threads)
 
     def vacant(self, stats: Any, prepared: Any) -> np.ndarray:
         return np.flatnonzero(stats.counts == 0)
@@ -240,10 +262,18 @@ class CSRKMeansFamily(KMeansFamily):
     ) -> None:
         """Write the nearest centre (n,) int32 of each row and its squared distances (n,) to the two nearest."""
         exact = first if first.dtype == np.float64 else np.empty(len(first))
-        arguments = prepared.arguments(n_threads)
-        nearest.csr_assign(*X.by_row, X.squares, *arguments, labels, exact, second, threads.native_threads(n_threads))
+        self._search(X, prepared, labels, exact, second, np.empty(0, np.uint8), n_threads)
         if exact is not first:
             first[:] = exact
+
+    def _search(
+        self, rows: CSRRows, prepared: CSRCenters, labels: np.ndarray, first: np.ndarray, second: np.ndarray,
+        tied: np.ndarray, n_threads: int,
+    ) -> None:  # fmt: skip
+        nearest.csr_assign(
+            *rows.by_row, rows.squares, *prepared.arguments(n_threads), labels, first, second, tied,
+            threads.native_threads(n_threads),
+        )  # fmt: skip
 
     def distances(self, X: Any, centers: np.ndarray, out: np.ndarray, n_threads: int) -> None:
         arguments = self.prepare(KMeansParams(centers), centers.dtype).arguments(n_threads)

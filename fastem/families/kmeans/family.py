@@ -17,6 +17,7 @@ rows' type where the centres lie well apart, to rounding elsewhere.  The kernel 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -24,8 +25,9 @@ import numpy as np
 from fastem import threads
 from fastem._native import nearest
 from fastem.draws import Draws
-from fastem.families.base import Family, Limits, MStep, SmallRun, State
+from fastem.families.base import Family, Limits, Loose, MStep, SmallRun, State
 from fastem.families.kmeans import active_centers, rotated
+from fastem.families.kmeans.partition import ROUNDINGS_OF_TIES, Partition
 from fastem.families.kmeans.records import Bounds, KMeansMemo, KMeansParams, KMeansPrepared, KMeansStats, _layout
 from fastem.grid import plan
 from fastem.records import Empty, Layout
@@ -115,9 +117,8 @@ class KMeansFamily(Family):
         self, X: np.ndarray, w: np.ndarray, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo
     ) -> np.ndarray:
         final = memo.begun and not prepared.moved.size  # or the first of a new origin, where ties do no harm
-        memo.begun, memo.tied = True, None
-        if final:
-            memo.with_room_for_ties()
+        memo.begun = True
+        memo.note_ties(final)
         if self.algorithm == "lloyd":
             return self._count(X, w, prepared, n_threads, memo)
         stale = memo.passes == RECOUNT and self.n_components < CHEAP
@@ -165,7 +166,7 @@ class KMeansFamily(Family):
         n_threads = threads.native_threads(n_threads)
         # The positional arguments between are bounds, or none.
         kept = bounds or (None, None)
-        nearest.accumulate(X, w, *prepared[:3], level, records, memo.labels, n_threads, *kept, *(memo.tied or ()))
+        nearest.accumulate(X, w, *prepared[:3], level, records, memo.labels, n_threads, *kept, *memo.noted)
         if n_tasks == 1:
             return records[0]
         nearest.merge_tree(records, n_threads)
@@ -188,10 +189,8 @@ class KMeansFamily(Family):
             total = self._count(X, w, prepared, n_threads, memo, upper, lower)
         else:
             limited = threads.native_threads(n_threads)
-            nearest.search_rotated(
-                X, *prepared[:3], search, memo.labels, limited, None, upper, lower, *(memo.tied or ())
-            )
-            total = self._settled(X, w, prepared, n_threads, memo)
+            nearest.search_rotated(X, *prepared[:3], search, memo.labels, limited, None, upper, lower, *memo.noted)
+            total = self.record_of(X, w, prepared, memo.labels, n_threads).copy()
         memo.bounds = Bounds(upper, lower, changes, near, active, total, float(total[-1]) + self._gain(total, prepared))
         memo.passes, memo.half_gaps = 0, np.empty(0)
         return total.copy()
@@ -199,20 +198,10 @@ class KMeansFamily(Family):
     def _recount(self, X, w, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo) -> np.ndarray:
         """Count the rows from zero, by the labels that the bounds have kept up to date."""
         assert memo.bounds is not None
-        total = self._settled(X, w, prepared, n_threads, memo)
+        total = self.record_of(X, w, prepared, memo.labels, n_threads).copy()
         memo.bounds = memo.bounds._replace(total=total, square=float(total[-1]) + self._gain(total, prepared))
         memo.passes = 0
         return total.copy()
-
-    def _settled(self, X, w, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo) -> np.ndarray:
-        """Return the record of rows with the labels that the memo holds."""
-        size = _layout(self.n_components, X.shape[1]).size
-        level, n_tasks = plan(len(X), size)
-        records = np.empty((n_tasks, size))
-        n_threads = threads.native_threads(n_threads)
-        nearest.settle(X, w, prepared.origin, prepared.centers, level, records, memo.labels, n_threads)
-        nearest.merge_tree(records, n_threads)
-        return records[0].copy()
 
     def _rotate(self, X: np.ndarray, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo) -> None:
         """Give the memo of all rows a rotated basis if it has none and one is wanted."""
@@ -313,46 +302,44 @@ class KMeansFamily(Family):
         max_iter, tol, slack = limits
         centers, memo = params.centers.copy(), self.new_memo(len(X))
         objectives = np.empty(max_iter + 1)
-        ties = memo.with_room_for_ties()
         n_iter, converged = nearest.run_small(
-            X, w, self.on_sphere, centers, max_iter, tol, slack, memo.labels, objectives, *ties
+            X, w, self.on_sphere, centers, max_iter, tol, slack, memo.labels, objectives, *memo.tied
         )
         if not n_iter:
             return None
         objective = float(objectives[n_iter])
         return SmallRun(KMeansParams(centers), objective, objectives[:n_iter].copy(), n_iter, converged, memo)
 
-    def beyond(
-        self, X: np.ndarray, w: np.ndarray, params: KMeansParams, memo: KMeansMemo, tol: float, n_threads: int
-    ) -> Any:
+    def undecided(self, memo: KMeansMemo) -> np.ndarray:
+        """Return the numbers of rows that are as near to two centres: they belong to the first."""
+        return np.empty(0, np.int64) if self.n_components == 1 or self.on_sphere else memo.tied_rows()
+
+    def beyond(self, partition: Partition, loose: Iterable[Loose], tol: float) -> Any:
         """Return the means after tied rows were moved to where they lower J, or None if none does.
 
-        A row that is as near to two centres belongs to the first; J is lower if it belongs to the smaller cluster, as
-        a rule (`nearest.move_rows`), and Lloyd's iterations go on from there.  Moves by which the centres move no
-        farther than `tol` are none: the run has converged.
+        J is lower if such a row belongs to the smaller cluster, as a rule (`nearest.move_rows`), and Lloyd's iterations
+        go on from there.  Moves by which the centres move no farther than `tol` are none: the run has converged.
         """
-        rows = memo.tied_rows()
-        if not rows.size or self.n_components == 1 or self.on_sphere:
-            return None
-        means, counts = self.partition(X, w, params, memo.labels, n_threads)
-        moving = w[rows].astype(np.float64) if w.size else np.ones(len(rows))
-        reach = nearest.ROUNDINGS_OF_TIES * float(np.finfo(X.dtype).eps)
-        before = means.copy()
-        moved = nearest.move_rows(X[rows], moving, memo.labels[rows], counts, means, reach)
-        return KMeansParams(means) if moved and nearest.squared_movement(means, before) > tol else None
+        before, moved = partition.centers.copy(), 0
+        for rows, w, labels in loose:
+            moved += partition.move(rows, w, labels, ROUNDINGS_OF_TIES)
+        centers = partition.centers
+        return KMeansParams(centers) if moved and nearest.squared_movement(centers, before) > tol else None
 
-    def partition(
-        self, X: np.ndarray, w: np.ndarray, params: KMeansParams, labels: np.ndarray, n_threads: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return the means (k, d) and weights (k,) of the rows with each label; empty clusters keep their centres."""
-        prepared, layout = self.prepare(params, X.dtype), self.layout(X.shape[1])
-        level, n_tasks = plan(len(X), layout.size)
-        records = np.empty((n_tasks, layout.size))
+    def record_of(self, X: np.ndarray, w: np.ndarray, prepared: Any, labels: np.ndarray, n_threads: int) -> np.ndarray:
+        """Return the record of rows that begin on the grid, with labels (n,) that are known."""
+        size = _layout(self.n_components, X.shape[1]).size
+        level, n_tasks = plan(len(X), size)
+        records = np.empty((n_tasks, size))
         n_threads = threads.native_threads(n_threads)
         nearest.settle(X, w, prepared.origin, prepared.centers, level, records, labels, n_threads)
         nearest.merge_tree(records, n_threads)
-        stats = layout.view(records[0])
-        return self.m_step(stats, None, prepared, params).params.centers, stats.counts.copy()
+        return records[0]
+
+    def partition(self, record: np.ndarray, prepared: KMeansPrepared, params: KMeansParams) -> Partition:
+        """Return the means and weights of the rows of a record; empty clusters keep their centres."""
+        stats = _layout(*params.centers.shape).view(record)
+        return Partition(self.m_step(stats, None, prepared, params).params.centers, stats.counts.copy())
 
     def assign(self, X: np.ndarray, prepared: KMeansPrepared, n_threads: int) -> tuple[np.ndarray, np.ndarray]:
         """Return the nearest centre (n,) int32 of each row and the squared distance to it (n,)."""

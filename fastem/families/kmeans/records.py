@@ -64,20 +64,24 @@ class KMeansMemo:
         self.rotated: Any = None  # the rows in a rotated basis (`rotated.RotatedRows`), if that pays
         self.rotates = False  # of a saved run: rows were rotated, and have not been yet
         self.is_part = False  # of another memo, for one pass
-        self.tied: tuple[np.ndarray, np.ndarray] | None = None  # of the final pass; see `nearest.accumulate`
+        # Ties of the final pass (n,) and (n_cells,), as `nearest.accumulate` writes them, which leaves the first alone where
+        # there are none.
+        self.tied = empty(len(labels), np.int32), np.zeros(n_cells(len(labels)), np.int32)
+        self.noted: tuple[np.ndarray, ...] = ()  # the same in a final pass
 
-    def with_room_for_ties(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return arrays (n,) and (n_cells,) for the ties of a pass; the first is not touched where there are none."""
-        self.tied = np.empty(len(self.labels), np.int32), np.empty(n_cells(len(self.labels)), np.int32)
-        return self.tied
+    def note_ties(self, final: bool) -> None:
+        """Let a pass note the ties that it finds, if it is the final one."""
+        self.noted = self.tied if final else ()
+        self.tied[1][:] = 0
 
     def tied_rows(self) -> np.ndarray:
         """Return the numbers of rows that the final pass found as near to two centres, in order."""
-        if self.tied is None or not self.tied[1].any():
-            return np.empty(0, np.int64)
         rows, counts = self.tied
-        parts = [rows[cell * CELL : cell * CELL + counts[cell]] for cell in np.flatnonzero(counts).tolist()]
-        return np.concatenate(parts).astype(np.int64)
+        found = [np.empty(0, np.int64)]
+        for cell in np.flatnonzero(counts).tolist():
+            here = rows[cell * CELL : cell * CELL + counts[cell]]  # numbers from where the pass began, on the grid
+            found.append(cell * CELL + here.astype(np.int64) % CELL)
+        return np.concatenate(found)
 
     def state(self) -> dict[str, Any]:
         """Return what a saved run needs: without bounds, every pass writes all labels anew."""
@@ -122,5 +126,6 @@ class KMeansMemo:
     def rows(self, rows: slice) -> KMeansMemo:
         """Return the memo of a run of rows, without bounds."""
         part = KMeansMemo(self.labels[rows])
-        part.is_part = True
+        part.is_part = part.begun = True
+        part.tied = self.tied[0][rows], self.tied[1][rows.start // CELL : n_cells(rows.stop)]
         return part
