@@ -27,6 +27,8 @@ def main(arguments: list[str] | None = None) -> int:
         from asv_bench.peers.many import run
     elif options.model == "sparse":
         from asv_bench.peers.sparse import run
+    elif options.model == "moves":
+        from asv_bench.peers.moves import run
     else:
         from asv_bench.peers.gmm import run
     machine = timing.describe_machine(("sklearn", "daal4py", "faiss", "superkmeans"))
@@ -40,7 +42,8 @@ def main(arguments: list[str] | None = None) -> int:
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser("python -m asv_bench.peers", description="Measure fastem beside its peers.")
-    parser.add_argument("model", choices=("kmeans", "kmeans-wide", "gmm", "gmm-wide", "families", "many", "sparse"))
+    models = ("kmeans", "kmeans-wide", "gmm", "gmm-wide", "families", "many", "sparse", "moves")
+    parser.add_argument("model", choices=models)
     parser.add_argument("--shapes", nargs="*", default=[], metavar="REGEX", help="only shapes that match, as '1M x 2'")
     parser.add_argument("--dtypes", nargs="+", choices=("float32", "float64"), default=["float32", "float64"])
     parser.add_argument("--sections", nargs="+", choices=SECTIONS, help="which tables; default: all")

@@ -11,7 +11,7 @@ from asv_bench.peers.timing import Timing
 
 T = TypeVar("T")
 
-WIDTHS = {"shape": 25, "dtype": 7, "GFLOP/s": 7, "of gemm": 7}  # of columns; 13 by default
+WIDTHS = {"shape": 30, "algorithm": 27, "dtype": 7, "GFLOP/s": 7, "of gemm": 7}  # of columns; 13 by default
 
 
 class Table:

@@ -204,6 +204,18 @@ def test_comparison_of_many_problems_runs(tmp_path):
     assert {row["objective"] for row in tables["problems"][1:]} == {"equal"}  # of mixtures; k-means starts elsewhere
 
 
+def test_comparison_of_single_moves_runs(tmp_path):
+    few = ["--shrink", "24", "--repeats", "1", "--budget", "1", "--shapes", "binary"]
+    arguments = [*few, "--json", str(tmp_path / "tables.json")]
+    command = [sys.executable, "-m", "asv_bench.peers", "moves", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads((tmp_path / "tables.json").read_text())["tables"]["fit"]
+    reached = {row["algorithm"]: float(row["J"]) for row in rows}
+    assert len(rows) == 5
+    assert reached['refine="hartigan"'] <= reached["fastem"] <= reached["without moves of tied rows"]
+
+
 def test_the_history_has_a_dozen_commits_of_one_machine():
     machines = [folder for folder in (ROOT / "asv_bench" / "results").iterdir() if folder.is_dir()]
     assert len(machines) == 1

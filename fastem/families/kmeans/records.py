@@ -64,8 +64,8 @@ class KMeansMemo:
         self.rotated: Any = None  # the rows in a rotated basis (`rotated.RotatedRows`), if that pays
         self.rotates = False  # of a saved run: rows were rotated, and have not been yet
         self.is_part = False  # of another memo, for one pass
-        # Ties of the final pass (n,) and (n_cells,), as `nearest.accumulate` writes them, which leaves the first alone where
-        # there are none.
+        # Ties of the final pass (n,) and (n_cells,), as `nearest.accumulate` writes them.
+        # Where there are none, the first is left alone.
         self.tied = empty(len(labels), np.int32), np.zeros(n_cells(len(labels)), np.int32)
         self.noted: tuple[np.ndarray, ...] = ()  # the same in a final pass
 
