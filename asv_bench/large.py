@@ -5,6 +5,7 @@
 
 The rows are float32, 8 features, 8 clusters; a fit begins at given centres or means and makes the iterations asked for.
 Each fit runs in a process of its own, in turns; private memory is `RssAnon` at its peak, pages of files apart.
+`--ways dask-ml` (after `pip install dask-ml`) fits dask-ml's k-means to the Parquet files.
 """
 
 from __future__ import annotations
