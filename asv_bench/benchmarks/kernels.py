@@ -178,6 +178,21 @@ class SingleMoves(Benchmark):
         quietly(fastem.KMeans(30, n_init=1, random_state=0, refine="hartigan", n_threads=1).fit, self.X)
 
 
+class SingleMovesOfText(Benchmark):
+    """The same of CSR rows, by their values alone."""
+
+    params = (DTYPES,)
+    param_names = ("dtype",)
+    one_thread = True
+
+    def setup(self, dtype):
+        self.X = tfidf(TextShape(1_000, 4_000, 10, 40).shrunk(), dtype)
+        self.time_fit(dtype)
+
+    def time_fit(self, dtype):
+        quietly(fastem.KMeans(10, n_init=1, random_state=0, refine="hartigan", n_threads=1).fit, self.X)
+
+
 class GaussianPass(Benchmark):
     """One fused E-step and M-step of a Gaussian mixture, and the log-densities alone."""
 

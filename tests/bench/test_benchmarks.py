@@ -208,7 +208,7 @@ def test_comparison_of_single_moves_runs(tmp_path):
     few = ["--shrink", "24", "--repeats", "1", "--budget", "1", "--shapes", "binary"]
     arguments = [*few, "--json", str(tmp_path / "tables.json")]
     command = [sys.executable, "-m", "asv_bench.peers", "moves", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=200)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr
     rows = json.loads((tmp_path / "tables.json").read_text())["tables"]["fit"]
     reached = {row["algorithm"]: float(row["J"]) for row in rows}
