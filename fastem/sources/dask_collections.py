@@ -121,8 +121,6 @@ class DaskRows(Stream):
         self._known: Facts | None = None
         self._names: list[str] | None = None
         self._dtype = None if dtype is None else np.dtype(dtype)
-        if self._dtype is not None and self._dtype not in validate.FLOATS:
-            raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}.")
         if kind == DELAYED and (columns is not None or weights is not None):
             raise TypeError("columns= and weights= do not go with delayed arrays, whose columns nobody knows yet.")
         self.collection = collection if kind == DELAYED else self._chosen(collection, columns, weights)

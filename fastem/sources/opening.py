@@ -113,6 +113,8 @@ def rows(
     >>> [part.tolist() == model.predict(np.concatenate(halves)).tolist() for part in model.predict(stream)]
     [True]
     """
+    if dtype is not None and np.dtype(dtype) not in validate.FLOATS:
+        raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}.")
     if kind_of(data) is not None:
         others = {"filter": filter, "header": header, "cache_limit": cache_limit, "cache_folder": cache_folder}
         others |= {"cache": None if cache == "auto" else cache, "progress": progress}
@@ -127,8 +129,6 @@ def rows(
     reader = _reader(data, filter, header)
     chosen = chosen_of(reader.names, columns, weights)
     kind = np.dtype(("float32" if reader.small.issuperset(chosen) else "float64") if dtype is None else dtype)
-    if kind not in validate.FLOATS:
-        raise ValueError(f"dtype must be 'float32' or 'float64', got {dtype!r}.")
     keep = cache == "always" or (cache == "auto" and (reader.once or reader.slow))
     if reader.once and not keep:
         raise ValueError("These rows can be read only once, so that cache='never' does not do.")
