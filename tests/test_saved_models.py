@@ -40,6 +40,10 @@ OPTIONS = {
     fastem.FactorAnalyserMixture: [{}, {"n_factors": 0}, {"n_factors": 2, "min_noise": 1e-3}],
     fastem.Mixture: [{"family": "poisson"}, {"family": "gaussian-diag"}, {"family": "student-full"}],
 }
+# Every mixture and factor analysis also runs incremental EM, with its own number of blocks.
+for kind, every in OPTIONS.items():
+    if "n_blocks" in kind().get_params():
+        every.append({**every[-1], "algorithm": "incremental", "n_blocks": 2})
 CASES = [(kind, options) for kind, every in OPTIONS.items() for options in every]
 # Parameters that say where a fit begins, when it stops and what it tells.
 NO_OPTIONS = set(

@@ -145,8 +145,10 @@ def test_only_parameters_and_records_travel(cluster, X):
     rows, sizes = collection(), []
     model().fit(rows)
 
-    def watched(tasks, computed=dask_tasks.computed):
-        found = computed(tasks)
+    compute = dask_tasks.computed
+
+    def watched(*tasks_and_client):
+        found = compute(*tasks_and_client)
         sizes.append(sum(len(distributed.protocol.pickle.dumps(one)) for one in found))
         return found
 
