@@ -124,6 +124,22 @@ class Seeds(Benchmark):
         fastem.KMeans(20, n_init=1, max_iter=1, tol=1e9, random_state=0, n_threads=1).fit(self.X)
 
 
+class ScreenedSeeds(Benchmark):
+    """The same of many seeds and features: candidates are held against rotated rows, then against what these leave."""
+
+    params = (DTYPES,)
+    param_names = ("dtype",)
+    one_thread = True
+
+    def setup(self, dtype):
+        rng = np.random.default_rng(0)  # as many rows as are screened, even where other benchmarks shrink
+        self.X = (rng.normal(size=(8_192, 8)) @ rng.normal(size=(8, 128)) + rng.normal(size=128)).astype(dtype)
+        self.time_kmeans_plusplus(dtype)
+
+    def time_kmeans_plusplus(self, dtype):
+        fastem.KMeans(128, n_init=1, max_iter=1, tol=1e9, random_state=0, n_threads=1).fit(self.X)
+
+
 class OneCell(Benchmark):
     """Seeding and all iterations of rows that fit one cell of the grid: no Python between them."""
 

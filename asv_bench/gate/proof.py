@@ -31,7 +31,7 @@ from asv_bench.gate.builds import Build
 SLOWDOWN = 15  # percent
 ROOMS = r"^(kernels|missing\.(?!MissingFit))"  # on one thread each
 # Kernels of src/kmeans/, by their names in the table of tile.h.
-NATIVE = ("cell", "bounded_cell", "distances", "seed_cell")
+NATIVE = ("cell", "bounded_cell", "distances", "seed_cell", "screen_score")
 
 # Appended to fastem/jit/drivers.py, where every compiled pass is made; what stands before it keeps its place.
 PLANT_COMPILED = '''
@@ -110,7 +110,8 @@ drivers._binder = binder
 for module in pkgutil.walk_packages(families.__path__, "fastem.families."):
     importlib.import_module(module.name)
 HOMES = {"assign": "cell", "accumulate": "cell", "settle": "cell", "run_small": "cell", "distances": "distances",
-         "accumulate_bounded": "bounded_cell", "score_seeds": "seed_cell", "seed_small": "seed_cell"}
+         "accumulate_bounded": "bounded_cell", "score_seeds": "seed_cell", "seed_small": "seed_cell",
+         "Screen": "screen_score"}
 for name, kernel in HOMES.items():
     def noted(*args, _function=getattr(nearest, name), _kernel=kernel, **options):
         ran.add("native." + _kernel)

@@ -14,6 +14,7 @@ class BuildInfo(TypedDict):
 CELL: int
 LEAST_ACTIVE: int
 CSR_BEYOND: int
+MOST_CANDIDATES: int
 ROTATED: int
 ROTATED_FIRST: int
 LEAST_ROTATED: int
@@ -116,6 +117,34 @@ def score_seeds(
     out: NDArray[np.float64],  # OUT (n_cells, m + 1)
     n_threads: int,
 ) -> None: ...
+
+class Screen:
+    def __init__(
+        self,
+        X: NDArray[Real],  # (n, d)
+        w: NDArray[Real],  # (n,) or (0,)
+        rows: NDArray[Real],  # (n, ROTATED)
+        row_error: float,
+        rest_error: float,
+        closest: NDArray[Real],  # (n,), and OUT after a commit
+        owner: NDArray[np.int32],  # (n,), and OUT after a commit
+        n_threads: int,
+    ) -> None: ...
+    def score(
+        self,
+        candidates: NDArray[Real],  # (m, d)
+        of_rows: NDArray[Real],  # (m, ROTATED)
+        half: NDArray[Real],  # (m,)
+        allowance: NDArray[np.float64],  # (m,)
+        out: NDArray[np.float64],  # OUT (m,)
+    ) -> float: ...  # pairs compared in full
+    def commit(
+        self,
+        candidate: int,
+        seed: int,
+        potential: NDArray[np.float64],  # OUT (n_cells,)
+    ) -> None: ...
+
 def seed_small(
     X: NDArray[Real],  # (n, d), n <= CELL
     w: NDArray[Real],  # (n,) or (0,)

@@ -8,6 +8,7 @@ on the number of threads.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -15,16 +16,26 @@ import numpy as np
 from fastem import grid, threads
 from fastem._native import nearest
 from fastem.draws import Draws
+from fastem.families.kmeans import rotated
 from fastem.families.kmeans.csr import CSRRows
 from fastem.sources.base import runs
 from fastem.sources.csr import CSRSource
+from fastem.starts.screening import Screening
 
 # Rows drawn at once for one that is needed, when the next candidates are drawn before the last seed has had its pass,
 # which saves every second pass; and the numbers in X from which a pass costs more than that (0.3 milliseconds).
 TRIES = 4
 REJECTION_PAYS_OFF = 1_000_000
 # Candidates that one pass scores.
-MOST_TRIALS = 32
+MOST_TRIALS = nearest.MOST_CANDIDATES
+# Seeds so far and rows from which candidates are screened, if there are several times as many seeds to choose; at how
+# many times as many seeds that is tried again, on how many rows, at most a part of all, and the cost beside comparing
+# each pair by itself up to which it pays: passes compare pairs six times as fast.  It may be twice that for a round.
+SCREENED_FROM, SCREENED_ROWS, SCREENED_LEFT = 32, 4 * grid.CELL, 4
+AGAIN, TRIED, PART = 2, 4096, 16
+SCREENING_PAYS = 0.12
+# Reductions between which no sum overflows, and no square that underflows matters.
+LEAST, MOST = 1e-25, 1e30
 
 
 def kmeans_plus_plus(source: Any, n_clusters: int, draws: Draws, n_local_trials: int | None = None) -> np.ndarray:
@@ -81,7 +92,7 @@ def _in_one_call(source: Any, n_clusters: int, draws: Draws, trials: int) -> np.
 
 
 def _in_passes(source: Any, n_clusters: int, draws: Draws, trials: int) -> np.ndarray:
-    search = (_CSRSearch if isinstance(source, CSRSource) else _Search)(source, n_clusters)
+    search = _search_of(source, n_clusters)
     search.add(_first(source, draws))
     for number in range(1, n_clusters):
         if not search.pending.size:
@@ -92,6 +103,16 @@ def _in_passes(source: Any, n_clusters: int, draws: Draws, trials: int) -> np.nd
         else:
             search.add_and_score(best, search.draw_after(best, draws, trials))
     return search.centers()
+
+
+def _search_of(source: Any, n_clusters: int) -> _Search:
+    if isinstance(source, CSRSource):
+        return _CSRSearch(source, n_clusters)
+    in_memory = source.array is not None and not isinstance(source.array, np.memmap)
+    many = n_clusters >= SCREENED_LEFT * SCREENED_FROM and source.n_rows >= SCREENED_ROWS
+    if in_memory and many and source.n_features >= nearest.ROTATED:
+        return _ScreenedSearch(source, n_clusters)
+    return _Search(source, n_clusters)
 
 
 def _first(source: Any, draws: Draws) -> int:
@@ -228,6 +249,92 @@ class _Search:
         out = np.concatenate(source.collect(block))
         self.potential = out[:, -1].copy()
         return grid.merge_tree(np.ascontiguousarray(out[:, :-1]))
+
+
+class _ScreenedSearch(_Search):
+    """The same where candidates are screened (`screening`): the same seeds, to the bit.
+
+    Distances are those of `_Search`, but reductions are summed in another order.  So where another candidate's is as
+    large as the best one's, as far as the rounding of either sum goes, `_Search` is asked.
+    """
+
+    def __init__(self, source: Any, n_clusters: int) -> None:
+        super().__init__(source, n_clusters)
+        self.screening: Screening | None = None
+        self.basis: rotated.Basis | None = None
+        self.next_try = SCREENED_FROM  # seeds
+        eps = float(np.finfo(source.dtype).eps)
+        # `seed_cell` sums at most 240 falls in the rows' type; all else is float64.
+        self.doubt = 256 * eps + 8192 * (1 + len(self.potential)) * float(np.finfo(np.float64).eps)
+
+    def score(self, candidates: np.ndarray) -> None:
+        """Find by how much each candidate row would lower the potential."""
+        self._score(candidates, lambda: super(_ScreenedSearch, self).score(candidates))
+
+    def add_and_score(self, row: int, candidates: np.ndarray) -> None:
+        """Make a row the next seed and score the candidates for the one after it."""
+        if self.screening is None:
+            super().add_and_score(row, candidates)
+            if self.next_try <= self.n_seeds <= len(self.seeds) // AGAIN:
+                self.next_try = AGAIN * self.n_seeds
+                self.screening = self._tried()
+                if self.screening is not None and candidates.size:  # one of them may be the next seed
+                    self.screening.score(self.source.take(candidates))
+            return
+        self.screening.commit(int(np.flatnonzero(self.pending == row)[0]), self.n_seeds, self.potential)
+        self.record(row)
+        self.pending = candidates
+        if candidates.size:
+            self._score(candidates, lambda: self._undone(row, candidates))
+
+    def _tried(self) -> Screening | None:
+        """Return the rows ready to be screened, if that pays for some of them."""
+        source, w = self.source, self.source.sample_weight
+        self.basis = self.basis or rotated.find_basis(source.array, len(self.seeds))
+        if self.basis is None or not self.closest.max() > LEAST:  # squares overflow, or underflow
+            self.next_try = len(self.seeds)
+            return None
+        candidates = self.pending if self.pending.size else np.arange(TRIES) * source.n_rows // TRIES
+        some = np.union1d(np.arange(0, source.n_rows, max(PART, source.n_rows // TRIED)), candidates)
+        tried = self._screening_of(source.take(some), w[some] if w.size else w, self.closest[some], self.owner[some])
+        if tried is None or tried.score(source.take(candidates))[1] > SCREENING_PAYS:
+            return None
+        return self._screening_of(source.array, w, self.closest, self.owner)
+
+    def _screening_of(self, X: np.ndarray, w: np.ndarray, closest: np.ndarray, owner: np.ndarray) -> Screening | None:
+        n_threads = self.source.n_threads
+        assert self.basis is not None
+        known = rotated.rotate(X, self.basis, n_threads, self.source.empty)
+        return None if known is None else Screening(X, w, known, closest, owner, n_threads)
+
+    def _score(self, candidates: np.ndarray, ask: Callable[[], None]) -> None:
+        """Score candidates; `ask` for the bits of `_Search` where rounding may decide."""
+        self.pending = candidates
+        if self.screening is None:
+            ask()
+            return
+        self.reductions, cost = self.screening.score(self.source.take(candidates))
+        best = self.reductions.max()
+        rivals = candidates[self.reductions >= best - self.doubt * best]
+        if not LEAST < best < MOST or np.any(rivals != rivals[0]):
+            ask()
+        if cost > 2 * SCREENING_PAYS:
+            self.screening = None
+
+    def _undone(self, row: int, candidates: np.ndarray) -> None:
+        """Let `_Search` make a row the last seed once more, and score candidates in the same pass."""
+        self.n_seeds -= 1
+        last = self.n_seeds
+        rows = np.flatnonzero(self.owner == last)
+        for span in range(0, len(rows), grid.CELL):
+            some = rows[span : span + grid.CELL]
+            out = np.empty((len(some), last), self.source.dtype)
+            nearest.distances(
+                self.source.take(some), self.chosen[:last], out, threads.native_threads(self.source.n_threads)
+            )
+            self.owner[some] = out.argmin(axis=1)
+            self.closest[some] = out.min(axis=1)
+        super().add_and_score(row, candidates)
 
 
 class _CSRSearch(_Search):

@@ -8,7 +8,7 @@ the interpreter lock.  `n_threads == 1` opens no parallel region.  Results do no
 
 from cython.parallel cimport parallel, prange, threadid
 from libc.math cimport INFINITY, fabs, frexp, ldexp, sqrt, trunc
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stddef cimport ptrdiff_t
 from libc.string cimport memcpy, memset
 
@@ -70,6 +70,25 @@ cdef extern from "kmeans/tile.h" nogil:
         int32_t *seeds
         int32_t commit
 
+    ctypedef struct nearest_screen:
+        ptrdiff_t n, d
+        const void *x
+        const void *w
+        const void *rows
+        double row_error, rest_error
+        void *blocks
+        void *closest
+        int32_t *owner
+        void *threshold
+        ptrdiff_t m
+        const void *candidates
+        const void *of_rows
+        const void *half
+        const void *allowance
+        uint16_t *gainers
+        void *sqdist
+        int32_t *ends
+
     ctypedef struct csr_job:
         ptrdiff_t n, k
         const int64_t *indptr
@@ -124,6 +143,10 @@ cdef extern from "kmeans/tile.h" nogil:
         size_t (*seed_bytes)(ptrdiff_t) noexcept nogil
         void (*seed_gaps)(const void *, ptrdiff_t, const void *, ptrdiff_t, ptrdiff_t, void *) noexcept nogil
         void (*seed_cell)(const nearest_job *, const nearest_seeding *, ptrdiff_t, ptrdiff_t, double *, void *) noexcept nogil
+        size_t (*screen_bytes)(ptrdiff_t) noexcept nogil
+        void (*screen_aim)(const nearest_screen *, ptrdiff_t) noexcept nogil
+        double (*screen_score)(const nearest_screen *, ptrdiff_t, double *, void *) noexcept nogil
+        double (*screen_commit)(const nearest_screen *, ptrdiff_t, ptrdiff_t, int32_t, void *) noexcept nogil
         void (*csr_rows)(const csr_job *, ptrdiff_t, ptrdiff_t, void *) noexcept nogil
         void (*csr_distances)(const csr_job *, ptrdiff_t, ptrdiff_t, void *) noexcept nogil
         void (*csr_norms)(const void *, ptrdiff_t, ptrdiff_t, ptrdiff_t, double *, double *) noexcept nogil
@@ -138,7 +161,7 @@ cdef extern from "kmeans/tile.h" nogil:
     const char *compiler_name()
     void run_task(const nearest_job *, const nearest_memo *, const nearest_kernels *, ptrdiff_t, int, ptrdiff_t, double *,
                   double *, void *)
-    const ptrdiff_t CELL_ROWS, MAX_CANDIDATES, FIRST_SIZE, ROTATED_SIZE, FLAT_CENTROIDS
+    const ptrdiff_t CELL_ROWS, MAX_CANDIDATES, FIRST_SIZE, ROTATED_SIZE, FLAT_CENTROIDS, SCREEN_PLACES
     const double EPSILON_32, EPSILON_64
 
 ctypedef fused real:
@@ -389,70 +412,6 @@ cdef double largest_norm_of(const real[::1] half_norms) noexcept:
     return largest
 
 
-def score_seeds(
-    const real[:, ::1] X,
-    const real[::1] w,
-    const real[:, ::1] candidates,
-    const real[:, ::1] chosen,
-    real[::1] closest,
-    int32_t[::1] owner,
-    int commit,
-    double[:, ::1] out,
-    int n_threads,
-):
-    """A step of greedy k-means++: by how much each candidate seed would lower the potential sum w closest.
-
-    Rows that the triangle inequality excludes are not read; the answer is that of all rows.
-
-    Parameters
-    ----------
-    X, w
-        As in `accumulate`.
-    candidates : array (m, d)
-        Candidate seeds.
-    chosen : array (s, d)
-        Seeds chosen so far.
-    closest : array (n,)
-        IN, and OUT after a commit. Squared distance of each row to its nearest seed; infinite before the first seed.
-    owner : int32 array (n,)
-        IN, and OUT after a commit. Index in `chosen` of that seed; 0 before the first seed.
-    commit : int
-        -1 to score only; else the index that ``candidates[0]`` takes among the seeds: `closest` and `owner` are
-        brought up to date, and the other candidates are scored after that.
-    out : float64 array (n_cells, m + 1)
-        OUT. For each cell of the row grid: the reduction by each candidate, then sum w closest (after a commit).
-    n_threads : int
-        Threads to use.
-    """
-    if X.shape[0] == 0:
-        return
-    cdef const nearest_kernels *kernels = kernels_for(isa, real is double)
-    cdef const real[::1] zeros = np.zeros(X.shape[1], np.float64 if real is double else np.float32)
-    cdef nearest_job job = job_of[real](X, w, zeros, candidates, closest[:0])
-    cdef nearest_seeding seeding
-    cdef ptrdiff_t n_tasks = (job.n + CELL_ROWS - 1) // CELL_ROWS, t
-    if out.shape[0] != n_tasks or out.shape[1] != job.k + 1:
-        raise ValueError(f"out has shape {(out.shape[0], out.shape[1])}, not {(n_tasks, job.k + 1)}")
-    if job.k > MAX_CANDIDATES:
-        raise ValueError(f"{job.k} candidates are more than the {MAX_CANDIDATES} that one pass scores")
-    cdef int threads = <int>max(1, min(n_threads, n_tasks))
-    cdef ptrdiff_t each = in_lines(kernels.seed_bytes(job.d))
-    cdef unsigned char[::1] scratch = _aligned(threads * each)
-    cdef real[::1] quarter = np.zeros(max(1, chosen.shape[0]), np.float64 if real is double else np.float32)
-    seeding.quarter, seeding.closest, seeding.seeds, seeding.commit = &quarter[0], &closest[0], &owner[0], commit
-    with nogil:
-        if chosen.shape[0]:
-            kernels.seed_gaps(job.centers, job.k, &chosen[0, 0], chosen.shape[0], job.d, &quarter[0])
-        if threads == 1:
-            for t in range(n_tasks):
-                kernels.seed_cell(&job, &seeding, t * CELL_ROWS, min((t + 1) * CELL_ROWS, job.n), &out[t, 0],
-                                  &scratch[0])
-        else:
-            for t in prange(n_tasks, schedule="dynamic", chunksize=1, num_threads=threads):
-                kernels.seed_cell(&job, &seeding, t * CELL_ROWS, min((t + 1) * CELL_ROWS, job.n), &out[t, 0],
-                                  &scratch[threadid() * each])
-
-
 def merge_tree(double[:, ::1] records, int n_threads):
     """`fastem.stats.merge_tree` on several threads, each on its own columns: the same bits.  The sum ends in row 0."""
     cdef ptrdiff_t m = records.shape[0], size = records.shape[1], t, parts
@@ -482,6 +441,7 @@ cdef void merge_columns(double *records, ptrdiff_t m, ptrdiff_t size, ptrdiff_t 
 
 
 include "rotated.pxi"
+include "seeding.pxi"
 include "bounded.pxi"
 include "sphere.pxi"
 include "small.pxi"

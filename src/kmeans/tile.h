@@ -63,6 +63,8 @@
 #define SEED_BYTES 32768
 #define SEED_TILE 4        /* candidates whose distances are computed together */
 #define MAX_CANDIDATES 32
+#define SCREEN_BLOCK 48     /* places of a block (screened_body.h): whole blocks of every tile */
+#define SCREEN_PLACES ((CELL_ROWS + SCREEN_BLOCK - 1) / SCREEN_BLOCK * SCREEN_BLOCK) /* of a grid cell */
 #define AHEAD (VL * d) /* rows fetched while earlier ones are multiplied */
 #define FEW_PAIRS 128  /* centroids whose gaps are measured */
 
@@ -133,6 +135,27 @@ typedef struct {
     int32_t commit;       /* index that the first candidate gets as a seed, or -1: only score the candidates */
 } nearest_seeding;
 
+/* Rows in blocks of places, and candidates to become seeds (screened_body.h).  Void arrays are of the rows' type but for
+   `allowance`, which is float64. */
+typedef struct {
+    ptrdiff_t n, d;          /* rows, features */
+    const void *x, *w;       /* as of a job */
+    const void *rows;        /* (n, ROTATED_SIZE) rotated rows */
+    double row_error, rest_error; /* one is off by so much of its norm; the square of its rest of that norm's square */
+    void *blocks;            /* first numbers of the rotated rows: (cells, SCREEN_PLACES / SCREEN_BLOCK) [number][place] */
+    void *closest;           /* (n,) IN / OUT: squared distance to the nearest seed */
+    int32_t *owner;          /* (n,) IN / OUT: which seed that is */
+    void *threshold;         /* (cells, SCREEN_PLACES) of first scores: below, a candidate is left out */
+    ptrdiff_t m;             /* candidates */
+    const void *candidates;  /* (m, d) */
+    const void *of_rows;     /* (m, ROTATED_SIZE) their numbers */
+    const void *half;        /* (m,) what stands for minus half their squared norms */
+    const void *allowance;   /* (m,) by which v is lowered for what is not known of a candidate */
+    uint16_t *gainers;       /* OUT (n,) by cell and candidate, the rows of the cell that come nearer, */
+    void *sqdist;            /* OUT (n,) and their squared distances */
+    int32_t *ends;           /* OUT (cells, MAX_CANDIDATES) where they end, or -1: there was no room for them */
+} nearest_screen;
+
 /* Rows of a CSR matrix and centroids (csr_body.h).  Values, panel, half and distances are of one type. */
 typedef struct {
     ptrdiff_t n, k;
@@ -197,6 +220,10 @@ typedef struct {
     void (*seed_gaps)(const void *candidates, ptrdiff_t k, const void *seeds, ptrdiff_t n_seeds, ptrdiff_t d, void *quarter);
     void (*seed_cell)(const nearest_job *, const nearest_seeding *, ptrdiff_t start, ptrdiff_t stop, double *out,
                       void *scratch);
+    size_t (*screen_bytes)(ptrdiff_t d);
+    void (*screen_aim)(const nearest_screen *, ptrdiff_t cell);
+    double (*screen_score)(const nearest_screen *, ptrdiff_t cell, double *out, void *scratch);
+    double (*screen_commit)(const nearest_screen *, ptrdiff_t cell, ptrdiff_t candidate, int32_t seed, void *scratch);
     void (*csr_rows)(const csr_job *, ptrdiff_t start, ptrdiff_t stop, void *scratch);
     void (*csr_distances)(const csr_job *, ptrdiff_t start, ptrdiff_t stop, void *scratch);
     void (*csr_norms)(const void *centers, ptrdiff_t k, ptrdiff_t j0, ptrdiff_t j1, double *high, double *low);

@@ -11,6 +11,7 @@
 #include "bounds_body.h"
 #include "rotated_body.h"
 #include "seeding_body.h"
+#include "screened_body.h"
 #include "csr_body.h"
 #include "cell_body.h"
 #include CLEAN
@@ -24,6 +25,7 @@
 #include "bounds_body.h"
 #include "rotated_body.h"
 #include "seeding_body.h"
+#include "screened_body.h"
 #include "csr_body.h"
 #include "cell_body.h"
 #include CLEAN
@@ -38,6 +40,7 @@
 #include "bounds_body.h"
 #include "rotated_body.h"
 #include "seeding_body.h"
+#include "screened_body.h"
 #include "csr_body.h"
 #include "cell_body.h"
 #include CLEAN

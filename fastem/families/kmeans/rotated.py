@@ -69,6 +69,12 @@ class RotatedRows(NamedTuple):
     rows: np.ndarray  # (n, ROTATED)
     row_error: float  # a rotated row is off by so much of its norm
 
+    def same_of(self, X: np.ndarray) -> np.ndarray:
+        """Return other rows (m, d), none of a larger norm, in the same basis."""
+        out = np.empty((len(X), nearest.ROTATED), X.dtype)
+        _rotate_cell(X, *self.basis, out)
+        return out
+
 
 def rotate(
     X: np.ndarray, basis: Basis, n_threads: int, empty: Callable[..., np.ndarray] = np.empty

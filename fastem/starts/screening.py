@@ -1,0 +1,61 @@
+"""Candidates of k-means++ are held against rotated rows, then in full (`src/kmeans/screened_body.h`)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastem import threads
+from fastem._native import nearest
+from fastem.families.kmeans.rotated import SHARE, RotatedRows
+
+# The square of a rest is off by so many times what the row is off by, as a share of the row's squared norm: rotated.py.
+REST = 2.5
+
+
+class Screening:
+    """Rows in a rotated basis, ready for candidates.
+
+    Parameters
+    ----------
+    X, sample_weight : ndarray (n, d), (n,) or (0,)
+        Rows and weights.
+    known : RotatedRows
+        The rows in the rotated basis.
+    closest, owner : ndarray (n,)
+        Squared distance of each row to its nearest seed, and which that is; brought up to date by `commit`.
+    n_threads : int
+        Threads to use.
+    """
+
+    def __init__(
+        self, X: np.ndarray, sample_weight: np.ndarray, known: RotatedRows, closest: np.ndarray, owner: np.ndarray,
+        n_threads: int,
+    ) -> None:  # fmt: skip
+        self.known = known
+        self._screen = nearest.Screen(
+            X, sample_weight, known.rows, known.row_error, REST * known.row_error, closest, owner,
+            threads.native_threads(n_threads),
+        )  # fmt: skip
+
+    def score(self, candidates: np.ndarray) -> tuple[np.ndarray, float]:
+        """Return by how much each candidate (m, d) lowers the potential (m,), and about what that cost.
+
+        The cost is a share of what comparing every pair by itself would be.
+        """
+        eps = float(np.finfo(candidates.dtype).eps)
+        with threads.single_threaded_blas():
+            rows = self.known.same_of(candidates)
+        square = np.square(rows[:, : nearest.ROTATED_FIRST], dtype=np.float64).sum(axis=1)
+        rest = rows[:, -1].astype(np.float64)
+        off = REST * self.known.row_error * square
+        of_rest = np.where(rest * rest > 2 * off, off / np.maximum(rest, 1e-300), np.sqrt(3 * off))
+        error = (self.known.row_error + 2 * eps) * np.sqrt(square) + of_rest
+        allowance = (1 + 1 / SHARE) * np.square(error)
+        half = (-0.5 * (square * (1 - 24 * eps) - allowance)).astype(candidates.dtype)
+        out = np.empty(len(candidates))
+        pairs = self._screen.score(candidates, rows, half, allowance / (1 + SHARE) * (1 + 2 * eps), out)
+        return out, pairs / (len(self.known.rows) * len(candidates))
+
+    def commit(self, candidate: int, seed: int, potential: np.ndarray) -> None:
+        """Make a candidate that was scored last the seed of that index, and note the potential of each grid cell."""
+        self._screen.commit(candidate, seed, potential)
