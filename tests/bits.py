@@ -1,7 +1,7 @@
 """Hashes of what fits give, to the bit; see test_bits.py.
 
-    python tests/bits.py N_THREADS         print them as JSON
-    python tests/bits.py --record          write them to bits.json, for this machine's kind and versions
+    python tests/bits.py N_THREADS [DTYPE ...]   print them as JSON, families of some types
+    python tests/bits.py --record                write them to bits.json, for this machine's kind and versions
 
 Everything goes through the public interface, so that the rooms behind it can move.
 """
@@ -20,6 +20,7 @@ import numpy as np
 
 FILE = Path(__file__).with_name("bits.json")
 THREADS = 7
+DTYPES = ("float32", "float64")
 N, D, K = 5000, 5, 3  # three cells of the grid, the last a part of one
 
 
@@ -65,7 +66,7 @@ def rows(name, dtype, missing):
     return X
 
 
-def families(n_threads):
+def families(n_threads, dtypes):
     """Yield name and hash of every family x complete or missing x weights x dtype."""
     import fastem
 
@@ -88,9 +89,7 @@ def families(n_threads):
         "factor": fastem.FactorAnalysis(2, **shared),
         "factor-mixture": fastem.FactorAnalyserMixture(K, n_factors=2, **shared),
     }
-    for name, missing, weighted, dtype in itertools.product(
-        models, (False, True), (False, True), ("float32", "float64")
-    ):
+    for name, missing, weighted, dtype in itertools.product(models, (False, True), (False, True), dtypes):
         if name == "kmeans" and missing:
             continue
         X, model = rows(name, dtype, missing), models[name]
@@ -155,18 +154,18 @@ def runs(n_threads):
     yield "sample", of(*fastem.GaussianMixture(K, **shared).fit(X).sample(1000))
 
 
-def hashes(n_threads):
+def hashes(n_threads, dtypes):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return dict(itertools.chain(families(n_threads), starts(n_threads), runs(n_threads)))
+        return dict(itertools.chain(families(n_threads, dtypes), starts(n_threads), runs(n_threads)))
 
 
-def in_a_process(n_threads):
+def in_a_process(n_threads, dtypes=DTYPES):
     """Return the hashes of a process that may use so many threads, whatever the machine has."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")}
     environment |= {"NUMBA_NUM_THREADS": str(THREADS), "OMP_NUM_THREADS": str(THREADS)}
     done = subprocess.run(
-        [sys.executable, __file__, str(n_threads)], env=environment, stdout=subprocess.PIPE, check=True
+        [sys.executable, __file__, str(n_threads), *dtypes], env=environment, stdout=subprocess.PIPE, check=True
     )
     return json.loads(done.stdout)
 
@@ -177,4 +176,4 @@ if __name__ == "__main__":
         known[platform()] = in_a_process(1)
         FILE.write_text(json.dumps(known, indent=1) + "\n")
     else:
-        print(json.dumps(hashes(int(sys.argv[1]))))
+        print(json.dumps(hashes(int(sys.argv[1]), sys.argv[2:] or DTYPES)))

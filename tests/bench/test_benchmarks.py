@@ -38,6 +38,8 @@ def benchmark_classes():
                 yield path.stem, node.name
 
 
+# asv runs each once in .ci/run, on more rows.
+@pytest.mark.deep
 @pytest.mark.parametrize(("module", "name"), list(benchmark_classes()))
 def test_each_benchmark_runs(module, name, monkeypatch):
     monkeypatch.setenv("FASTEM_BENCH_SHRINK", "500")
@@ -164,7 +166,12 @@ def test_neutral_objectives_agree_with_scikit_learn():
 
 
 @pytest.mark.parametrize(
-    ("model", "shape", "n_tables"), [("kmeans", "x 2, k=8", 4), ("gmm", "x 2, k=8", 4), ("families", "x 20, q=4", 2)]
+    ("model", "shape", "n_tables"),
+    [
+        pytest.param("kmeans", "x 2, k=8", 4, marks=pytest.mark.deep),
+        pytest.param("gmm", "x 2, k=8", 4, marks=pytest.mark.deep),
+        ("families", "x 20, q=4", 2),
+    ],
 )
 def test_comparison_with_peers_runs(model, shape, n_tables, tmp_path):
     arguments = [

@@ -405,6 +405,8 @@ print(json.dumps(digests))
 """
 
 
+# In the default tests, tests/test_bits.py compares them.
+@pytest.mark.deep
 def test_same_bits_for_any_number_of_threads():
     environment = {**os.environ, "NUMBA_NUM_THREADS": "7", "OMP_NUM_THREADS": "7"}
     output = subprocess.run([sys.executable, "-c", BITS], env=environment, capture_output=True, text=True, timeout=200)

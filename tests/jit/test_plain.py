@@ -45,6 +45,8 @@ def run(program, **settings):
     return int(warnings), [float(score) for score in scores.split()]
 
 
+# Compiles anew, twice: a minute.
+@pytest.mark.deep
 def test_the_answers_are_those_of_the_known_numba(tmp_path):
     fits, later = textwrap.dedent(FITS), textwrap.dedent(LATER)
     known = run(fits)

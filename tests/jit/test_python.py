@@ -57,7 +57,7 @@ def run(dtype, names, disabled):
 KERNELS = [name for name in FAMILIES if name != "kmeans" and not name[-3:].isupper()]  # models share those of a shape
 
 
-@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("dtype", ["float64", pytest.param("float32", marks=pytest.mark.deep)])
 def test_kernels_in_python_give_the_same(dtype):
     python, compiled = (run(dtype, KERNELS, disabled) for disabled in ("1", "0"))
     assert (python.pop("said"), compiled.pop("said")) == (1, 0)
