@@ -18,8 +18,8 @@ from fastem import threads
 FLOATS = (np.float64, np.float32)
 # Weights are taken as they are if their mean is at most this, and at least its inverse.
 COUNTS = 1e6
-# Numbers whose inner product BLAS makes in the thread that asks: OpenBLAS wakes others beyond 10,000, which then wait for
-# more in a loop, and take their processors from the fit for a tenth of a second.
+# Numbers whose inner product BLAS makes in the thread that asks: OpenBLAS wakes others beyond 10,000, which then wait
+# for more in a loop, and take their processors from the fit for a tenth of a second.
 ONE_DOT = 8192
 # Rows that are looked through at a time.
 CHUNK_ROWS = 1 << 16
