@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fastem import threads
+import fastem
+from fastem import threads, validate
 
 PACKAGE_PARENT = Path(threads.__file__).parents[1]
 
@@ -394,3 +395,44 @@ def test_tasks_side_by_side_take_the_threads_that_are_allowed():
             threads.side_by_side(task, 4)
             assert seen == {threading.get_ident()} <= inner
     assert set(blas()) == {2}
+
+
+def others():
+    """Return the processor seconds of all threads of this process but this one."""
+    return time.process_time() - time.thread_time()
+
+
+def test_a_fit_leaves_no_thread_that_waits_in_a_loop():
+    """OpenBLAS's threads do, for a tenth of a second after each product that woke them."""
+    from scipy import sparse
+
+    rng = np.random.default_rng(0)
+    dense = rng.normal(size=(50_000, 4))
+    tables = [dense, sparse.random(12_000, 15_000, 1e-3, format="csr", random_state=rng)]
+    for X in tables:
+        model = fastem.KMeans(3, n_init=1, random_state=0, tol=1e6, n_threads=1).fit(X)  # what is loaded first
+        before = others()
+        for _ in range(50):  # until what earlier tests woke is asleep
+            time.sleep(0.02)
+            if others() - before < 1e-3:
+                break
+            before = others()
+        before = others()
+        model.fit(X)
+        time.sleep(0.03)
+        assert others() - before < 0.01
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("size", [1, validate.ONE_DOT - 1, validate.ONE_DOT, 3 * validate.ONE_DOT + 5])
+def test_a_value_whose_square_is_too_large_is_found_wherever_it_is(dtype, size):
+    values = np.ones(size, dtype)
+    assert validate.with_room_for_squares(values) is values
+    for place in {0, size // 2, size - 1}:
+        wrong = values.reshape(-1, 1).copy()
+        wrong[place] = np.finfo(dtype).max / 2
+        if dtype == np.float32:
+            assert validate.with_room_for_squares(wrong).dtype == np.float64
+        else:
+            with pytest.raises(ValueError, match=f"at row {place}, column 0"):
+                validate.with_room_for_squares(wrong)

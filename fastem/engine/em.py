@@ -21,7 +21,6 @@ from fastem.engine.monitor import ROUNDING, Monitor, Settings
 from fastem.engine.problem import Problem
 from fastem.engine.result import FitResult, Run
 from fastem.families.base import Family, Groups, Limits, State
-from fastem.sources import passes
 
 # start(problem, draws) -> parameters of the family
 Start = Callable[[Problem, Draws], Any]
@@ -205,39 +204,50 @@ def run_once(
     """
     run = None if slot is None else slot.before
     while True:
-        further = _run_to_convergence(problem, params, settings.after(run), restart, -np.inf if run else reached, slot)
+        before = -np.inf if run else reached
+        further, last = _run_to_convergence(problem, params, settings.after(run), restart, before, slot)
         if run is not None and not further.objective > run.objective:
             return run
         run = restarts.joined(run, further)
-        params = _beyond(problem, run, settings)
+        params = _beyond(problem, run, last, settings)
         if params is None:
             return run
         if slot is not None:
             slot.before = run
 
 
-def _beyond(problem: Problem, run: Run, settings: Settings) -> Any:
-    """Return the parameters that a converged run goes on with, if the family finds some that are better."""
+def _beyond(problem: Problem, run: Run, last: _EStep | None, settings: Settings) -> Any:
+    """Return the parameters that a converged run goes on with, if the family finds some that are better.
+
+    `last` is the E-step at the parameters of the run, if it is known: a pass over all rows for the sake of a few would
+    cost more than to find these.
+    """
     source, family = problem.source, problem.family
     if run.memo is None or not run.converged or run.n_iter >= settings.max_iter:
         return None
     numbers = family.undecided(run.memo)
     if not numbers.size:
         return None
-    labels = run.memo.labels
-    partition = passes.partition(source, family, run.params, labels)
-    return family.beyond(partition, passes.loose(source, family, numbers, labels[numbers]), settings.tol)
+    if last is None:
+        prepared = family.prepare(run.params, source.dtype)
+        last = _EStep(run.params, prepared, source.accumulate(family, prepared), run.objective)
+    partition = family.partition(last.stats, last.prepared, last.params)
+    return family.beyond(partition, source.loose(family, numbers, run.memo.labels[numbers]), settings.tol)
 
 
 def _run_to_convergence(
     problem: Problem, params: Any, settings: Settings, restart: int, reached: float, slot: Slot | None
-) -> Run:
+) -> tuple[Run, _EStep | None]:
+    """Return a run, and its last E-step if that is known and of the parameters at which it ended."""
     if slot is not None and slot.state is not None:
-        return EMRun.resumed(problem, slot, settings, restart, reached).until(settings.max_iter)
-    run = _run_small(problem, params, settings, restart) if reached == -np.inf else None
-    if run is not None:
-        return run
-    return _begun(problem, params, settings, restart, reached, slot).until(settings.max_iter)
+        begun: EMRun | IncrementalRun = EMRun.resumed(problem, slot, settings, restart, reached)
+    else:
+        small = _run_small(problem, params, settings, restart) if reached == -np.inf else None
+        if small is not None:
+            return small, None
+        begun = _begun(problem, params, settings, restart, reached, slot)
+    run = begun.until(settings.max_iter)
+    return run, begun.final
 
 
 def _begun(
@@ -308,6 +318,8 @@ class EMRun:
     ----------
     over : bool
         Whether the run has ended: it converged, was told to stop or has done all its iterations.
+    final : E-step or None
+        The last E-step, if it is of the parameters that `until` returned.
     """
 
     def __init__(
@@ -327,6 +339,7 @@ class EMRun:
         self.params = params
         self.plain: Any = None  # where EM arrived, while an extrapolation from there is to be tried
         self.last: _EStep | None = None
+        self.final: _EStep | None = None
         self.memo = self.family.new_memo(self.source.n_rows, self.source.empty)
         self.previous: Any = None  # what the last E-step was given
         self.over = settings.max_iter == 0
@@ -346,7 +359,8 @@ class EMRun:
                     self.slot.keep(self.state())
         params, memo = self.params if self.plain is None else self.plain, self.memo if self.over else None
         if self.family.final_pass or self.last is None:
-            objective = self._expect(params, None, memo).objective
+            self.final = self._expect(params, None, memo)
+            objective = self.final.objective
         else:
             objective = self.last.objective
         return self.monitor.run(params, objective, memo)

@@ -138,6 +138,8 @@ class IncrementalRun:
         Whether the run has ended: it converged, was told to stop or has done all its passes.
     """
 
+    final = None  # no E-step over all rows is of the parameters that `until` returned
+
     def __init__(
         self, problem: Problem, params: Any, settings: Settings, restart: int = 0, reached: float = -np.inf
     ) -> None:

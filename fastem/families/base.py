@@ -237,8 +237,8 @@ class Family(ABC):
     def undecided(self, memo: Any) -> np.ndarray:
         """Return the numbers (m,) of rows that the last pass could as well have assigned otherwise.
 
-        For families whose iterations may stop where a small change helps; they have `record_of` and `partition`, which
-        `sources.passes` asks for, too.
+        For families whose iterations may stop where a small change helps; they have `partition`, too, which makes of
+        the statistics of a pass what `beyond` wants.
         """
         return np.empty(0, np.int64)
 

@@ -10,7 +10,11 @@ import numpy as np
 
 from fastem import grid, threads, validate
 from fastem.draws import Draws
+from fastem.families.base import Loose
 from fastem.sources.reading import Tree
+
+# Numbers of the rows that are taken out of a source at once.
+AT_ONCE = 4_000_000
 
 
 class Rows(NamedTuple):
@@ -241,6 +245,32 @@ class Source:
         """Return the family's statistics over all rows: the E-step of one iteration."""
         return family.layout(self.n_features).view(self._total(family, prepared, memo))
 
+    def partition(self, family: Any, params: Any, labels: np.ndarray) -> Any:
+        """Return all rows as parts, by their labels (n,), as a family of hard assignments wants them.
+
+        Parts without rows are what `params` says.
+        """
+        prepared = family.prepare(params, self.dtype)
+
+        def cell(X: np.ndarray, rows: slice) -> np.ndarray:
+            record: np.ndarray = family.record_of(X, self.weights_of(rows), prepared, labels[rows], 1)
+            return record
+
+        layout = family.layout(self.n_features)
+        return family.partition(layout.view(self.fold(cell, layout.size)), prepared, params)
+
+    def loose(self, family: Any, numbers: np.ndarray, labels: np.ndarray) -> Iterator[Loose]:
+        """Yield rows with these numbers and labels (m,), as the family reads them, some at a time."""
+        size = max(1, AT_ONCE // self.n_features)
+        for first in range(0, len(numbers), size):
+            some = slice(first, first + size)
+            yield Loose(self.rows_for(family, numbers[some]), self.weights_by_number(numbers[some]), labels[some])
+
+    def weights_by_number(self, numbers: np.ndarray) -> np.ndarray:
+        """Return the weights (m,) float64 of the rows with these numbers."""
+        w = self.sample_weight
+        return w[numbers].astype(np.float64) if w.size else np.ones(len(numbers))
+
     def weights_of(self, rows: slice) -> np.ndarray:
         """Weights of a run of rows, or empty."""
         return self.sample_weight[rows]
@@ -270,8 +300,7 @@ class Source:
         if family.allow_nan and self.has_nan:
             badness = self._beside_the_observed(badness)
         worst = self.largest(badness, m)
-        weights = self.sample_weight[worst].astype(np.float64) if self.sample_weight.size else np.ones(len(worst))
-        return Rows(worst, self.take(worst), weights)
+        return Rows(worst, self.take(worst), self.weights_by_number(worst))
 
     def largest(self, values: np.ndarray, m: int) -> np.ndarray:
         """Return the numbers of the m largest of an array of `empty`, the largest first, the first of equals."""

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any
 
 import numpy as np
 
+from fastem.families.base import Loose
 from fastem.families.kmeans.csr import CSRRows, csr_family
 from fastem.sources.memory import MemorySource, SparseSource
 
@@ -108,6 +109,20 @@ class CSRSource(SparseSource):
         """Return m distinct rows (m, d), drawn in proportion to their weights; features first in memory."""
         return self.X[self.sample_numbers(m, draws)].toarray(order="F")
 
+    def partition(self, family: Any, params: Any, labels: np.ndarray) -> Any:
+        """Return all rows as parts, by their labels (n,)."""
+        if not family.reads_csr:
+            return super().partition(family, params, labels)
+        stats = family.stats_of_labels(self.rows, self.sample_weight, labels, self.n_threads)
+        return family.partition(stats, None, params)
+
+    def loose(self, family: Any, numbers: np.ndarray, labels: np.ndarray) -> Iterator[Loose]:
+        """Yield rows with these numbers and labels (m,); all at once where they stay sparse."""
+        if not family.reads_csr:
+            yield from super().loose(family, numbers, labels)
+        elif len(numbers):
+            yield Loose(self.rows_for(family, numbers), self.weights_by_number(numbers), labels)
+
     def rows_for(self, family: Any, numbers: np.ndarray) -> Any:
         """Return rows by number as the family reads them."""
         return self.rows.take(numbers) if family.reads_csr else super().rows_for(family, numbers)
@@ -116,8 +131,11 @@ class CSRSource(SparseSource):
     def mean_variance(self) -> float:
         """Mean of the weighted variances of all features."""
         w = self.sample_weight.astype(np.float64) if self.sample_weight.size else np.ones(self.n_rows)
-        means = (self.X.T @ w) / w.sum()
-        return max(0.0, float(self.rows.squares @ w / w.sum() - means @ means)) / self.width
+        total = w.sum()
+        means = (self.X.T @ w) / total
+        # Not by BLAS, whose threads would go on waiting for more beside those of the fit.
+        square = np.sum(self.rows.squares * w) / total
+        return max(0.0, float(square - np.sum(np.square(means)))) / self.width
 
 
 class CSRPart(CSRSource):

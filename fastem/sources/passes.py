@@ -6,16 +6,12 @@ order is that of the grid, so that the bits of a sum depend on neither the threa
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from fastem import grid, threads
-from fastem.families.base import Family, Loose
-
-# Numbers of the rows that are taken out of a source at once.
-AT_ONCE = 4_000_000
+from fastem.families.base import Family
 
 
 def total(
@@ -80,32 +76,3 @@ def _by_numpy(
         records[number] = grid.merge_tree(own)
 
     threads.map_tasks(task, len(records), n_threads)
-
-
-def partition(source: Any, family: Any, params: Any, labels: np.ndarray) -> Any:
-    """Return all rows as parts, by their labels (n,), as a family of hard assignments wants them.
-
-    Parts without rows are what `params` says.
-    """
-    if family.reads_csr:
-        return family.partition_of_csr(source.rows, source.sample_weight, params, labels, source.n_threads)
-    prepared = family.prepare(params, source.dtype)
-    if source.array is not None:
-        record = family.record_of(source.array, source.sample_weight, prepared, labels, source.n_threads)
-    else:
-
-        def cell(X: np.ndarray, rows: slice) -> np.ndarray:
-            return family.record_of(X, source.weights_of(rows), prepared, labels[rows], 1)
-
-        record = source.fold(cell, family.layout(source.n_features).size)
-    return family.partition(record, prepared, params)
-
-
-def loose(source: Any, family: Any, numbers: np.ndarray, labels: np.ndarray) -> Iterator[Loose]:
-    """Take rows with these numbers and labels (m,) out of a source, as the family reads them, some at a time."""
-    size = len(numbers) if family.reads_csr else max(1, AT_ONCE // source.n_features)
-    for first in range(0, len(numbers), size):
-        some = slice(first, first + size)
-        w = source.sample_weight
-        weights = w[numbers[some]].astype(np.float64) if w.size else np.ones(len(numbers[some]))
-        yield Loose(source.rows_for(family, numbers[some]), weights, labels[some])

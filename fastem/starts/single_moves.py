@@ -27,7 +27,6 @@ from fastem.engine.monitor import Settings
 from fastem.engine.problem import Problem
 from fastem.engine.result import Run
 from fastem.families.kmeans import KMeansFamily, KMeansParams
-from fastem.sources import passes
 from fastem.starts.swaps import two_nearest
 
 # Passes over all rows; a dozen are usual.
@@ -60,14 +59,14 @@ def refine(source: Any, family: KMeansFamily, run: Run, settings: Settings) -> t
     labels, moved = run.memo.labels.copy(), 0
     w = source.sample_weight.astype(np.float64) if source.sample_weight.size else np.ones(source.n_rows)
     served = source.served_by(KMeansFamily(family.n_components))
-    partition = passes.partition(source, served, KMeansParams(run.params.centers), labels)
+    partition = source.partition(served, KMeansParams(run.params.centers), labels)
     for _ in range(MOST_PASSES):
         now = _pass(source, served, w, labels, partition)
         if not now:
             break
         moved += now
         # Free of the rounding of many moves.
-        partition = passes.partition(source, served, KMeansParams(partition.centers), labels)
+        partition = source.partition(served, KMeansParams(partition.centers), labels)
     if not moved:
         return run, 0
     means = KMeansParams(partition.centers)
@@ -82,7 +81,7 @@ def _pass(source: Any, family: Any, w: np.ndarray, labels: np.ndarray, partition
     known = two_nearest(source, partition.centers)
     numbers = np.flatnonzero(_may_move(known, w, labels, partition.counts, float(np.finfo(source.dtype).eps)))
     own, moved = labels[numbers], 0
-    for rows, weights, here in passes.loose(source, family, numbers, own):  # of which `here` is a view
+    for rows, weights, here in source.loose(family, numbers, own):  # of which `here` is a view
         moved += partition.move(rows, weights, here, np.inf)
     labels[numbers] = own
     return moved

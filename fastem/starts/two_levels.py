@@ -32,7 +32,6 @@ from fastem.engine import em
 from fastem.engine.monitor import Settings
 from fastem.engine.problem import Problem
 from fastem.families.kmeans import KMeansFamily, KMeansParams
-from fastem.sources.passes import partition
 from fastem.starts.assignment import assign
 from fastem.starts.kmeans import kmeans_start, kmeans_tol
 from fastem.starts.samples import few
@@ -144,7 +143,7 @@ def refine(source: Any, levels: Levels, n_passes: int) -> Levels:
         part, family = _part(serial, rows), KMeansFamily(len(own))
         here = _none_empty(labels[rows] - own[0], len(own), sqdist[rows], part.sample_weight)
         labels[rows] = here + own[0]
-        centers[own] = partition(part, family, KMeansParams(centers[own]), here).centers
+        centers[own] = part.partition(family, KMeansParams(centers[own]), here).centers
 
     for _ in range(n_passes):
         _each(search, bounds, source.n_threads)

@@ -211,13 +211,13 @@ def test_comparison_of_many_problems_runs(tmp_path):
     assert {row["objective"] for row in tables["problems"][1:]} == {"equal"}  # of mixtures; k-means starts elsewhere
 
 
-def test_comparison_of_single_moves_runs(tmp_path):
+def test_comparison_of_single_moves_runs():
+    from asv_bench.peers import moves
+    from asv_bench.peers.__main__ import parse
+
+    # Here and not in a process of its own, which would load every peer first: they take longer than the comparison.
     few = ["--shrink", "24", "--repeats", "1", "--budget", "1", "--shapes", "binary"]
-    arguments = [*few, "--json", str(tmp_path / "tables.json")]
-    command = [sys.executable, "-m", "asv_bench.peers", "moves", *arguments]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=900)
-    assert done.returncode == 0, done.stderr
-    rows = json.loads((tmp_path / "tables.json").read_text())["tables"]["fit"]
+    rows = moves.run(parse(["moves", *few]))["fit"]
     reached = {row["algorithm"]: float(row["J"]) for row in rows}
     assert len(rows) == 5
     assert reached['refine="hartigan"'] <= reached["fastem"] <= reached["without moves of tied rows"]

@@ -152,7 +152,8 @@ def test_the_csr_kernel_moves_what_the_dense_kernel_moves(seed, k, density, weig
     labels = rng.integers(0, k, 80).astype(np.int32)
     labels[labels == k - 1] = 0  # nobody's
     rows, centers = CSRRows.of(sparse.csr_matrix(X)), rng.normal(size=(k, 15))
-    whole = CSRKMeansFamily(k).partition_of_csr(rows, w, KMeansParams(centers), labels, 1)
+    family = CSRKMeansFamily(k)
+    whole = family.partition(family.stats_of_labels(rows, w, labels, 1), None, KMeansParams(centers))
     counts, wide, w = np.bincount(labels, w, k), X.astype(float), w.astype(float)
     means = centers.copy()
     for c in np.flatnonzero(counts):

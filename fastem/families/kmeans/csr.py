@@ -211,17 +211,19 @@ class CSRKMeansFamily(KMeansFamily):
         )  # fmt: skip
         return MStep(CSRParams(panel.T, CSRCenters(panel, norms), moved))
 
-    def partition_of_csr(
-        self, rows: CSRRows, w: np.ndarray, params: Any, labels: np.ndarray, n_threads: int
-    ) -> CSRPartition:
-        """Return rows as clusters, by their labels (n,); empty clusters keep their centres."""
+    def stats_of_labels(self, rows: CSRRows, w: np.ndarray, labels: np.ndarray, n_threads: int) -> CSRStats:
+        """Return the statistics of rows whose labels (n,) are given, without distances."""
         counts = np.bincount(labels, w if w.size else None, self.n_components).astype(np.float64)
-        sums = np.empty((rows.n_features, self.n_components))
-        native_threads = threads.native_threads(n_threads)
-        nearest.csr_sums(*rows.by_feature, w, labels, sums, native_threads)
+        return CSRStats(counts, np.nan, labels, np.empty(0), rows, w, n_threads)
+
+    def partition(self, stats: Any, prepared: Any, params: Any) -> Any:
+        """Return the rows of an E-step as clusters, by their sums; empty clusters keep their centres."""
+        sums, counts = np.empty((stats.rows.n_features, self.n_components)), stats.counts.copy()
+        n_threads = threads.native_threads(stats.n_threads)
+        nearest.csr_sums(*stats.rows.by_feature, stats.w, stats.labels, sums, n_threads)
         empty = ~(counts > 0)
         sums[:, empty] = params.centers[empty].T
-        return CSRPartition(sums, counts, native_threads)
+        return CSRPartition(sums, counts, n_threads)
 
     def vacant(self, stats: Any, prepared: Any) -> np.ndarray:
         return np.flatnonzero(stats.counts == 0)

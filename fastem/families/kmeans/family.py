@@ -336,9 +336,8 @@ class KMeansFamily(Family):
         nearest.merge_tree(records, n_threads)
         return records[0]
 
-    def partition(self, record: np.ndarray, prepared: KMeansPrepared, params: KMeansParams) -> Partition:
+    def partition(self, stats: KMeansStats, prepared: KMeansPrepared, params: KMeansParams) -> Partition:
         """Return the means and weights of the rows of a record; empty clusters keep their centres."""
-        stats = _layout(*params.centers.shape).view(record)
         return Partition(self.m_step(stats, None, prepared, params).params.centers, stats.counts.copy())
 
     def assign(self, X: np.ndarray, prepared: KMeansPrepared, n_threads: int) -> tuple[np.ndarray, np.ndarray]:
