@@ -18,6 +18,7 @@ from fastem.estimators.callbacks import with_callbacks
 from fastem.estimators.conversion import HasTwin
 from fastem.estimators.kmeans import BOUNDS_PAY_OFF
 from fastem.estimators.kmeans_base import KMeansBase
+from fastem.estimators.shared_parameters import documented
 from fastem.families.kmeans import KMeansFamily
 from fastem.sources.base import Source
 from fastem.sources.csr import over_all_features
@@ -28,6 +29,7 @@ STRATEGIES = ("biggest_inertia", "largest_cluster")
 ALGORITHMS = ("lloyd", "elkan")
 
 
+@documented
 class BisectingKMeans(KMeansBase, HasTwin):
     """Bisecting k-means: the worst cluster is split by k-means with two centres, until there are `n_clusters`.
 
@@ -36,8 +38,7 @@ class BisectingKMeans(KMeansBase, HasTwin):
 
     Parameters
     ----------
-    n_clusters : int, default=8
-        Number of clusters k.
+    {n_clusters}
     init : {"k-means++", "k-means||", "random"} or callable, default="random"
         How a split chooses its two first centres.  A callable is called as ``init(X, 2, random_state=...)``.
     n_init : int, default=1
@@ -59,11 +60,7 @@ class BisectingKMeans(KMeansBase, HasTwin):
         Which cluster to split next: the one of largest distortion, or of most rows.
     n_threads : int or None, default=None
         Threads to use; None means all that the process may use.
-    checkpoint : str, path or None, default=None
-        File to save the state of the fit in, from which the next `fit` goes on should this one be killed, to the same
-        bits; a finished fit removes it.  See docs/larger_than_memory.md.
-    checkpoint_every : int, str or timedelta, default="5min"
-        How often: an int of iterations, or a time such as "30s", "5min" or "2h".
+    {checkpoint, checkpoint_every}
 
     Attributes
     ----------

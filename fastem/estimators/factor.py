@@ -19,6 +19,7 @@ from fastem.engine.problem import Problem
 from fastem.estimators import checkpoints, door
 from fastem.estimators.callbacks import warn, with_callbacks
 from fastem.estimators.conversion import HasTwin
+from fastem.estimators.shared_parameters import documented
 from fastem.estimators.stepwise import StepwiseEstimator
 from fastem.families.factor.single import FactorConstants, FactorFamily, FactorParams
 
@@ -28,6 +29,7 @@ FIRST_ITERATIONS = 20
 ROTATION_TOL, ROTATIONS = 1e-6, 100
 
 
+@documented
 class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, StepwiseEstimator, HasTwin):
     """Factor analysis, fitted by expectation-maximization.
 
@@ -63,37 +65,16 @@ class FactorAnalysis(ClassNamePrefixFeaturesOutMixin, TransformerMixin, Stepwise
         Least noise variance of a feature, as a share of its variance.
     verbose : int, default=0
         Print every iteration.
-    n_threads : int or None, default=None
-        Threads to use; None means all that the process may use, negative counts from the end (-1 all, -2 all but one).
+    {n_threads}
     callback : callable or None, default=None
         Called after each iteration with an `IterationInfo`; returning True stops the fit.
-    certify : bool, default=False
-        Raise `MonotonicityError` should the log-likelihood fall by more than rounding.
+    {certify}
     keep_history : bool, default=False
         Keep the parameters of every iteration in `history_` (lecture row L12).
     accelerate : {"squarem"} or None, default=None
         Extrapolate the path of EM to need fewer iterations.  The log-likelihood never falls for it; trials that are
         thrown away are not counted by `n_iter_`.
-    checkpoint : str, path or None, default=None
-        File to save the state of the fit in, from which the next `fit` goes on should this one be killed, to the same
-        bits; a finished fit removes it.  See docs/larger_than_memory.md.
-    checkpoint_every : int, str or timedelta, default="5min"
-        How often: an int of iterations, or a time such as "30s", "5min" or "2h".
-    learning_decay : float, default=0.6
-        Of `partial_fit`: a batch counts by its share of all weight so far to this power, in (0.5, 1].  At 1 all rows
-        count alike; the less, the sooner early batches are forgotten.
-    first_batches : int, default=1
-        Of `partial_fit`: batches at whose end the first M-step is made; until then rows count alike, at the start's
-        parameters, so that it is the M-step of EM over all of them.
-    average_from : int or None, default=None
-        Of `partial_fit`: number of the batch from which on statistics are averaged; the fitted attributes are then made
-        of their mean.
-    algorithm : {"em", "incremental"}, default="em"
-        "incremental" makes an M-step after the E-step of each block of rows, on what is known of all blocks (Neal and
-        Hinton 1998): fewer passes over the rows, which are then what `max_iter` and `n_iter_` count.  `lower_bound_` is
-        a bound of the log-likelihood that never falls, and touches it where the fit ends.  See docs/online.md.
-    n_blocks : int, default=16
-        Of "incremental": most blocks.  Each has 2048 rows, or that times a power of two; with one it is EM.
+    {checkpoint, checkpoint_every, learning_decay, first_batches, average_from, algorithm, n_blocks}
 
     Attributes
     ----------

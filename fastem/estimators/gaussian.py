@@ -13,6 +13,7 @@ from fastem.engine.monitor import IterationInfo
 from fastem.estimators import door
 from fastem.estimators.conversion import HasTwin
 from fastem.estimators.gaussian_conditionals import GaussianParts
+from fastem.estimators.shared_parameters import documented
 from fastem.families.elliptical.records import GaussianParams
 from fastem.families.gaussian import COVARIANCE_TYPES, GaussianFamily, conditionals
 from fastem.families.gaussian.family import FIXABLE
@@ -24,6 +25,7 @@ _FITTED = (
 )  # fmt: skip
 
 
+@documented
 class GaussianMixture(GaussianParts, HasTwin):
     """Mixture of Gaussians, fitted by expectation-maximization.
 
@@ -38,8 +40,7 @@ class GaussianMixture(GaussianParts, HasTwin):
 
     Parameters
     ----------
-    n_components : int, default=1
-        Number of components k.
+    {n_components}
     covariance_type : str, default="full"
         "full", "tied", "diag" or "spherical": each component its own matrix, one matrix for all, each its own
         variances, each one variance.  Or three letters for volume, shape and axes of the components' ellipsoids, each
@@ -49,45 +50,25 @@ class GaussianMixture(GaussianParts, HasTwin):
         "VVI" and "VII" are "full", "tied", "diag" and "spherical".
     tol : float, default=1e-3
         Stop when the mean log-likelihood of a row changes by at most this.
-    convergence : {"change", "remaining"}, default="change"
-        What `tol` is compared with: the last change of the mean log-likelihood, or what is left of it to gain, by
-        Aitken's estimate.  Runs that are to be compared need the second (`fastem.select` takes it).
+    {convergence}
     reg_covar : float, default=1e-6
         Added to the variances.
     max_iter : int, default=100
         Most iterations of one restart.
-    n_init : int, default=1
-        Number of restarts; the one with the highest log-likelihood is kept.
+    {n_init}
     init_params : {"kmeans", "k-means++", "random", "random_from_data", "em-em"}, default="kmeans"
         First assignment: clusters of one k-means run; the nearest of k rows chosen by k-means++ or at random; or
         random responsibilities.  "em-em" begins where the best of 10 short EM runs (8 iterations) arrived.
     weights_init, means_init, precisions_init : array-like or None, default=None
         Parameters to start with; with all three given, `init_params` is not used.
-    random_state : int, RandomState, Generator or None, default=None
-        Seed of the starts and of `sample`.
-    warm_start : bool, default=False
-        Begin the next fit with the last one's parameters.
-    verbose : int, default=0
-        Print every `verbose_interval`-th iteration.
-    verbose_interval : int, default=10
-        See `verbose`.
-    n_threads : int or None, default=None
-        Threads to use; None means all that the process may use, negative counts from the end (-1 all, -2 all but one).
-    callback : callable or None, default=None
-        Called after each iteration with an `IterationInfo`; returning True stops that restart.
+    {random_state, warm_start, verbose, verbose_interval, n_threads, callback}
     certify : bool, default=False
         Raise `MonotonicityError` should the log-likelihood fall by more than rounding and `reg_covar` explain.
-    keep_history : bool, default=False
-        Keep the parameters of every iteration of the best restart in `history_` (lecture row L12).
+    {keep_history}
     drop_restarts : bool, default=False
         Drop restarts early that will hardly reach the best one: about a fifth fewer iterations, and in 97 % of the
         cases the same best run.
-    escape : {"split-merge"} or None, default=None
-        Try to leave the best run's local maximum by merging two components and splitting a third; `lower_bound_` may
-        then exceed all of `restarts_`.
-    accelerate : {"squarem"} or None, default=None
-        Extrapolate the path of EM to need fewer iterations.  The log-likelihood never falls for it, but the run may end
-        in another local maximum than plain EM, and passes that are thrown away are not counted by `n_iter_`.
+    {escape, accelerate}
     fixed : collection of {"weights", "means", "covariances"}, default=()
         What keeps the values of `weights_init`, `means_init`, `precisions_init`; the rest is estimated.
     assignment : {"soft", "hard"}, default="soft"
@@ -100,26 +81,7 @@ class GaussianMixture(GaussianParts, HasTwin):
     noise : bool, default=False
         Add a component that is uniform over the box around the data, for rows that belong to no cluster: `predict` says
         -1 for them, and `predict_proba` has its responsibility in the last of n_components + 1 columns.
-    checkpoint : str, path or None, default=None
-        File to save the state of the fit in, from which the next `fit` goes on should this one be killed, to the same
-        bits; a finished fit removes it.  See docs/larger_than_memory.md.
-    checkpoint_every : int, str or timedelta, default="5min"
-        How often: an int of iterations, or a time such as "30s", "5min" or "2h".
-    learning_decay : float, default=0.6
-        Of `partial_fit`: a batch counts by its share of all weight so far to this power, in (0.5, 1].  At 1 all rows
-        count alike; the less, the sooner early batches are forgotten.
-    first_batches : int, default=1
-        Of `partial_fit`: batches at whose end the first M-step is made; until then rows count alike, at the start's
-        parameters, so that it is the M-step of EM over all of them.
-    average_from : int or None, default=None
-        Of `partial_fit`: number of the batch from which on statistics are averaged; the fitted attributes are then made
-        of their mean.
-    algorithm : {"em", "incremental"}, default="em"
-        "incremental" makes an M-step after the E-step of each block of rows, on what is known of all blocks (Neal and
-        Hinton 1998): fewer passes over the rows, which are then what `max_iter` and `n_iter_` count.  `lower_bound_` is
-        a bound of the log-likelihood that never falls, and touches it where the fit ends.  See docs/online.md.
-    n_blocks : int, default=16
-        Of "incremental": most blocks.  Each has 2048 rows, or that times a power of two; with one it is EM.
+    {checkpoint, checkpoint_every, learning_decay, first_batches, average_from, algorithm, n_blocks}
 
     Attributes
     ----------

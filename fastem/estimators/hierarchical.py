@@ -11,11 +11,13 @@ from fastem import validate
 from fastem.estimators import door
 from fastem.estimators.callbacks import with_callbacks
 from fastem.estimators.kmeans_base import KMeansBase
+from fastem.estimators.shared_parameters import documented
 from fastem.starts import two_levels
 from fastem.starts.assignment import inertia_of
 from fastem.starts.kmeans import CENTERS
 
 
+@documented
 class HierarchicalKMeans(KMeansBase):
     """K-means of very many clusters, in two levels: coarse cells, and clusters within each.
 
@@ -25,8 +27,7 @@ class HierarchicalKMeans(KMeansBase):
 
     Parameters
     ----------
-    n_clusters : int, default=8
-        Number of clusters k.
+    {n_clusters}
     n_coarse : int or None, default=None
         Coarse cells, at most k; None means sqrt(k), rounded, for which both levels take about the same time.
     init : {"k-means++", "k-means||", "random"}, default="random"

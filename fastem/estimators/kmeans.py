@@ -16,6 +16,7 @@ from fastem.estimators import checkpoints
 from fastem.estimators.callbacks import with_callbacks
 from fastem.estimators.conversion import HasTwin
 from fastem.estimators.kmeans_batches import KMeansBatches
+from fastem.estimators.shared_parameters import documented
 from fastem.families.kmeans import KMeansFamily, KMeansParams, SphericalKMeansFamily
 from fastem.families.kmeans.running import Moves
 from fastem.families.kmeans.spherical import unit_csr_rows, unit_rows
@@ -40,6 +41,7 @@ BOUNDS_PAY_OFF = 32
 BOUNDS_PAY_OFF_IN_A_CELL = 2000
 
 
+@documented
 class KMeans(KMeansBatches, HasTwin):
     """K-means clustering: centres that minimise the summed squared distance of rows to their nearest centre.
 
@@ -48,8 +50,7 @@ class KMeans(KMeansBatches, HasTwin):
 
     Parameters
     ----------
-    n_clusters : int, default=8
-        Number of clusters k.
+    {n_clusters}
     init : {"k-means++", "k-means||", "random"}, array (n_clusters, n_features) or callable, default="k-means++"
         How a restart chooses its first centres.  "k-means||" takes a few passes instead of one for each cluster: for
         many clusters.  A callable is called as ``init(X, n_clusters, random_state=...)``.
@@ -88,19 +89,12 @@ class KMeans(KMeansBatches, HasTwin):
         Fit at most so many rows for each cluster, drawn at random among those of weight above 0, of each restart the
         same ones; `labels_` and `inertia_` are then those of all rows, from one pass.  None means all rows.  For very
         many rows: centres are means, which 256 rows tell well enough (faiss's rule).
-    n_threads : int or None, default=None
-        Threads to use; None means all that the process may use, negative counts from the end (-1 all, -2 all but one).
-    callback : callable or None, default=None
-        Called after each iteration with an `IterationInfo`; returning True stops that restart.
+    {n_threads, callback}
     certify : bool, default=False
         Raise `MonotonicityError` should the distortion ever rise.
     keep_history : bool, default=False
         Keep the centres of every iteration of the best restart in `history_`.
-    checkpoint : str, path or None, default=None
-        File to save the state of the fit in, from which the next `fit` goes on should this one be killed, to the same
-        bits; a finished fit removes it.  See docs/larger_than_memory.md.
-    checkpoint_every : int, str or timedelta, default="5min"
-        How often: an int of iterations, or a time such as "30s", "5min" or "2h".
+    {checkpoint, checkpoint_every}
 
     Attributes
     ----------

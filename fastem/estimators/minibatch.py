@@ -14,6 +14,7 @@ from fastem.engine.problem import Problem
 from fastem.estimators.callbacks import warn, with_callbacks
 from fastem.estimators.conversion import HasTwin
 from fastem.estimators.kmeans_batches import FIRST_STEP, KMeansBatches
+from fastem.estimators.shared_parameters import documented
 from fastem.families.kmeans import KMeansFamily, KMeansParams
 from fastem.families.kmeans.running import Moves
 from fastem.sources.base import Source
@@ -22,6 +23,7 @@ from fastem.starts.kmeans import kmeans_tol
 from fastem.starts.samples import few
 
 
+@documented
 class MiniBatchKMeans(KMeansBatches, HasTwin):
     """K-means on mini-batches: each step moves the centres by the rows of one small sample.
 
@@ -32,8 +34,7 @@ class MiniBatchKMeans(KMeansBatches, HasTwin):
 
     Parameters
     ----------
-    n_clusters : int, default=8
-        Number of clusters k.
+    {n_clusters}
     init : {"k-means++", "k-means||", "random"}, array (n_clusters, n_features) or callable, default="k-means++"
         How the first centres are chosen, among `init_size` rows drawn at random.
     max_iter : int, default=100
