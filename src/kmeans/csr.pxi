@@ -9,7 +9,7 @@ cdef ptrdiff_t FEATURES = 256  # of a block of features, whose norms are summed 
 cdef ptrdiff_t TEXTS = 256  # rows of a block
 cdef ptrdiff_t ALONE = 2_000_000  # multiply-adds that one thread does in half a millisecond or less
 cdef ptrdiff_t PER_VALUE = 24  # what it takes to come by a value, in multiply-adds
-cdef ptrdiff_t PER_BYTE = 8  # and by a byte of a panel that lies in another processor's cache: 100 ns a line
+cdef ptrdiff_t PER_BYTE = 2  # and by a byte of a panel that lies in another processor's cache
 cdef size_t CACHED = 1_000_000  # bytes of a panel that stays in the second-level cache
 
 
@@ -195,8 +195,8 @@ def csr_means(
     cdef ptrdiff_t d = panel.shape[0], k = panel.shape[1], b, n_blocks = (d + FEATURES - 1) // FEATURES
     cdef double[:, :, ::1] parts = np.empty((n_blocks, 2, k))
     cdef double[::1] moved = np.empty(n_blocks)
-    # A value costs some four of the panel's numbers here: with fewer, threads wait for each other's part of the panel.
-    cdef int threads = <int>max(1, min(n_threads, n_blocks)) if d * k + indptr[d] * 4 > ALONE else 1
+    # A value costs some twelve multiply-adds here: its label, a sum that waits for the last, a division.
+    cdef int threads = <int>max(1, min(n_threads, n_blocks)) if d * k + indptr[d] * 12 > ALONE else 1
     cdef ptrdiff_t each = in_lines(k * 8) // 8
     cdef double[::1] scratch = np.empty(threads * each)
     cdef csr_table by
