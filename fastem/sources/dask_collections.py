@@ -251,7 +251,7 @@ class DaskRows(Stream):
             X = np.concatenate(computed([arrays[number] for number in filled], self.client))
             source = FileSource(X, self.weights(), spool=self._spool)
         else:
-            home = Blocks(arrays, lengths, self._keep, self.client)
+            home = Blocks(arrays, lengths, len(self.names) * dtype.itemsize, self._keep, self.client)
             source = DaskSource(home, len(self.names), dtype, self.weights())
         source.has_nan = facts.nan is not None
         return source

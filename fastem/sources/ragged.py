@@ -45,6 +45,14 @@ class Node(NamedTuple):
     record: np.ndarray
 
 
+class Group(NamedTuple):
+    """Blocks that one task passes over."""
+
+    blocks: list[int]  # their numbers
+    holder: str | None  # who has the rows of all of them, if that is known
+    n_nodes: int  # of their sum
+
+
 class Ragged:
     """Rows in partitions of these lengths.
 
@@ -125,6 +133,29 @@ def subtrees(first: int, n_rows: int) -> list[tuple[int, int]]:
         found.append((level, cell >> level))
         cell += 1 << level
     return found
+
+
+def groups_of(blocks: list[Block], holders: list[str | None], most: int) -> list[Group]:
+    """Return the blocks in groups of one holder, of so many rows at most; alone, if there are more or nobody has it."""
+    groups: list[list[int]] = []
+    begun: dict[str | None, int] = {}  # the group of each holder that others may join
+    n_rows: list[int] = []
+    for number, (block, holder) in enumerate(zip(blocks, holders, strict=True)):
+        group = begun.get(holder)
+        if holder is None or group is None or n_rows[group] + block.n_rows > most:
+            begun[holder] = group = len(groups)
+            groups.append([])
+            n_rows.append(0)
+        groups[group].append(number)
+        n_rows[group] += block.n_rows
+    return [Group(group, holders[group[0]], n_nodes([blocks[number] for number in group])) for group in groups]
+
+
+def n_nodes(blocks: list[Block]) -> int:
+    """Return of how many nodes the sum of some blocks is, which are in order."""
+    nothing = np.empty(0)
+    lists = ([Node(*place, nothing) for place in subtrees(block.first, block.n_rows)] for block in blocks)
+    return len(join(lists))
 
 
 def join(lists: Iterable[list[Node]]) -> list[Node]:

@@ -230,7 +230,7 @@ def test_threads_of_the_local_schedulers():
     available = fastem.threads.resolve(None)
     assert dask_tasks.threads_of_task(1, None) == available
     assert dask_tasks.threads_of_task(4 * available, None) == 1
-    home = Blocks([dask.delayed(np.ones((CELL, 1)))] * 3, [CELL] * 3, keep=False)
+    home = Blocks([dask.delayed(np.ones((CELL, 1)))] * 3, [CELL] * 3, 8, keep=False)
     for scheduler, at_once in (("sync", 1), ("threads", 3)):
         with dask.config.set(scheduler=scheduler):
             assert home.crew(None) == (at_once, None)
