@@ -59,6 +59,7 @@ class Blocks:
         self.n_rows = self.ragged.n_rows
         self.warned = False
         self._groups: list[Group] | None = None
+        self._last: list[Any] = []
         across = [number for number, block in enumerate(self.ragged.blocks) if len(block.parts) > 1]
         self.X = [self._X(partitions, block) for block in self.ragged.blocks]
         chosen = list(range(len(self.X))) if keep else across
@@ -137,7 +138,7 @@ class Blocks:
         while len(tasks) > (JOINED if n_bytes <= HERE else 1):
             some = [tasks[first : first + JOINED] for first in range(0, len(tasks), JOINED)]
             tasks = work.tasks_of(work.joined, "join", enumerate(some))
-        found = work.joined(self.computed(tasks))
+        found = work.joined(work.computed_again(tasks, self.client, self._last))
         self._compare(found.kinds)
         if found.moved:
             self._groups = None

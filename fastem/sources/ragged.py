@@ -7,6 +7,7 @@ the fixed tree; nodes of neighbours are joined where they are the two halves of 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
 from typing import NamedTuple
@@ -135,20 +136,39 @@ def subtrees(first: int, n_rows: int) -> list[tuple[int, int]]:
     return found
 
 
-def groups_of(blocks: list[Block], holders: list[str | None], most: int) -> list[Group]:
-    """Return the blocks in groups of one holder, of so many rows at most; alone, if there are more or nobody has it."""
+def groups_of(blocks: list[Block], holders: list[tuple[str, ...]], most: int) -> list[Group]:
+    """Return the blocks in groups of one holder, of so many rows at most; alone, if there are more or nobody has it.
+
+    Who holds what others hold, too, is given it while he has fewer rows than they.
+
+    Examples
+    --------
+    >>> blocks = Ragged([grid.CELL] * 4).blocks
+    >>> [group.blocks for group in groups_of(blocks, [("a", "b"), ("a",), ("b",), ()], 2 * grid.CELL)]
+    [[0, 1], [2], [3]]
+    """
     groups: list[list[int]] = []
-    begun: dict[str | None, int] = {}  # the group of each holder that others may join
-    n_rows: list[int] = []
-    for number, (block, holder) in enumerate(zip(blocks, holders, strict=True)):
-        group = begun.get(holder)
-        if holder is None or group is None or n_rows[group] + block.n_rows > most:
-            begun[holder] = group = len(groups)
+    names: list[str | None] = []
+    begun: dict[str, int] = {}  # the group of each holder that others may join
+    rows_of_group: list[int] = []
+    rows_of_holder: Counter[str] = Counter()
+    for number, (block, addresses) in enumerate(zip(blocks, holders, strict=True)):
+        holder = min(addresses, key=lambda address: (rows_of_holder[address], address), default=None)
+        group = None if holder is None else begun.get(holder)
+        if group is None or rows_of_group[group] + block.n_rows > most:
+            group = len(groups)
             groups.append([])
-            n_rows.append(0)
+            names.append(holder)
+            rows_of_group.append(0)
+        if holder is not None:
+            begun[holder] = group
+            rows_of_holder[holder] += block.n_rows
         groups[group].append(number)
-        n_rows[group] += block.n_rows
-    return [Group(group, holders[group[0]], n_nodes([blocks[number] for number in group])) for group in groups]
+        rows_of_group[group] += block.n_rows
+    return [
+        Group(group, name, n_nodes([blocks[number] for number in group]))
+        for group, name in zip(groups, names, strict=True)
+    ]
 
 
 def n_nodes(blocks: list[Block]) -> int:
