@@ -26,8 +26,8 @@ from fastem.sources.reading import BLOCK_ROWS
 
 # Sums that one task joins.
 JOINED = 16
-# Bytes of sums that are not joined by tasks, where there are no more of them than one would join.
-HERE = 1 << 20
+# Bytes of sums that come here one by one, where there are no more of them than one task would join.
+HERE = 1 << 16
 # Bytes of parameters that go within the tasks of a pass: more are sent to each worker once, by a task of their own.
 WITHIN = 1 << 20
 # Bytes of rows that one task passes over, if they are of several blocks: what takes it over when their worker dies must
@@ -135,9 +135,10 @@ class Blocks:
     def summed(self, tasks: list[Any], size: int) -> np.ndarray:
         """Return the sum of all cells (size,), of tasks that return those of each group."""
         n_bytes = 8 * size * sum(group.n_nodes for group in self.groups)
-        while len(tasks) > (JOINED if n_bytes <= HERE else 1):
-            some = [tasks[first : first + JOINED] for first in range(0, len(tasks), JOINED)]
-            tasks = work.tasks_of(work.joined, "join", enumerate(some))
+        if len(tasks) > JOINED or n_bytes > HERE:
+            while len(tasks) > 1:
+                some = [tasks[first : first + JOINED] for first in range(0, len(tasks), JOINED)]
+                tasks = work.tasks_of(work.joined, "join", enumerate(some))
         found = work.joined(work.computed_again(tasks, self.client, self._last))
         self._compare(found.kinds)
         if found.moved:
