@@ -296,7 +296,7 @@ def measure(size: int, iterations: int, rounds: int) -> dict[str, Any]:
     two = [Layout(few, 4, 2), Layout(few, 64, 2), Layout(few, 64, 2, together=1), Layout(many, 4, 2)]
     seen = [*see(one, iterations, rounds), *see(two, iterations, rounds)]
     others = [
-        Layout(many // 2, 24, 2), Layout(2 * many, 4, 2), Layout(many // 2, 200, 2), Layout(few, 32, 2, together=1)
+        Layout(many // 2, 32, 2), Layout(2 * many, 4, 2), Layout(many // 2, 200, 2), Layout(few, 32, 2, together=1)
     ]  # fmt: skip
     return {
         "seen": seen,
