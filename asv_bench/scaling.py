@@ -5,16 +5,19 @@
 
 An iteration of a fit to n rows in p partitions of whole cells, on w workers of t threads each, takes
 
-    seconds = n row / (w t) + tasks * task + each_pass
+    seconds = n row / (w t) + tasks * task + p partition + each_pass
 
-`row` is what the kernels take for a row on one thread; `task` what client, scheduler and worker spend on a task, one
-after another; tasks = 1 + p + those that join records, 16 at a time; `each_pass` what is left: the M-step, and the way
-from the client to the workers and back.  The scheduler's sockets carry in an iteration
+`row` is what the kernels take for a row on one thread; `task` and `partition` what client, scheduler and worker spend
+on a task and on a partition of it, one after another; `each_pass` what is left: the M-step, and the way from the client
+to the workers and back.  A task passes over the partitions of a worker, as many as half a gigabyte of rows; if there
+are more than 16 such tasks, or more than 64 kB of records, other tasks join records, 16 at a time.  The scheduler's
+sockets carry in an iteration
 
-    bytes = tasks * about + known + w seconds * beat
+    bytes = tasks * about + p named + known + w seconds * beat + records
 
-with `about` what is said of a task, `known` the parameters and the record, and `beat` what a worker says each second
-whatever it does.  Parameters and records go from worker to worker beside that.
+with `about` what is said of a task, its parameters included, `named` what is said of a partition, `known` what is said
+once, `beat` what a worker says each second whatever it does, and the records that come to the client, whose number is
+that of nodes of the fixed tree.
 
 `measure` starts a scheduler and workers as processes of their own, on the loopback.  It takes the constants from one
 worker and two, and what they say of other configurations is compared with what is measured there.
@@ -37,9 +40,16 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastem.sources import dask as dask_source
+from fastem.sources.ragged import Ragged, groups_of, n_nodes
+
 D, K = 8, 8
-JOINED = 16  # records that a task joins, as `fastem.sources.dask`
-MODELS = ("kmeans", "gmm")
+JOINED = 16  # sums that a task joins, as `fastem.sources.dask`
+TOGETHER = (1 << 29) // (4 * D)  # rows of several partitions that a task passes over, as there
+HERE = 1 << 16  # bytes of sums that come to the client without being joined, as there
+# Bytes of a record: weights, sums and scatter of each cluster, and the objective.
+RECORDS = {"kmeans": 8 * (K * (1 + D) + 1), "gmm": 8 * (K * (1 + D + D * D) + 1)}
+MODELS = tuple(RECORDS)
 
 
 class Layout(NamedTuple):
@@ -49,20 +59,39 @@ class Layout(NamedTuple):
     partitions: int
     workers: int
     threads: int = 1  # of a worker
+    together: int = TOGETHER  # rows of several partitions that a task passes over, at most
 
     @property
-    def joins(self) -> list[int]:
+    def groups(self) -> int:
+        """Tasks that pass over rows, with the same number of partitions on each worker."""
+        of_worker = -(-self.partitions // self.workers)
+        together = max(1, self.together * self.partitions // self.rows)
+        return min(self.partitions, self.workers * -(-of_worker // together))
+
+    @property
+    def nodes(self) -> int:
+        """Nodes of the fixed tree whose records the tasks return, where partitions are dealt out in turn."""
+        cells, more = divmod(self.rows // 2048, self.partitions)
+        blocks = Ragged(2048 * (cells + (number < more)) for number in range(self.partitions)).blocks
+        holders = [(str(number % self.workers),) for number in range(self.partitions)]
+        return sum(group.n_nodes for group in groups_of(blocks, holders, self.together))
+
+    def joins(self, model: str) -> list[int]:
         """Tasks of each level that joins records."""
-        found, left = [], self.partitions
-        while left > 1:
+        found, left = [], self.groups
+        while left > 1 and (self.groups > JOINED or RECORDS[model] * self.nodes > HERE):
             left = -(-left // JOINED)
             found.append(left)
         return found
 
-    @property
-    def tasks(self) -> int:
-        """Tasks of a pass, that which holds the parameters included."""
-        return 1 + self.partitions + sum(self.joins)
+    def tasks(self, model: str) -> int:
+        """Tasks of a pass."""
+        return self.groups + sum(self.joins(model))
+
+    def sent(self, model: str) -> int:
+        """Bytes of records that come to the client by way of the scheduler, each of them in and out."""
+        joined = self.groups > JOINED or len(self.joins(model)) > 0
+        return 2 * RECORDS[model] * (n_nodes(Ragged([self.rows]).blocks) if joined else self.nodes)
 
 
 class Costs(NamedTuple):
@@ -70,19 +99,22 @@ class Costs(NamedTuple):
 
     row: float
     task: float
+    partition: float
     each_pass: float
     about: float  # of a task
-    known: float  # parameters and record
+    named: float  # of a partition
+    known: float  # once
     beat: float  # a second and worker
 
-    def seconds(self, layout: Layout) -> float:
+    def seconds(self, layout: Layout, model: str) -> float:
         """Return the time of an iteration."""
         compute = layout.rows * self.row / (layout.workers * layout.threads)
-        return compute + layout.tasks * self.task + self.each_pass
+        return compute + layout.tasks(model) * self.task + layout.partitions * self.partition + self.each_pass
 
-    def bytes(self, layout: Layout, seconds: float) -> float:
+    def bytes(self, layout: Layout, model: str, seconds: float) -> float:
         """Return what the scheduler's sockets carry in an iteration that takes so long."""
-        return layout.tasks * self.about + self.known + layout.workers * seconds * self.beat
+        said = layout.tasks(model) * self.about + layout.partitions * self.named + self.known
+        return layout.sent(model) + said + layout.workers * seconds * self.beat
 
 
 # ------------------------------------------------------------------------------------------------------- measuring
@@ -176,7 +208,7 @@ def iteration(model: str, X: Any, iterations: int, **options: Any) -> float:
     return float(np.median(np.diff(at)[1:]))
 
 
-def scheduler_bytes(client: Any, model: str, X: Any, iterations: int = 10) -> float:
+def scheduler_bytes(client: Any, model: str, X: Any, iterations: int = 5) -> float:
     """Return what the scheduler's sockets carry in an iteration; what asking for it carries is taken off."""
     at: list[int] = []
 
@@ -205,6 +237,7 @@ def see(layouts: list[Layout], iterations: int, rounds: int) -> list[Seen]:
     with cluster(layouts[0].workers, layouts[0].threads) as client:
         for _ in range(rounds):
             for layout in layouts:
+                dask_source.TOGETHER = layout.together * 4 * D
                 X = collection(layout).persist()
                 seen = found.setdefault(layout, Seen(layout, {}, {}))
                 for model in MODELS:
@@ -221,12 +254,16 @@ def costs_of(model: str, seen: list[Seen]) -> Costs:
     """Return the constants that explain the measurements best, by relative errors; none is negative."""
     from scipy.optimize import nnls
 
-    rows = [[one.layout.rows / (one.layout.workers * one.layout.threads), one.layout.tasks, 1.0] for one in seen]
+    layouts = [one.layout for one in seen]
+    rows = [[one.rows / (one.workers * one.threads), one.tasks(model), one.partitions, 1.0] for one in layouts]
     seconds = np.array([one.seconds[model] for one in seen])
     times, _ = nnls(np.array(rows) / seconds[:, None], np.ones(len(seen)))
     carried = np.array([one.bytes[model] for one in seen])
-    said = [[one.layout.tasks, 1.0, one.layout.workers * one.seconds[model]] for one in seen]
-    told, _ = nnls(np.array(said) / carried[:, None], np.ones(len(seen)))
+    left = carried - [one.layout.sent(model) for one in seen]
+    said = [
+        [one.layout.tasks(model), one.layout.partitions, 1.0, one.layout.workers * one.seconds[model]] for one in seen
+    ]
+    told, _ = nnls(np.array(said) / carried[:, None], np.maximum(left, 0) / carried)
     return Costs(*map(float, times), *map(float, told))
 
 
@@ -255,11 +292,12 @@ def decoding(rows: int) -> float:
 def measure(size: int, iterations: int, rounds: int) -> dict[str, Any]:
     """Measure all configurations; `size` is the number of rows of the larger ones."""
     few, many = size // 8, size
-    seen = [
-        *see([Layout(few, 4, 1), Layout(few, 64, 1), Layout(many, 4, 1), Layout(many, 64, 1)], iterations, rounds),
-        *see([Layout(few, 4, 2), Layout(few, 64, 2), Layout(many, 4, 2), Layout(many, 16, 2)], iterations, rounds),
-    ]
-    others = [Layout(size // 2, 24, 2), Layout(2 * size, 4, 2), Layout(2 * size, 40, 2), Layout(size // 2, 200, 2)]
+    one = [Layout(few, 4, 1), Layout(few, 64, 1), Layout(few, 64, 1, together=1), Layout(many // 2, 4, 1)]
+    two = [Layout(few, 4, 2), Layout(few, 64, 2), Layout(few, 64, 2, together=1), Layout(many, 4, 2)]
+    seen = [*see(one, iterations, rounds), *see(two, iterations, rounds)]
+    others = [
+        Layout(many // 2, 32, 2), Layout(2 * many, 4, 2), Layout(many // 2, 200, 2), Layout(few, 32, 2, together=1)
+    ]  # fmt: skip
     return {
         "seen": seen,
         "checked": see(others, iterations, rounds),
@@ -296,8 +334,10 @@ def constants(costs: dict[str, Costs]) -> str:
     lines = [
         ["`row`, nanoseconds", *[f"{one.row * 1e9:.1f}" for one in costs.values()]],
         ["`task`, milliseconds", *[f"{one.task * 1e3:.1f}" for one in costs.values()]],
+        ["`partition`, milliseconds", *[f"{one.partition * 1e3:.2f}" for one in costs.values()]],
         ["`each_pass`, milliseconds", *[f"{one.each_pass * 1e3:.0f}" for one in costs.values()]],
         ["`about`, bytes", *[f"{one.about:,.0f}" for one in costs.values()]],
+        ["`named`, bytes", *[f"{one.named:,.0f}" for one in costs.values()]],
         ["`known`, bytes", *[f"{one.known:,.0f}" for one in costs.values()]],
         ["`beat`, bytes a second and worker", *[f"{one.beat:,.0f}" for one in costs.values()]],
     ]
@@ -308,13 +348,13 @@ def comparison(costs: dict[str, Costs], seen: list[Seen]) -> str:
     """Return what was measured and, in per cent beyond it, what the model says."""
     lines = []
     for layout, seconds, carried in seen:
-        line = [f"{layout.rows:,}", str(layout.partitions), str(layout.workers)]
+        line = [f"{layout.rows:,}", str(layout.partitions), str(layout.groups), str(layout.workers)]
         for model, one in costs.items():
-            time_off = one.seconds(layout) / seconds[model] - 1
-            bytes_off = one.bytes(layout, seconds[model]) / carried[model] - 1
+            time_off = one.seconds(layout, model) / seconds[model] - 1
+            bytes_off = one.bytes(layout, model, seconds[model]) / carried[model] - 1
             line += [f"{seconds[model]:.3f} ({time_off:+.0%})", f"{carried[model] / 1e3:.0f} ({bytes_off:+.0%})"]
         lines.append(line)
-    head = ["rows", "partitions", "workers", *[f"{model}, {unit}" for model in costs for unit in ("s", "kB")]]
+    head = ["rows", "partitions", "tasks", "workers", *[f"{model}, {unit}" for model in costs for unit in ("s", "kB")]]
     return table(head, lines)
 
 
@@ -323,7 +363,7 @@ def beside_one_process(found: dict[str, Any]) -> str:
     lines = []
     for layout, seconds, _ in seen_in(found, "seen") + seen_in(found, "checked"):
         alone = found["one process"].get(str(layout.rows))
-        if layout.workers == 2 and alone is not None:
+        if layout.workers == 2 and alone is not None and layout.together == TOGETHER:
             ratios = [
                 f"{alone[model]:.3f} / {seconds[model]:.3f} = {alone[model] / seconds[model]:.0%}" for model in MODELS
             ]
@@ -331,14 +371,14 @@ def beside_one_process(found: dict[str, Any]) -> str:
     return table(["rows", "partitions", *MODELS], lines)
 
 
-def plan(one: Costs) -> str:
+def plan(one: Costs, model: str) -> str:
     """Return seconds of an iteration for many rows and workers, and the part of it that is computing."""
     lines = []
     for rows in (10**9, 10**10, 10**11, 10**12):
         line = [f"1e{len(str(rows)) - 1}"]
         for workers in (10, 30, 100, 300, 1000):
             layout = planned(rows, workers)
-            seconds = one.seconds(layout)
+            seconds = one.seconds(layout, model)
             compute = rows * one.row / (workers * SLOTS)
             gigabytes = rows * D * 4 / workers / 1e9
             line.append(f"{seconds:.3g} s ({compute / seconds:.0%}, {gigabytes:.3g} GB)")
@@ -354,7 +394,7 @@ def tables(found: dict[str, Any]) -> dict[str, str]:
         "taken from": comparison(costs, seen_in(found, "seen")),
         "checked": comparison(costs, seen_in(found, "checked")),
         "beside one process": beside_one_process(found),
-        **{f"plan, {model}": plan(one) for model, one in costs.items()},
+        **{f"plan, {model}": plan(one, model) for model, one in costs.items()},
     }
 
 

@@ -47,6 +47,15 @@ class Draws:
         """What tells the draws of one seed and restart from all others."""
         return int(self._key[0])
 
+    @property
+    def n_drawn(self) -> int:
+        """How many words have been drawn, which is all that changes."""
+        return self._next
+
+    def go_on_after(self, n_drawn: int) -> None:
+        """Draw next what comes after so many words."""
+        self._next = n_drawn
+
     def bits(self, n: int) -> np.ndarray:
         """Return n random 64-bit words (n,) uint64."""
         number = np.arange(self._next + 1, self._next + n + 1, dtype=np.uint64)

@@ -123,7 +123,7 @@ def source(
         `validate.weights`, or `validate.relative_weights`.
     """
     labels = np.empty(0, np.int32) if labels is None else labels
-    sample_weight = gathered(sample_weight)
+    sample_weight = gathered(sample_weight, X)
     if not isinstance(X, Source):
         return source_of(X, weigh(sample_weight, X.shape[0], X.dtype), labels, n_threads)
     if sample_weight is None and X.sample_weight.size:
@@ -264,7 +264,7 @@ def n_rows(X: Any) -> int:
 
 def weights_with(X: Any, sample_weight: Any) -> Any:
     """Return given weights, or those of a stream's column."""
-    sample_weight = gathered(sample_weight)
+    sample_weight = gathered(sample_weight, X)
     if sample_weight is None and isinstance(X, Stream) and X.weighted:
         return X.weights()
     return sample_weight
@@ -274,5 +274,5 @@ def total_weight(X: Any, sample_weight: Any) -> float:
     """Return the sum of the weights as they were given; X is what `table` returned."""
     if sample_weight is None and isinstance(X, Source) and X.sample_weight.size:
         sample_weight = X.sample_weight
-    given = validate.weights(gathered(sample_weight), len(X), np.float64)
+    given = validate.weights(gathered(sample_weight, X), len(X), np.float64)
     return float(given.sum()) if given.size else float(len(X))

@@ -8,10 +8,13 @@ import numpy as np
 from scipy import sparse
 
 from fastem import validate
-from fastem.estimators import door
+from fastem.engine.checkpoint import Checkpoint, Slot
+from fastem.estimators import checkpoints, door
 from fastem.estimators.callbacks import with_callbacks
 from fastem.estimators.kmeans_base import KMeansBase
 from fastem.estimators.shared_parameters import documented
+from fastem.families.kmeans import KMeansFamily
+from fastem.sources.base import Source
 from fastem.starts import two_levels
 from fastem.starts.assignment import inertia_of
 from fastem.starts.kmeans import CENTERS
@@ -49,6 +52,12 @@ class HierarchicalKMeans(KMeansBase):
         Seed of the starts and samples.
     n_threads : int or None, default=None
         Threads to use; None means all that the process may use.
+    checkpoint : str, path or None, default=None
+        File to save the state of the fit in, from which the next `fit` goes on should this one be killed, to the same
+        bits; a finished fit removes it.  See docs/larger_than_memory.md.
+    checkpoint_every : int, str or timedelta, default="5min"
+        How often, if a stage has ended meanwhile: an int of stages (both levels together; then each pass that refines
+        them), or a time such as "30s", "5min" or "2h".
 
     Attributes
     ----------
@@ -112,6 +121,8 @@ class HierarchicalKMeans(KMeansBase):
         verbose: int = 0,
         random_state: Any = None,
         n_threads: int | None = None,
+        checkpoint: Any = None,
+        checkpoint_every: Any = "5min",
     ) -> None:
         self.n_clusters = n_clusters
         self.n_coarse = n_coarse
@@ -124,6 +135,8 @@ class HierarchicalKMeans(KMeansBase):
         self.verbose = verbose
         self.random_state = random_state
         self.n_threads = n_threads
+        self.checkpoint = checkpoint
+        self.checkpoint_every = checkpoint_every
 
     @with_callbacks
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> HierarchicalKMeans:
@@ -153,13 +166,10 @@ class HierarchicalKMeans(KMeansBase):
         X = self._table_to_fit(X)
         source = self._source(X, sample_weight)
         watch = self._watch(X, 0, lambda levels: {})  # the fit as a whole; its levels are no models yet
-        how = two_levels.How(
-            self.init, self.max_iter, self.tol, self.sample_per_cluster, validate.seed(self.random_state)
-        )
-        levels = two_levels.fit(source, self.n_clusters, self._n_cells(), how)
-        self._tell(f"{self.n_clusters} clusters in {len(levels.coarse)} cells")
-        if len(levels.coarse) > 1:
-            levels = two_levels.refine(source, levels, self.n_refine)
+        seed = validate.seed(self.random_state)
+        checkpoint = checkpoints.opened(self, source, seed)
+        seed = seed if checkpoint is None else checkpoint.seed
+        levels = self._levels(source, seed, checkpoint)
         self.cluster_centers_ = levels.centers.astype(X.dtype)
         self.coarse_centers_ = levels.coarse.astype(X.dtype)
         self.coarse_labels_ = levels.cells
@@ -172,9 +182,33 @@ class HierarchicalKMeans(KMeansBase):
             self._tell(f"inertia {self.inertia_:.9g}")
             if len(np.unique(self.cluster_centers_, axis=0)) < self.n_clusters:
                 self._warn_if_clusters_coincide(source, self.labels_)
+        if checkpoint is not None:
+            checkpoint.remove()
         if watch is not None:
             watch.end(None)
         return self
+
+    def _levels(self, source: Source, seed: int, checkpoint: Checkpoint | None) -> two_levels.Levels:
+        """Make both levels and the passes that refine them, on from what was saved after one of them."""
+        slot = None if checkpoint is None else checkpoint.stage(KMeansFamily(self.n_clusters)).slot(0)
+        if slot is None or slot.state is None:
+            how = two_levels.How(self.init, self.max_iter, self.tol, self.sample_per_cluster, seed)
+            levels, done = two_levels.fit(source, self.n_clusters, self._n_cells(), how), 0
+            self._tell(f"{self.n_clusters} clusters in {len(levels.coarse)} cells")
+            self._keep(slot, levels, done)
+        else:
+            with slot.stage.checkpoint.trusted():
+                state = slot.take()
+                levels, done = two_levels.Levels(**state["levels"]), state["passes"]
+        while len(levels.coarse) > 1 and done < self.n_refine:
+            levels, done = two_levels.refine(source, levels, 1), done + 1
+            self._keep(slot, levels, done)
+        return levels
+
+    def _keep(self, slot: Slot | None, levels: two_levels.Levels, done: int) -> None:
+        """Save what there is after so many passes, if it is time."""
+        if slot is not None and slot.due(1):
+            slot.keep({"levels": levels._asdict(), "passes": done})
 
     def _check_parameters(self) -> None:
         check = validate.parameter

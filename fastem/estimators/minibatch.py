@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from fastem import threads, validate
 from fastem.draws import Draws
+from fastem.engine.checkpoint import Checkpoint
 from fastem.engine.monitor import IterationInfo
 from fastem.engine.problem import Problem
-from fastem.estimators.callbacks import warn, with_callbacks
+from fastem.estimators import checkpoints
+from fastem.estimators.callbacks import Watch, warn, with_callbacks
 from fastem.estimators.conversion import HasTwin
 from fastem.estimators.kmeans_batches import FIRST_STEP, KMeansBatches
 from fastem.estimators.shared_parameters import documented
 from fastem.families.kmeans import KMeansFamily, KMeansParams
-from fastem.families.kmeans.running import Moves
+from fastem.families.kmeans.running import Moves, RunningMeans
 from fastem.sources.base import Source
 from fastem.sources.csr import over_all_features
 from fastem.starts.kmeans import kmeans_tol
@@ -61,6 +63,11 @@ class MiniBatchKMeans(KMeansBatches, HasTwin):
         Centres with less than this share of the largest centre's weight are moved to random rows, every 10 k rows.
     n_threads : int or None, default=None
         Threads to use; None means all that the process may use.
+    checkpoint : str, path or None, default=None
+        File to save the state of `fit` in, from which the next `fit` goes on should this one be killed, to the same
+        bits; a finished fit removes it.  See docs/larger_than_memory.md.
+    checkpoint_every : int, str or timedelta, default="5min"
+        How often: an int of steps, or a time such as "30s", "5min" or "2h".
 
     Attributes
     ----------
@@ -122,6 +129,8 @@ class MiniBatchKMeans(KMeansBatches, HasTwin):
         n_init: int | str = "auto",
         reassignment_ratio: float = 0.01,
         n_threads: int | None = None,
+        checkpoint: Any = None,
+        checkpoint_every: Any = "5min",
     ) -> None:
         self.n_clusters = n_clusters
         self.init = init
@@ -136,6 +145,8 @@ class MiniBatchKMeans(KMeansBatches, HasTwin):
         self.n_init = n_init
         self.reassignment_ratio = reassignment_ratio
         self.n_threads = n_threads
+        self.checkpoint = checkpoint
+        self.checkpoint_every = checkpoint_every
 
     @with_callbacks
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None) -> MiniBatchKMeans:
@@ -162,28 +173,16 @@ class MiniBatchKMeans(KMeansBatches, HasTwin):
         self._check_parameters()
         X = self._table_to_fit(X)
         source = self._source(X, sample_weight)
-        self._seed = validate.seed(self.random_state)
+        seed = validate.seed(self.random_state)
+        checkpoint = checkpoints.opened(self, source, seed)
+        self._seed = seed if checkpoint is None else checkpoint.seed
         size = min(self.batch_size, source.n_rows)
-        n_steps = self.max_iter * source.n_rows // size
-        tol = kmeans_tol(source, self.tol)
-        watch = self._watch(X, 1, lambda centers: {"cluster_centers_": centers.astype(X.dtype)}, most=n_steps)
+        limits = _Limits(self.max_iter * source.n_rows // size, kmeans_tol(source, self.tol))
+        watch = self._watch(X, 1, lambda centers: {"cluster_centers_": centers.astype(X.dtype)}, most=limits.n_steps)
         source, features = self._occupied(source, watch)
-        draws = Draws(self._seed, FIRST_STEP)
-        batches = _Batches(source, draws)
         improvement = _Improvement(min(1.0, 2.0 * size / (source.n_rows + 1)), self.max_no_improvement)
         with threads.single_threaded_blas():
-            self._forget()
-            means = self._means(source, self._first_centers(source))
-            self.converged_ = False
-            for step in range(1, n_steps + 1):
-                inertia, change = self._step(batches.next(size), means, means.prepare(source.dtype), draws)
-                if watch is not None and watch.iteration(IterationInfo(0, step, -inertia, change, means.centers)):
-                    break
-                self.converged_ = improvement.see(step, inertia / size) or (step > 1 and tol > 0 and change <= tol)
-                if self.converged_:
-                    break
-                if self.verbose:
-                    print(f"step {step} of {n_steps}: inertia of a row {inertia / size:.6g}, change {change:.3g}")
+            means, step = self._steps(source, size, limits, improvement, watch, checkpoint)
         centers = means.settled()
         self.cluster_centers_ = over_all_features(centers, features, X)
         self.n_steps_ = step
@@ -191,9 +190,71 @@ class MiniBatchKMeans(KMeansBatches, HasTwin):
         self._finish(source, centers)
         if not self.compute_labels:
             self.inertia_ = improvement.smoothed * source.total_weight
+        if checkpoint is not None:
+            checkpoint.remove()
         if watch is not None:
             watch.end(centers)
         return self
+
+    def _steps(
+        self,
+        source: Source,
+        size: int,
+        limits: _Limits,
+        improvement: _Improvement,
+        watch: Watch | None,
+        checkpoint: Checkpoint | None,
+    ) -> tuple[RunningMeans, int]:
+        """Make all steps, on from a state that was saved; return the means and how many steps there were."""
+        draws, step = Draws(self._seed, FIRST_STEP), 0
+        batches = _Batches(source, draws)
+        slot = None if checkpoint is None else checkpoint.stage(KMeansFamily(self.n_clusters)).slot(0)
+        self._forget()
+        self.converged_ = False
+        if slot is None or slot.state is None:
+            means = self._means(source, self._first_centers(source))
+        else:
+            with slot.stage.checkpoint.trusted():
+                means, step = self._recall(slot.take(), source, draws, improvement)
+        while step < limits.n_steps:
+            step += 1
+            inertia, change = self._step(batches.next(size), means, means.prepare(source.dtype), draws)
+            if watch is not None and watch.iteration(IterationInfo(0, step, -inertia, change, means.centers)):
+                break
+            self.converged_ = improvement.see(step, inertia / size) or (
+                step > 1 and limits.tol > 0 and change <= limits.tol
+            )
+            if self.converged_:
+                break
+            if slot is not None and slot.due(1):
+                slot.keep(self._state(step, means, draws, improvement))
+            if self.verbose:
+                print(f"step {step} of {limits.n_steps}: inertia of a row {inertia / size:.6g}, change {change:.3g}")
+        return means, step
+
+    def _state(self, step: int, means: RunningMeans, draws: Draws, improvement: _Improvement) -> dict[str, Any]:
+        """Return all that a fit is between two steps: arrays and numbers by name."""
+        return {
+            "step": step,
+            "drawn": draws.n_drawn,
+            "since moved": self._since_moved,
+            "means": means.state(),
+            "smoothed": improvement.smoothed,
+            "lowest": improvement.lowest,
+            "in vain": improvement.in_vain,
+        }
+
+    def _recall(
+        self, state: dict[str, Any], source: Source, draws: Draws, improvement: _Improvement
+    ) -> tuple[RunningMeans, int]:
+        """Go on from what `_state` returned; return the means and the number of steps."""
+        means = self._means(source, np.zeros((self.n_clusters, source.n_features)))
+        means.recall(state["means"])
+        draws.go_on_after(state["drawn"])
+        self._since_moved, self.counts_ = state["since moved"], means.counts
+        improvement.smoothed, improvement.lowest = state["smoothed"], state["lowest"]
+        improvement.in_vain = state["in vain"]
+        return means, state["step"]
 
     def _complete_twin(self, twin: Any) -> None:
         super()._complete_twin(twin)
@@ -267,6 +328,13 @@ class MiniBatchKMeans(KMeansBatches, HasTwin):
         self._n_features_out = self.n_clusters
         if self.compute_labels:
             super()._finish(source, centers)
+
+
+class _Limits(NamedTuple):
+    """When the steps end."""
+
+    n_steps: int
+    tol: float  # a squared movement; 0 turns it off
 
 
 class _Improvement:

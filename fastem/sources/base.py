@@ -62,6 +62,7 @@ class Source:
     sample_weight: np.ndarray
     labels: np.ndarray
     n_threads: int
+    client: Any = None  # of rows in Dask: what computes on them, if it is not the current one
     keeps_labels = True
     reads_in_order = True
 

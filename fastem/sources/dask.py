@@ -9,6 +9,7 @@ the graph that made it, to the same bits.
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any
@@ -20,11 +21,18 @@ from fastem.sources import dask_tasks as work
 from fastem.sources.base import Source
 from fastem.sources.columns import Column, packed
 from fastem.sources.memory import MemorySource
-from fastem.sources.ragged import Block, Ragged, total
+from fastem.sources.ragged import Block, Group, Ragged, groups_of, total
 from fastem.sources.reading import BLOCK_ROWS
 
-# Lists of nodes that one task joins.
+# Sums that one task joins.
 JOINED = 16
+# Bytes of sums that come here one by one, where there are no more of them than one task would join.
+HERE = 1 << 16
+# Bytes of parameters that go within the tasks of a pass: more are sent to each worker once, by a task of their own.
+WITHIN = 1 << 20
+# Bytes of rows that one task passes over, if they are of several blocks: what takes it over when their worker dies must
+# have room for them.
+TOGETHER = 1 << 29
 
 
 class Blocks:
@@ -36,16 +44,22 @@ class Blocks:
         Arrays (m, d), C-contiguous and of one dtype.
     lengths : list of int
         Rows of each.
+    row_bytes : int
+        Bytes of a row.
     keep : bool
         Whether Dask is to keep the blocks, not only what lies across boundaries: on a cluster.
     client : distributed.Client, optional
         What computes tasks; by default what Dask takes by itself.
     """
 
-    def __init__(self, partitions: list[Any], lengths: list[int], keep: bool, client: Any = None) -> None:
-        self.ragged, self.keep, self.client = Ragged(lengths), keep, client
+    def __init__(
+        self, partitions: list[Any], lengths: list[int], row_bytes: int, keep: bool, client: Any = None
+    ) -> None:
+        self.ragged, self.row_bytes, self.keep, self.client = Ragged(lengths), row_bytes, keep, client
         self.n_rows = self.ragged.n_rows
         self.warned = False
+        self._groups: list[Group] | None = None
+        self._last: list[Any] = []
         across = [number for number, block in enumerate(self.ragged.blocks) if len(block.parts) > 1]
         self.X = [self._X(partitions, block) for block in self.ragged.blocks]
         chosen = list(range(len(self.X))) if keep else across
@@ -72,9 +86,9 @@ class Blocks:
         """Return the same tasks as what is kept where it is computed."""
         return work.persisted(tasks, self.client)
 
-    def shared(self, data: bytes) -> Any:
-        """Return bytes that all tasks of a pass have in common, as one task: they are sent to a worker once."""
-        return work.tasks_of(work.same, "parameters", [(0, data)])[0]
+    def shared(self, data: bytes, n_tasks: int) -> Any:
+        """Return bytes that all tasks of a pass have in common; many, as one task: they are sent to a worker once."""
+        return data if len(data) * n_tasks <= WITHIN else work.tasks_of(work.same, "parameters", [(0, data)])[0]
 
     def crew(self, most: int | None) -> tuple[int, int | None]:
         """Return how many tasks of a pass run at once in a process, and the most threads of one."""
@@ -86,6 +100,23 @@ class Blocks:
             return -(-n // max(1, len(client.nthreads()))), most
         chosen = get_scheduler()
         return (1 if getattr(chosen, "__name__", "") == "get_sync" else n), most
+
+    def crew_of_groups(self, most: int | None) -> tuple[int, int | None]:
+        """Return how many groups are passed over at once in a process, and the most threads of one."""
+        held = Counter(group.holder for group in self.groups if group.holder is not None)
+        return (max(held.values()), most) if held else self.crew(most)
+
+    def named(self, group: Group) -> str:
+        """Return the partitions that a group is of, as the name of its task has them."""
+        first, last = (self.ragged.blocks[group.blocks[end]].parts[end].partition for end in (0, -1))
+        return str(first) if first == last or len(group.blocks) == 1 else f"{first}..{last}"
+
+    @property
+    def groups(self) -> list[Group]:
+        """The blocks that one task takes together, as they lie, or lay when last asked for."""
+        if self._groups is None:
+            self._groups = groups_of(self.ragged.blocks, work.holders(self.X), TOGETHER // self.row_bytes)
+        return self._groups
 
     def specs(self, columns: list[Column], number: int) -> list[Any]:
         """Return what `_parts` makes the parts of columns of, that belong to a block."""
@@ -101,16 +132,20 @@ class Blocks:
                 found.append([column.parts[number], not column.frozen])
         return found
 
-    def summed(self, tasks: list[Any]) -> np.ndarray:
-        """Return the sum of all cells, of tasks that return the nodes of each block."""
-        while len(tasks) > 1:
-            groups = [tasks[first : first + JOINED] for first in range(0, len(tasks), JOINED)]
-            tasks = work.tasks_of(work.joined, "join", enumerate(groups))
-        ((kinds, nodes),) = self.computed(tasks)
-        self._compare(kinds)
-        return total(nodes)
+    def summed(self, tasks: list[Any], size: int) -> np.ndarray:
+        """Return the sum of all cells (size,), of tasks that return those of each group."""
+        n_bytes = 8 * size * sum(group.n_nodes for group in self.groups)
+        if len(tasks) > JOINED or n_bytes > HERE:
+            while len(tasks) > 1:
+                some = [tasks[first : first + JOINED] for first in range(0, len(tasks), JOINED)]
+                tasks = work.tasks_of(work.joined, "join", enumerate(some))
+        found = work.joined(work.computed_again(tasks, self.client, self._last))
+        self._compare(found.kinds)
+        if found.moved:
+            self._groups = None
+        return total(found.nodes)
 
-    def _compare(self, kinds: set[str]) -> None:
+    def _compare(self, kinds: frozenset[str]) -> None:
         if len(kinds) > 1 and not self.warned:
             self.warned = True
             warnings.warn(
@@ -214,21 +249,44 @@ class DaskSource(Source):
         """Most threads of a task: as asked for, where that is fewer than all."""
         return self.n_threads if self.n_threads < threads.resolve(None) else None
 
-    def _pass(self, function: Any, what: str, sent: Any, *more: Any) -> tuple[list[Any], list[Column]]:
-        """Return a task for each block, and the columns that what is sent refers to."""
-        home, crew = self.home, self.home.crew(self._most())
+    def _blocks(self, sent: Any) -> tuple[bytes, list[list[Any]], list[Column]]:
+        """Return what is sent, as bytes, what tasks need of each block, and the columns that what is sent refers to."""
+        home = self.home
         data, columns = packed((self.maps, self.dtype, sent), home)
-        shared = home.shared(data)
+        blocks = enumerate(zip(home.X, home.ragged.blocks, strict=True))
+        return data, [[X, home.specs(columns, number), block.first] for number, (X, block) in blocks], columns
+
+    def _pass(self, function: Any, sent: Any) -> tuple[list[Any], list[Column]]:
+        """Return a task for each block, and the columns that what is sent refers to."""
+        data, blocks, columns = self._blocks(sent)
+        shared, crew = self.home.shared(data, len(blocks)), self.home.crew(self._most())
+        partitions = [block.parts[0].partition for block in self.home.ragged.blocks]
+        calls = [(number, function, shared, *block, crew) for number, block in zip(partitions, blocks, strict=True)]
+        return work.tasks_of(work.do, "pass", calls), columns
+
+    def _summed(self, function: Any, what: str, sent: Any, size: int, *more: Any) -> np.ndarray:
+        """Return the sum (size,) of all cells, of a function that returns the nodes of a block."""
+        home, groups = self.home, self.home.groups
+        data, blocks, _ = self._blocks(sent)
+        shared, crew = home.shared(data, len(groups)), home.crew_of_groups(self._most())
         calls = [
-            (block.parts[0].partition, function, shared, X, home.specs(columns, number), block.first, crew, *more)
-            for number, (X, block) in enumerate(zip(home.X, home.ragged.blocks, strict=True))
+            (
+                home.named(group),
+                function,
+                shared,
+                [blocks[number] for number in group.blocks],
+                crew,
+                group.holder,
+                *more,
+            )
+            for group in groups
         ]
-        return work.tasks_of(work.do, what, calls), columns
+        return home.summed(work.tasks_of(work.summed, what, calls), size)
 
     def _taken(self, indices: np.ndarray) -> tuple[list[Any], list[np.ndarray]]:
         """Return tasks that take the rows with these numbers out of each block, and their places in `indices`."""
-        shared = self.home.shared(packed((self.maps, self.dtype, None), self.home)[0])
         by_block, firsts = self.home.ragged.by_block(indices), self.home.ragged.firsts
+        shared = self.home.shared(packed((self.maps, self.dtype, None), self.home)[0], len(by_block))
         calls = [(i, shared, self.home.X[i], indices[places] - firsts[i]) for i, places in by_block.items()]
         return work.tasks_of(work.taken, "take", calls), list(by_block.values())
 
@@ -237,7 +295,7 @@ class DaskSource(Source):
         return Column(self.home, n_rows, dtype) if n_rows == self.n_rows else np.empty(n_rows, dtype)
 
     def collect(self, function: Callable[[np.ndarray, slice, int], Any]) -> list[Any]:
-        tasks, columns = self._pass(work.call, "pass", function)
+        tasks, columns = self._pass(work.call, function)
         results = work.tasks_of(work.nth, "result", [(number, task, 0) for number, task in enumerate(tasks)])
         new = [number for number, column in enumerate(columns) if not column.frozen]
         if new:
@@ -255,12 +313,12 @@ class DaskSource(Source):
         self.collect(function)
 
     def fold(self, function: Callable[[np.ndarray, slice], np.ndarray], size: int) -> np.ndarray:
-        return self.home.summed(self._pass(work.folded, "fold", function, size)[0])
+        return self._summed(work.folded, "fold", function, size, size)
 
     def _total(self, family: Any, prepared: Any, memo: Any) -> np.ndarray:
         if memo is not None:  # labels are found again, if somebody asks: they would be written at every pass
             memo.labels.pending = lambda column: self._fill_labels(column, family, prepared)
-        return self.home.summed(self._pass(work.records, "records", (family, prepared, self))[0])
+        return self._summed(work.records, "records", (family, prepared, self), family.layout(self.n_features).size)
 
     def _fill_labels(self, column: Column, family: Any, prepared: Any) -> None:
         def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
@@ -324,5 +382,6 @@ class DaskSource(Source):
         if len(rows) <= BLOCK_ROWS or np.any(np.diff(rows) < 0):
             return MemorySource(self.take(rows), np.asarray(weights), n_threads=self.n_threads)
         tasks, places = self._taken(rows)
-        home = Blocks(self.home.persisted(tasks), [len(here) for here in places], self.home.keep, self.home.client)
+        lengths, row_bytes = [len(here) for here in places], self.n_features * self.dtype.itemsize
+        home = Blocks(self.home.persisted(tasks), lengths, row_bytes, self.home.keep, self.home.client)
         return DaskSource(home, self.n_features, self.dtype, weights, None, self.n_threads)

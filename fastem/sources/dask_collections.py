@@ -41,14 +41,14 @@ def kind_of(X: Any) -> str | None:
     return FRAME if hasattr(X, "columns") else SERIES
 
 
-def gathered(values: Any) -> Any:
-    """Return weights or labels of Dask as an array here, and all else as it is."""
-    kind = kind_of(values)
+def gathered(values: Any, rows: Any) -> Any:
+    """Return weights of Dask as an array here, computed on the client of the rows; and all else as it is."""
+    kind, client = kind_of(values), getattr(rows, "client", None)
     if kind is None:
         return values
     if kind == DELAYED:
-        return np.concatenate(computed(values if isinstance(values, list | tuple) else [values]))
-    return np.asarray(computed([values])[0])
+        return np.concatenate(computed(values if isinstance(values, list | tuple) else [values], client))
+    return np.asarray(computed([values], client)[0])
 
 
 def _opened(part: Any, number: int, dtype: np.dtype | None) -> np.ndarray:
@@ -251,9 +251,10 @@ class DaskRows(Stream):
             X = np.concatenate(computed([arrays[number] for number in filled], self.client))
             source = FileSource(X, self.weights(), spool=self._spool)
         else:
-            home = Blocks(arrays, lengths, self._keep, self.client)
+            home = Blocks(arrays, lengths, len(self.names) * dtype.itemsize, self._keep, self.client)
             source = DaskSource(home, len(self.names), dtype, self.weights())
         source.has_nan = facts.nan is not None
+        source.client = self.client
         return source
 
     def blocks(self) -> Any:

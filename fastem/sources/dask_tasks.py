@@ -6,7 +6,7 @@ import contextlib
 import sys
 import uuid
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -76,17 +76,28 @@ def instructions() -> str:
     return f"{found['isa']} of {', '.join(found['available'])}"
 
 
+def _worker() -> Any:
+    """Return the worker whose task this is, or None."""
+    if "distributed" in sys.modules:
+        from distributed import get_worker
+
+        with contextlib.suppress(ValueError):  # no task of a worker
+            return get_worker()
+    return None
+
+
+def _address() -> str | None:
+    worker = _worker()
+    return None if worker is None else worker.address
+
+
 def threads_of_task(at_once: int, most: int | None) -> int:
     """Return how many threads a task takes, where so many of a pass run at once in this process.
 
     A worker's slots are what it was given, whatever OMP_NUM_THREADS says, which its nanny sets to 1.
     """
-    available = threads.resolve(None)
-    if "distributed" in sys.modules:
-        from distributed import get_worker
-
-        with contextlib.suppress(ValueError):  # no task of a worker
-            available = get_worker().state.nthreads
+    worker = _worker()
+    available = threads.resolve(None) if worker is None else worker.state.nthreads
     n_threads = max(1, available // max(1, at_once))
     return n_threads if most is None else min(n_threads, most)
 
@@ -98,6 +109,38 @@ def do(work: Any, data: bytes, X: np.ndarray, specs: list[Any], first: int, crew
     return work(what, parts, _mapped(maps, X, dtype), first, threads_of_task(*crew), *more)
 
 
+class Sums(NamedTuple):
+    """The nodes of some blocks, of which one task or several made the sums."""
+
+    moved: bool  # whether one of these tasks was computed elsewhere than expected
+    kinds: frozenset[str]  # the instruction sets that made them
+    places: list[tuple[int, int]]  # level and number of each node
+    records: np.ndarray  # (nodes, size): as one array they are sent at once
+
+    @property
+    def nodes(self) -> list[Node]:
+        """The nodes, in order."""
+        return [Node(*place, record) for place, record in zip(self.places, self.records, strict=True)]
+
+
+def _sums(moved: bool, kinds: frozenset[str], nodes: list[Node]) -> Sums:
+    places, records = [node[:2] for node in nodes], np.array([node.record for node in nodes])
+    return Sums(moved, kinds, places, records)
+
+
+def summed(work: Any, data: bytes, blocks: list[list[Any]], crew: Any, holder: str | None, *more: Any) -> Sums:
+    """Return the sums of blocks (X, specs, first) whose nodes a function returns; `holder` is said to have them all."""
+    nodes = join([do(work, data, *block, crew, *more) for block in blocks])
+    return _sums(_address() != holder, frozenset([instructions()]), nodes)
+
+
+def joined(found: list[Sums]) -> Sums:
+    """Return the sums of all blocks that these are of."""
+    nodes = sorted((node for one in found for node in one.nodes), key=lambda node: node.number << node.level)
+    kinds = frozenset[str]().union(*[one.kinds for one in found])
+    return _sums(any(one.moved for one in found), kinds, join([nodes]))
+
+
 def call(function: Any, parts: list[np.ndarray], X: np.ndarray, first: int, n_threads: int) -> Any:
     """Return what a function of a block returns, and the parts of columns that it may have written to."""
     results = []
@@ -107,7 +150,7 @@ def call(function: Any, parts: list[np.ndarray], X: np.ndarray, first: int, n_th
     return results, parts
 
 
-def folded(function: Any, parts: list[np.ndarray], X: np.ndarray, first: int, n_threads: int, size: int) -> Any:
+def folded(function: Any, parts: list[Any], X: np.ndarray, first: int, n_threads: int, size: int) -> list[Node]:
     """Return the nodes of a block, of a function of its cells."""
     records = np.empty((grid.n_cells(len(X)), size))
 
@@ -121,10 +164,10 @@ def folded(function: Any, parts: list[np.ndarray], X: np.ndarray, first: int, n_
     for level, index in subtrees(first, len(X)):
         here = (index << level) - before
         nodes.append(Node(level, index, grid.merge_tree(records[here : here + (1 << level)]).copy()))
-    return {instructions()}, nodes
+    return nodes
 
 
-def records(what: Any, parts: list[np.ndarray], X: np.ndarray, first: int, n_threads: int) -> Any:
+def records(what: Any, parts: list[np.ndarray], X: np.ndarray, first: int, n_threads: int) -> list[Node]:
     """Return the nodes of a block, of a family's record."""
     family, prepared, source = what
     nodes = []
@@ -135,13 +178,7 @@ def records(what: Any, parts: list[np.ndarray], X: np.ndarray, first: int, n_thr
             w, labels = source.sample_weight[rows], source.labels[rows]
             part = X[rows.start - first : rows.stop - first]
             nodes.append(Node(level, index, passes.total(family, part, w, labels, prepared, n_threads)))
-    return {instructions()}, nodes
-
-
-def joined(results: list[Any]) -> Any:
-    """Return the nodes of neighbouring blocks, and the instruction sets that made them."""
-    kinds = set().union(*[kinds for kinds, _ in results])
-    return kinds, join([nodes for _, nodes in results])
+    return nodes
 
 
 def taken(data: bytes, X: np.ndarray, places: np.ndarray) -> np.ndarray:
@@ -151,6 +188,20 @@ def taken(data: bytes, X: np.ndarray, places: np.ndarray) -> np.ndarray:
 
 
 # -------------------------------------------------------------------------------------------------------------- graphs
+
+
+def holders(tasks: list[Any]) -> list[tuple[str, ...]]:
+    """Return the addresses of the workers that hold the result of each task: none of what is not kept."""
+    if "distributed" not in sys.modules:
+        return [()] * len(tasks)
+    from distributed import futures_of
+
+    futures = [next(iter(futures_of(task)), None) for task in tasks]
+    client = next((future.client for future in futures if future is not None), None)
+    if client is None:
+        return [()] * len(tasks)
+    found = client.who_has([future for future in futures if future is not None])
+    return [() if future is None else tuple(found.get(future.key, ())) for future in futures]
 
 
 def client_of(client: Any = None) -> Any:
@@ -213,6 +264,20 @@ def computed(tasks: Iterable[Any], client: Any = None) -> list[Any]:
         return list(dask.compute(*tasks, scheduler=client))
 
 
+def computed_again(tasks: list[Any], client: Any, before: list[Any]) -> list[Any]:
+    """Return the results of tasks of `tasks_of`, as `computed` does, for calls that follow each other closely.
+
+    Nothing is optimised.  `before` holds the futures of the last call until those of this one are sent: what a client
+    says of futures that it lets go holds up what it says next by ten milliseconds.
+    """
+    client = client_of(client)
+    if client is None or _worker() is not None:  # a task that waits has to step aside, which `dask.compute` sees to
+        return computed(tasks, client)
+    with _sentence():
+        before[:] = client.get(tasks[0].dask, [task.key for task in tasks], sync=False)
+        return list(client.gather(before))
+
+
 def persisted(tasks: list[Any], client: Any = None) -> list[Any]:
     """Return the same tasks as what has been, or is being, computed and is kept where that happens."""
     import dask
@@ -234,8 +299,11 @@ class _sentence:
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
         if kind is None or kind.__name__ != "KilledWorker":
             return
-        number = [*str(error.task).split("-"), ""][1]
-        named = f"Partition {number}" if number.isdecimal() else f"The partition that {error.task!r} makes"
+        number, _, last_number = [*str(error.task).split("-"), ""][1].partition("..")
+        if number.isdecimal():
+            named = f"One of the partitions {number} to {last_number}" if last_number else f"Partition {number}"
+        else:
+            named = f"The partition that {error.task!r} makes"
         last = getattr(error.last_worker, "address", error.last_worker)
         raise FileError(
             f"{named} ended every worker that was given it, {error.allowed_failures + 1} in all, the last at {last}: "

@@ -7,6 +7,7 @@ the fixed tree; nodes of neighbours are joined where they are the two halves of 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from functools import cached_property
 from typing import NamedTuple
@@ -43,6 +44,14 @@ class Node(NamedTuple):
     level: int
     number: int
     record: np.ndarray
+
+
+class Group(NamedTuple):
+    """Blocks that one task passes over."""
+
+    blocks: list[int]  # their numbers
+    holder: str | None  # who has the rows of all of them, if that is known
+    n_nodes: int  # of their sum
 
 
 class Ragged:
@@ -125,6 +134,48 @@ def subtrees(first: int, n_rows: int) -> list[tuple[int, int]]:
         found.append((level, cell >> level))
         cell += 1 << level
     return found
+
+
+def groups_of(blocks: list[Block], holders: list[tuple[str, ...]], most: int) -> list[Group]:
+    """Return the blocks in groups of one holder, of so many rows at most; alone, if there are more or nobody has it.
+
+    Who holds what others hold, too, is given it while he has fewer rows than they.
+
+    Examples
+    --------
+    >>> blocks = Ragged([grid.CELL] * 4).blocks
+    >>> [group.blocks for group in groups_of(blocks, [("a", "b"), ("a",), ("b",), ()], 2 * grid.CELL)]
+    [[0, 1], [2], [3]]
+    """
+    groups: list[list[int]] = []
+    names: list[str | None] = []
+    begun: dict[str, int] = {}  # the group of each holder that others may join
+    rows_of_group: list[int] = []
+    rows_of_holder: Counter[str] = Counter()
+    for number, (block, addresses) in enumerate(zip(blocks, holders, strict=True)):
+        holder = min(addresses, key=lambda address: (rows_of_holder[address], address), default=None)
+        group = None if holder is None else begun.get(holder)
+        if group is None or rows_of_group[group] + block.n_rows > most:
+            group = len(groups)
+            groups.append([])
+            names.append(holder)
+            rows_of_group.append(0)
+        if holder is not None:
+            begun[holder] = group
+            rows_of_holder[holder] += block.n_rows
+        groups[group].append(number)
+        rows_of_group[group] += block.n_rows
+    return [
+        Group(group, name, n_nodes([blocks[number] for number in group]))
+        for group, name in zip(groups, names, strict=True)
+    ]
+
+
+def n_nodes(blocks: list[Block]) -> int:
+    """Return of how many nodes the sum of some blocks is, which are in order."""
+    nothing = np.empty(0)
+    lists = ([Node(*place, nothing) for place in subtrees(block.first, block.n_rows)] for block in blocks)
+    return len(join(lists))
 
 
 def join(lists: Iterable[list[Node]]) -> list[Node]:

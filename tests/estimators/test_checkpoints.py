@@ -19,7 +19,9 @@ from fastem import (
     FactorAnalyserMixture,
     FactorAnalysis,
     GaussianMixture,
+    HierarchicalKMeans,
     KMeans,
+    MiniBatchKMeans,
     Mixture,
     PoissonMixture,
     StudentTMixture,
@@ -153,11 +155,22 @@ def test_a_fit_that_is_stopped_ends_with_the_same_bits(name, weighted, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_bisecting_k_means_goes_on_with_the_same_bits(tmp_path, monkeypatch):
-    options, path = {"n_clusters": 9, "random_state": 0, "algorithm": "elkan"}, tmp_path / "fit.npz"
-    save, times = Checkpoint.save, 0
+# Centres of little weight are looked for after every second step.
+BATCHES = {"n_clusters": 9, "batch_size": 80, "max_iter": 1, "reassignment_ratio": 0.3, "max_no_improvement": None}
+BY_STEPS = {  # whose iterations nobody can watch
+    "bisecting": (BisectingKMeans, {"n_clusters": 9, "algorithm": "elkan"}, X),
+    "mini-batches": (MiniBatchKMeans, BATCHES, X),
+    "mini-batches that stop early": (MiniBatchKMeans, {**BATCHES, "max_no_improvement": 6, "compute_labels": False}, X),
+    "mini-batches of sparse rows": (MiniBatchKMeans, BATCHES, sparse_rows()),
+    "two levels": (HierarchicalKMeans, {"n_clusters": 30, "n_refine": 4}, X),
+}
+
+
+def go_on_from_save_to_save(kind, options, rows, path, w, every, monkeypatch, most=15):
+    """Begin a fit again and again, each time until it was stopped after a few states were saved."""
+    save, times, draws = Checkpoint.save, 0, np.random.default_rng(5)
     while True:
-        left = [4]
+        left = [int(draws.integers(1, most)) if times else 1]
 
         def save_and_stop(checkpoint, left=left):
             save(checkpoint)
@@ -167,12 +180,51 @@ def test_bisecting_k_means_goes_on_with_the_same_bits(tmp_path, monkeypatch):
 
         monkeypatch.setattr(Checkpoint, "save", save_and_stop)
         try:
-            model = BisectingKMeans(**options, checkpoint=path, checkpoint_every=1).fit(X)
-            break
+            return kind(**options, random_state=0, checkpoint=path, checkpoint_every=every).fit(rows, **w), times
         except Killed:
             times += 1
-    assert times >= 5
-    assert equal(BisectingKMeans(**options).fit(X), model)
+            assert times < 100, "it gets nowhere"
+
+
+@pytest.mark.parametrize(("weighted", "every"), [(False, 1), (True, 3)])
+@pytest.mark.parametrize("name", BY_STEPS)
+def test_a_fit_in_steps_ends_with_the_same_bits(name, weighted, every, tmp_path, monkeypatch):
+    kind, options, rows = BY_STEPS[name]
+    w = {"sample_weight": weights(rows.shape[0])} if weighted else {}
+    every = 1 if name == "two levels" else every
+    most = 15 if options.get("max_no_improvement", 0) is None else 4
+    model, times = go_on_from_save_to_save(kind, options, rows, tmp_path / "fit.npz", w, every, monkeypatch, most)
+    assert times
+    assert equal(kind(**options, random_state=0).fit(rows, **w), model)
+    assert not list(tmp_path.iterdir())
+
+
+def test_batches_go_on_after_a_fit_that_went_on(tmp_path, monkeypatch):
+    """What `partial_fit` needs is in the checkpoint, too."""
+    whole = MiniBatchKMeans(**BATCHES, random_state=0).fit(X)
+    model, _ = go_on_from_save_to_save(MiniBatchKMeans, BATCHES, X, tmp_path / "fit.npz", {}, 1, monkeypatch)
+    assert equal(whole.partial_fit(X[:300]), model.partial_fit(X[:300]))
+
+
+@pytest.mark.parametrize("name", ["mini-batches", "two levels"])
+def test_steps_of_another_fit_are_refused(name, tmp_path, monkeypatch):
+    kind, options, rows = BY_STEPS[name]
+    model = kind(**options, random_state=0, checkpoint=tmp_path / "fit.npz", checkpoint_every=1)
+    save = Checkpoint.save
+
+    def save_and_stop(checkpoint):
+        save(checkpoint)
+        raise Killed
+
+    monkeypatch.setattr(Checkpoint, "save", save_and_stop)
+    with pytest.raises(Killed):
+        model.fit(rows)
+    before = (tmp_path / "fit.npz").read_bytes()
+    with pytest.raises(ValueError, match=r"n_clusters was .* and not 8: remove it to begin anew"):
+        model.set_params(n_clusters=8).fit(rows)
+    with pytest.raises(ValueError, match="checksum of the rows"):
+        model.set_params(n_clusters=options["n_clusters"]).fit(other_rows())
+    assert (tmp_path / "fit.npz").read_bytes() == before
 
 
 @pytest.mark.parametrize("every", [3, "0s"])

@@ -187,17 +187,65 @@ def test_unlike_instruction_sets_are_said(cluster):
 
 def test_a_client_that_is_not_the_current_one(cluster, X):
     """`fastem.rows(..., client=)` computes there, and nowhere else."""
-    home = distributed.get_client()
+    home, weights = distributed.get_client(), np.random.default_rng(1).uniform(0.5, 2, N)
     with (
         distributed.LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as other,
         distributed.Client(other, set_as_default=False) as client,
     ):
         before = home.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter)
-        found = model().fit(fastem.rows(collection(), client=client))
+        w = da.from_array(weights, chunks=777)
+        rows = fastem.rows(collection(), client=client)
+        found = model().fit(rows, sample_weight=w)
+        few = fastem.rows(collection()[:1000], client=client)
+        clusters = fastem.KMeans(3, random_state=0).fit(few, sample_weight=w[:1000])
         after = home.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter)
         assert client.run_on_scheduler(lambda dask_scheduler: dask_scheduler.transition_counter) > 100
     assert after == before
-    assert_same(found, model().fit(X))
+    assert_same(found, model().fit(X, sample_weight=weights))
+    want = fastem.KMeans(3, random_state=0).fit(X[:1000], sample_weight=weights[:1000])
+    np.testing.assert_array_equal(clusters.cluster_centers_, want.cluster_centers_)
+
+
+def forget_peak():
+    with open("/proc/self/clear_refs", "w") as file:
+        file.write("5")
+    return memory("VmRSS")
+
+
+def memory(name):
+    with open("/proc/self/status") as file:
+        return next(1024 * int(line.split()[1]) for line in file if line.startswith(name))
+
+
+@pytest.mark.deep
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peaks of memory are read from /proc")
+@pytest.mark.parametrize("kept", [True, False])
+def test_partitions_are_not_concatenated(kept):
+    """Beside the rows that it keeps, a worker needs its largest partition, if it is made for a pass, and a block."""
+    lengths = (1_000_000, 300_000, 1_000_100, 900_000, 777, 800_000)
+    largest = 8 * 4 * max(lengths)
+
+    def rows_of(block_info=None):
+        return np.random.default_rng(0).random(block_info[None]["chunk-shape"], np.float32)
+
+    def rows():
+        return da.map_blocks(rows_of, chunks=(lengths, (8,)), dtype=np.float32, meta=np.empty((0, 0), np.float32))
+
+    models = fastem.KMeans(4, init="random", max_iter=3, tol=0, random_state=0), model(init_params="random_from_data")
+    with (
+        distributed.LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        for one in models:
+            one.fit(rows()[:10_000])  # kernels are loaded
+        X = rows().persist() if kept else rows()
+        distributed.wait(X)
+        (before,) = client.run(forget_peak).values()
+        for one in models:
+            one.fit(X)
+        (peak,) = client.run(memory, "VmHWM").values()
+    kept_by_the_fit = 0 if kept else 8 * 4 * sum(lengths)
+    assert peak - before < kept_by_the_fit + largest + 2**24 < kept_by_the_fit + 8 * 4 * sum(lengths) / 2
 
 
 def threads_of(n_tasks):
@@ -230,7 +278,7 @@ def test_threads_of_the_local_schedulers():
     available = fastem.threads.resolve(None)
     assert dask_tasks.threads_of_task(1, None) == available
     assert dask_tasks.threads_of_task(4 * available, None) == 1
-    home = Blocks([dask.delayed(np.ones((CELL, 1)))] * 3, [CELL] * 3, keep=False)
+    home = Blocks([dask.delayed(np.ones((CELL, 1)))] * 3, [CELL] * 3, 8, keep=False)
     for scheduler, at_once in (("sync", 1), ("threads", 3)):
         with dask.config.set(scheduler=scheduler):
             assert home.crew(None) == (at_once, None)

@@ -33,7 +33,12 @@ def in_partitions(X, w=None, labels=None, n_threads=1):
     dask = pytest.importorskip("dask")
     ends = [e for e in (0, 0, 700, 700, 705, 2500, 3 * CELL, 3 * CELL + 1) if e < len(X)]
     pieces = [X[start:stop] for start, stop in zip([0, *ends], [*ends, len(X)], strict=True)]
-    home = Blocks([dask.delayed(piece) for piece in pieces], [len(piece) for piece in pieces], keep=False)
+    home = Blocks(
+        [dask.delayed(piece) for piece in pieces],
+        [len(piece) for piece in pieces],
+        pieces[0].nbytes // len(pieces[0]),
+        keep=False,
+    )
     return DaskSource(home, X.shape[1], X.dtype, w, labels, n_threads)
 
 

@@ -64,6 +64,14 @@ class RunningMeans:
         """Return the means (k, d); nothing may be asked of the object any more."""
         return self._means
 
+    def state(self) -> dict[str, np.ndarray]:
+        """Return what they are, as arrays that `recall` takes; nothing is copied."""
+        return {"counts": self.counts, "means": self._means}
+
+    def recall(self, state: dict[str, np.ndarray]) -> None:
+        """Become what `state` was taken of."""
+        self.counts[:], self._means[:] = state["counts"], state["means"]
+
 
 class CSRRunningMeans(RunningMeans):
     """Running means of CSR rows, in time of order values of a batch: sums (d, k), each column with a scale.
@@ -128,6 +136,12 @@ class CSRRunningMeans(RunningMeans):
         else:
             nearest.csr_clear(self._sums, which.astype(np.int32))
         self._norms[:, which] = 0.0
+
+    def state(self) -> dict[str, np.ndarray]:
+        return {"counts": self.counts, "sums": self._sums, "norms": self._norms}
+
+    def recall(self, state: dict[str, np.ndarray]) -> None:
+        self.counts[:], self._sums[:], self._norms[:] = state["counts"], state["sums"], state["norms"]
 
     def settled(self) -> np.ndarray:
         nearest.csr_scale(self._sums, 1.0 / self._mass, 1)
