@@ -36,7 +36,7 @@ def in_partitions(X, w=None, labels=None, n_threads=1):
     home = Blocks(
         [dask.delayed(piece) for piece in pieces],
         [len(piece) for piece in pieces],
-        pieces[0].nbytes // len(pieces[0]),
+        X.shape[1] * X.itemsize,
         keep=False,
     )
     return DaskSource(home, X.shape[1], X.dtype, w, labels, n_threads)
