@@ -52,9 +52,7 @@ class HierarchicalKMeans(KMeansBase):
         Seed of the starts and samples.
     n_threads : int or None, default=None
         Threads to use; None means all that the process may use.
-    checkpoint : str, path or None, default=None
-        File to save the state of the fit in, from which the next `fit` goes on should this one be killed, to the same
-        bits; a finished fit removes it.  See docs/larger_than_memory.md.
+    {checkpoint}
     checkpoint_every : int, str or timedelta, default="5min"
         How often, if a stage has ended meanwhile: an int of stages (both levels together; then each pass that refines
         them), or a time such as "30s", "5min" or "2h".
