@@ -152,7 +152,29 @@ TARGET static void NAME(search)(const nearest_job *job, const REAL *x, ptrdiff_t
     if (n_open) NAME(look_again)(job, x, open, n_open, s);
 }
 
-/* Notes which of the `m` rows from row `g` on, just searched, are as near to two centroids, as far as rounding lets see. */
+/* Whether row `i` is as near to another centroid as to its own, by differences in float64.  What is left of the rows that
+   a score can't decide is worth to be looked at outside: of rows in general position none. */
+TARGET NOINLINE int NAME(is_tied)(const nearest_job *job, ptrdiff_t i, ptrdiff_t own) {
+    const ptrdiff_t d = job->d, k = job->k;
+    const REAL *x = (const REAL *)job->x + i * d, *o = (const REAL *)job->origin, *centers = (const REAL *)job->centers;
+    double norm = 0, most = INFINITY;
+    for (ptrdiff_t j = 0; j < d; j++) norm += (double)x[j] * x[j];
+    for (ptrdiff_t t = -1; t < k; t++) { /* its own first */
+        const ptrdiff_t c = t < 0 ? own : t;
+        double sqdist = 0;
+        if (t == own) continue;
+        for (ptrdiff_t j = 0; j < d; j++) {
+            const double e = (double)x[j] - (double)o[j] - (double)centers[c * d + j];
+            sqdist += e * e;
+        }
+        if (t >= 0 && sqdist <= most) return 1;
+        if (t < 0 && !(sqdist > 0)) return 0; /* there is nothing to gain */
+        if (t < 0) most = sqdist + TIES * EPSILON * sqrt(sqdist) * (sqrt(sqdist) + sqrt(norm));
+    }
+    return 0;
+}
+
+/* Notes which of the `m` rows from row `g` on, just searched, are as near to two centroids. */
 TARGET static void NAME(note_ties)(const nearest_job *job, ptrdiff_t g, ptrdiff_t m, const NAME(scratch) * s) {
     const REAL share = (REAL)(2.1 * NAME(rounding)(job->k, job->d));
     int32_t *tied = job->tied + g / CELL_ROWS * CELL_ROWS, *n_tied = job->n_tied + g / CELL_ROWS;
@@ -167,7 +189,8 @@ TARGET static void NAME(note_ties)(const nearest_job *job, ptrdiff_t g, ptrdiff_
 #endif
         STORE(lane, left);
         for (ptrdiff_t t = 0; t < VL && i + t < m; t++)
-            if (!(lane[t] > 0)) tied[(*n_tied)++] = (int32_t)(g + i + t);
+            if (!(lane[t] > 0) && NAME(is_tied)(job, g + i + t, (ptrdiff_t)s->nearest[i + t]))
+                tied[(*n_tied)++] = (int32_t)(g + i + t);
     }
 }
 

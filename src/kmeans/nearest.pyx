@@ -342,8 +342,8 @@ def accumulate(
     upper, lower : array (n,), optional
         OUT. Bounds of the distance to the nearest and to every other centroid, for `accumulate_bounded`.
     tied, n_tied : int32 arrays (n,) and (n_cells,), optional
-        OUT. From the place where a cell begins on, the rows of the cell that are as near to two centroids, as far as the
-        rounding of a score lets see; and how many there are.
+        OUT. From the place where a cell begins on, the rows of the cell that are as near to two centroids, to a few
+        roundings of their coordinates; and how many there are.
     """
     if X.shape[0] == 0:
         return

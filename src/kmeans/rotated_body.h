@@ -306,7 +306,7 @@ INLINE TARGET void NAME(keep_found)(const nearest_job *job, const nearest_memo *
             if (memo->changes && now != job->labels[i])
                 memo->changes[start + (*n_changed)++] = (uint32_t)job->labels[i] << CELL_BITS | (uint32_t)s->number[r];
         }
-        if (job->tied && !(s->second[r] - s->best[r] > s->extra[r]))
+        if (job->tied && !(s->second[r] - s->best[r] > s->extra[r]) && NAME(is_tied)(job, i, now))
             job->tied[start + job->n_tied[start / CELL_ROWS]++] = (int32_t)i;
         job->labels[i] = now;
     }

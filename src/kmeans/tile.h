@@ -57,6 +57,8 @@
 #define CELL_BITS 11 /* rows of a cell of the fixed grid: fastem.stats.CELL */
 #define CELL_ROWS (1 << CELL_BITS)
 
+#define TIES 8 /* roundings of a coordinate by which distances of a tied row differ at most: moves.pxi, and those of two centroids */
+
 #define GROUP_BYTES 131072 /* the blocks that share a panel stay in the second-level cache */
 #define FEW_SUMS 64
 #define SINGLE_ROW 8          /* a row that is tightened and packed costs as much more as so many centroids */
@@ -104,7 +106,7 @@ typedef struct {
     int32_t settled;        /* the labels are given: only settle them */
     double look;            /* norm of the farthest centroid if rows are looked at twice (differences_body.h), else 0 */
     void *sqdist;           /* OUT (n,) or NULL */
-    int32_t *tied;          /* OUT (n,) or NULL: from where a cell begins, those of its rows that are as near to two centroids */
+    int32_t *tied;          /* OUT (n,) or NULL: from where a cell begins, those of its rows that are tied: `is_tied` */
     int32_t *n_tied;        /* OUT (n_cells,): how many these are */
     const nearest_rotation *rotation; /* or NULL */
 } nearest_job;

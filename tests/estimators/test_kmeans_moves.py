@@ -12,7 +12,7 @@ from scipy import sparse
 import fastem
 from fastem import KMeans
 from fastem._native import nearest
-from fastem.families.kmeans import KMeansParams
+from fastem.families.kmeans import KMeansFamily, KMeansParams
 from fastem.families.kmeans.csr import CSRKMeansFamily, CSRRows
 from fastem.families.kmeans.partition import Partition
 
@@ -261,3 +261,30 @@ def test_iterations_are_counted_on_and_the_certificate_holds():
 def test_no_iteration_is_made_beyond_max_iter():
     for most in range(1, 12):
         assert KMeans(8, n_init=1, random_state=1, tol=0, max_iter=most).fit(binary(3)).n_iter_ <= most
+
+
+@settings(max_examples=30, deadline=None, derandomize=True)
+@given(
+    seed=st.integers(0, 10_000),
+    d=st.integers(1, 20),
+    k=st.integers(2, 40),
+    whole=st.booleans(),
+    n_threads=st.integers(1, 3),
+)
+def test_a_pass_notes_the_rows_that_are_tied_and_no_other(seed, d, k, whole, n_threads):
+    """Of rows in general position none: a fit of blobs is not kept up by them."""
+    rng = np.random.default_rng(seed)
+    X = (rng.integers(0, 4, (5000, d)) if whole else rng.normal(size=(5000, d))).astype(np.float32)
+    centers = X[rng.choice(5000, k, replace=False)].astype(float)
+    X[::100] = (centers[0] + centers[-1]) / 2  # exact for whole numbers
+    family = KMeansFamily(k)
+    memo = family.new_memo(len(X))
+    memo.note_ties(True)
+    family._count(X, np.empty(0, X.dtype), family.prepare(KMeansParams(centers), X.dtype), n_threads, memo)
+    wide = X.astype(float)
+    sqdist = np.square(wide[:, None] - centers).sum(axis=2)
+    own = sqdist[np.arange(len(X)), memo.labels]
+    sqdist[np.arange(len(X)), memo.labels] = np.inf
+    reach = 8 * np.finfo(X.dtype).eps * np.sqrt(own) * (np.sqrt(own) + np.linalg.norm(wide, axis=1))
+    tied = (own > 0) & (sqdist.min(axis=1) <= own + reach)
+    np.testing.assert_array_equal(family.undecided(memo), np.flatnonzero(tied))
