@@ -98,7 +98,7 @@ def answers(model, X):
 
 
 @given(number=st.integers(0, len(CASES) - 1), dtype=st.sampled_from([np.float32, np.float64]))
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_every_method_after_load_is_as_before(number, dtype, tmp_path_factory):
     model, X = fitted(number, dtype)
     path = tmp_path_factory.mktemp("saved") / "m.npz"
@@ -161,7 +161,7 @@ def damaged(path, name, array):
 )
 @settings(max_examples=150, deadline=None)
 def test_a_damaged_array_is_refused_or_harmless(number, which, how, tmp_path_factory):
-    model, X = fitted(number, np.float64)
+    model, X = fitted_once(number)
     path = tmp_path_factory.mktemp("damaged") / "m.npz"
     fastem.save(model, path)
     with np.load(path) as archive:
