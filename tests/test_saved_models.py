@@ -210,9 +210,16 @@ def answer_or_refusal(method, X):
 
 @pytest.mark.parametrize("section", ["params", "fitted"])
 @pytest.mark.parametrize("value", [None, -1, 0, 2.5, "x", [], [[1]], {"a": 1}, True, 10**30])
-def test_a_hand_edited_header_is_refused_or_harmless(section, value, tmp_path):
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        pytest.param(list({kind: number for number, (kind, _) in enumerate(CASES)}.values()), id="classes"),
+        pytest.param(range(len(CASES)), id="options", marks=pytest.mark.deep),
+    ],
+)
+def test_a_hand_edited_header_is_refused_or_harmless(section, value, numbers, tmp_path):
     path = tmp_path / "m.npz"
-    for number in {kind: number for number, (kind, _) in enumerate(CASES)}.values():  # what a header has, a class has
+    for number in numbers:
         model, X = fitted_once(number)
         fastem.save(model, path)
         with np.load(path) as archive:
