@@ -125,7 +125,6 @@ class Screen:
         w: NDArray[Real],  # (n,) or (0,)
         rows: NDArray[Real],  # (n, ROTATED)
         row_error: float,
-        rest_error: float,
         closest: NDArray[Real],  # (n,), and OUT after a commit
         owner: NDArray[np.int32],  # (n,), and OUT after a commit
         n_threads: int,

@@ -283,9 +283,10 @@ class _ScreenedSearch(_Search):
             return
         self.screening.commit(int(np.flatnonzero(self.pending == row)[0]), self.n_seeds, self.potential)
         self.record(row)
-        self.pending = candidates
         if candidates.size:
             self._score(candidates, lambda: self._undone(row, candidates))
+        else:
+            self.pending = candidates
 
     def _tried(self) -> Screening | None:
         """Return the rows ready to be screened, if that pays for some of them."""

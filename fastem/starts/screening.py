@@ -33,7 +33,7 @@ class Screening:
     ) -> None:  # fmt: skip
         self.known = known
         self._screen = nearest.Screen(
-            X, sample_weight, known.rows, known.row_error, REST * known.row_error, closest, owner,
+            X, sample_weight, known.rows, known.row_error, closest, owner,
             threads.native_threads(n_threads),
         )  # fmt: skip
 

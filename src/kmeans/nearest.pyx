@@ -75,7 +75,7 @@ cdef extern from "kmeans/tile.h" nogil:
         const void *x
         const void *w
         const void *rows
-        double row_error, rest_error
+        double row_error
         void *blocks
         void *closest
         int32_t *owner

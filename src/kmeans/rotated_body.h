@@ -98,9 +98,9 @@ INLINE REAL NAME(limit_of)(const NAME(group) * s, ptrdiff_t r, ptrdiff_t d) {
     return (REAL)(u * u * (1 + 4 * (double)EPSILON));
 }
 
-/* e_x of a row of squared norm `square` and rest `rest`, whose square is off by the share `rest_error` of the row's. */
-INLINE double NAME(error_of)(double square, double rest, double row_error, double rest_error) {
-    const double off = rest_error * square;
+/* e_x of a row of squared norm `square` and rest `rest`, of which it is off by the share `row_error`: see rotated.py. */
+INLINE double NAME(error_of)(double square, double rest, double row_error) {
+    const double off = 2.5 * row_error * square;
     return (row_error + 2 * (double)EPSILON) * sqrt(square) + (rest * rest > 2 * off ? off / rest : sqrt(3 * off));
 }
 
@@ -115,7 +115,7 @@ INLINE void NAME(fetch_rotated)(const nearest_rotation *rotation, ptrdiff_t star
             to[j * BLOCK] = y[j];
             square += (double)y[j] * y[j];
         }
-        s->error[r] = (REAL)NAME(error_of)(square, (double)y[ROTATED_SIZE - 1], rotation->row_error, 2.5 * rotation->row_error);
+        s->error[r] = (REAL)NAME(error_of)(square, (double)y[ROTATED_SIZE - 1], rotation->row_error);
         s->threshold[r] = (REAL)square; /* until `aim` */
     }
 }

@@ -1,8 +1,8 @@
 /* Greedy k-means++ of many seeds and features: candidates are held against rows by a few numbers, then in full.
 
-   The rows of a grid cell are in blocks of SCREEN_BLOCK places, the first numbers of a rotated basis (rotated_body.h) of a block together,
-   and are held against candidates by these, with the bound and the rounding of a search by rotation; then by all their
-   numbers; then by the distance as a vector sums it, with a margin for its rounding.  What is left gets the distance that
+   The rows of a grid cell are in blocks of SCREEN_BLOCK places, the first numbers of a rotated basis (rotated_body.h) of a
+   block together.  Rows are held against candidates by these, with the bound and the rounding of a search by rotation;
+   then by all their numbers; then by the distance as a vector sums it, with a margin for its rounding.  What is left gets the distance that
    `seed_cell` computes, to the bit: a sum over the features in their order.
 
    So distances and seeds of the rows are those of `seed_cell`, to the bit.  What a candidate lowers the potential by is
@@ -46,7 +46,7 @@ INLINE double NAME(limit_at)(const nearest_screen *s, ptrdiff_t i, double q, dou
     const REAL *y = (const REAL *)s->rows + i * ROTATED_SIZE;
     double total = 0;
     for (ptrdiff_t j = 0; j < FIRST_SIZE; j++) total += (double)y[j] * y[j];
-    const double error = NAME(error_of)(total, (double)y[ROTATED_SIZE - 1], s->row_error, s->rest_error);
+    const double error = NAME(error_of)(total, (double)y[ROTATED_SIZE - 1], s->row_error);
     const double u = sqrt(NAME(beyond)(q, s->d)) + error;
     *square = total;
     return u * u * (1 + 4 * (double)EPSILON);

@@ -76,8 +76,8 @@ cdef class Screen:
         As in `accumulate`.
     rows : array (n, ROTATED)
         The rotated rows.
-    row_error, rest_error : float
-        By how much of its norm a rotated row is off, and the square of its rest of the square of that norm.
+    row_error : float
+        By how much of its norm a rotated row is off.
     closest, owner
         As in `score_seeds`; `commit` writes to them.
     n_threads : int
@@ -93,7 +93,7 @@ cdef class Screen:
     cdef int threads
     cdef object dtype
 
-    def __init__(self, X, w, rows, double row_error, double rest_error, closest, owner, int n_threads):
+    def __init__(self, X, w, rows, double row_error, closest, owner, int n_threads):
         cdef ptrdiff_t n = X.shape[0], d = X.shape[1], t
         if not n:
             raise ValueError("there are no rows to screen")
@@ -104,7 +104,7 @@ cdef class Screen:
         self.view.x = self._kept(X, self.dtype, (n, d))
         self.view.w = self._kept(w, self.dtype, (n,)) if len(w) else NULL
         self.view.rows = self._kept(rows, self.dtype, (n, ROTATED_SIZE))
-        self.view.row_error, self.view.rest_error = row_error, rest_error
+        self.view.row_error = row_error
         self.view.closest = self._kept(closest, self.dtype, (n,))
         self.view.owner = <int32_t *>self._kept(owner, np.int32, (n,))
         self.view.blocks = self._room(self.n_cells * SCREEN_PLACES * FIRST_SIZE, self.dtype)

@@ -143,7 +143,7 @@ typedef struct {
     ptrdiff_t n, d;          /* rows, features */
     const void *x, *w;       /* as of a job */
     const void *rows;        /* (n, ROTATED_SIZE) rotated rows */
-    double row_error, rest_error; /* one is off by so much of its norm; the square of its rest of that norm's square */
+    double row_error;        /* one is off by so much of its norm */
     void *blocks;            /* first numbers of the rotated rows: (cells, SCREEN_PLACES / SCREEN_BLOCK) [number][place] */
     void *closest;           /* (n,) IN / OUT: squared distance to the nearest seed */
     int32_t *owner;          /* (n,) IN / OUT: which seed that is */
