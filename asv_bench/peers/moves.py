@@ -2,16 +2,21 @@
 
 All but the restarts begin at the same centres (greedy k-means++), so that their differences are those of what comes
 after.  Restarts get the time of `refine="hartigan"`: as many as fit into it, at least one, of which the best counts.
-Times are processor seconds of one thread each, so that they may be compared on a busy machine.
+Times are processor seconds of one thread each, so that they may be compared on a busy machine.  R's `kmeans` (Hartigan
+and Wong's algorithm, its default) begins at the same centres, where Rscript is installed (``apt install r-base-core``).
 """
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import tempfile
 import time
 import warnings
 from argparse import Namespace
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 from unittest import mock
 
@@ -27,6 +32,22 @@ LLOYD = "scikit-learn's Lloyd"
 PLAIN = "without moves of tied rows"
 DEFAULT = "fastem"
 HARTIGAN = 'refine="hartigan"'
+R = "R's kmeans"
+R_PROGRAM = r"""
+given <- commandArgs(TRUE); size <- as.integer(given[2:6]); names(size) <- c("tables", "n", "d", "k", "starts")
+numbers <- function(name, n) readBin(file.path(given[1], name), "double", n)
+read <- function(name, rows) array(numbers(name, rows * size["d"]), c(size["d"], rows))
+tables <- read("tables", size["tables"] * size["n"])
+starts <- read("starts", size["tables"] * size["starts"] * size["k"])
+distortion <- numeric(0); fit <- 0; options(warn = -1)
+X <- lapply(seq_len(size["tables"]), function(t) t(tables[, (t - 1) * size["n"] + seq_len(size["n"])]))
+begun <- proc.time()
+for (t in seq_len(size["tables"])) for (s in seq_len(size["starts"])) {
+    centers <- t(starts[, fit * size["k"] + seq_len(size["k"]), drop = FALSE]); fit <- fit + 1
+    distortion <- c(distortion, kmeans(X[[t]], centers, iter.max = 1000)$tot.withinss)
+}
+writeBin(c(as.numeric((proc.time() - begun)[["user.self"]]), mean(distortion)), file.path(given[1], "found"))
+"""
 
 
 class Case(NamedTuple):
@@ -110,6 +131,8 @@ def measured(case: Case, options: Namespace, table: report.Table) -> None:
         DEFAULT: partial(all_fits, case, fastem_fit),
         HARTIGAN: partial(all_fits, case, partial(fastem_fit, refine="hartigan")),
     }
+    if shutil.which("Rscript"):
+        candidates[R] = partial(r_fits, case)
     for run in candidates.values():
         run()  # what is compiled and loaded first
     timings = timing.interleave(candidates, options.repeats, options.budget)
@@ -135,6 +158,23 @@ def all_fits(case: Case, fit: Callable[[np.ndarray, int, int], float]) -> Outcom
     begun = time.process_time()
     found = [fit(X, case.k, start) for X in case.tables for start in range(case.n_starts)]
     return Outcome(time.process_time() - begun, 1, float(np.mean(found)))
+
+
+def r_fits(case: Case) -> Outcome:
+    """Fit R's kmeans to all tables from the starts of the others, in a process of its own that clocks itself.
+
+    The starts count as for the others: they are made here.
+    """
+    begun = time.process_time()
+    starts = [fastem.kmeans_plusplus(X, case.k, random_state=s)[0] for X in case.tables for s in range(case.n_starts)]
+    spent = time.process_time() - begun
+    size = (len(case.tables), *case.tables[0].shape, case.k, case.n_starts)
+    with tempfile.TemporaryDirectory() as folder:
+        np.concatenate(case.tables).astype(np.float64).tofile(Path(folder) / "tables")
+        np.concatenate(starts).astype(np.float64).tofile(Path(folder) / "starts")
+        subprocess.run(["Rscript", "-e", R_PROGRAM, folder, *map(str, size)], check=True, stdout=subprocess.DEVNULL)
+        seconds, distortion = np.fromfile(Path(folder) / "found")
+    return Outcome(spent + float(seconds), 1, float(distortion))
 
 
 def lloyd(X: np.ndarray, k: int, start: int) -> float:

@@ -132,7 +132,10 @@ class CSRSource(SparseSource):
         """Mean of the weighted variances of all features."""
         w = self.sample_weight.astype(np.float64) if self.sample_weight.size else np.ones(self.n_rows)
         total = w.sum()
-        means = (self.X.T @ w) / total
+        sums = np.zeros(self.X.shape[1])
+        for rows in self.rows.runs():  # SciPy makes float32 values float64, as many as it is given
+            sums += self.X[rows].T @ w[rows]
+        means = sums / total
         # Not by BLAS, whose threads would go on waiting for more beside those of the fit.
         square = np.sum(self.rows.squares * w) / total
         return max(0.0, float(square - np.sum(np.square(means)))) / self.width

@@ -9,6 +9,7 @@
 #define CSR_VECTORS 8  /* accumulators of one pass over a row's values */
 #define CSR_AHEAD 16   /* values whose centroids are fetched meanwhile */
 #define CSR_SMALL 0.05 /* squared distance, beside |x|^2 + |c|^2, below which it is computed in twice the precision */
+#define CSR_LARGE 0.25 /* and from which a float32 score tells it to a few of its roundings */
 
 /* `fetch`: the panel is too large for the second-level cache. */
 INLINE TARGET void NAME(csr_tile)(const int nv, const int fetch, const csr_job *job, ptrdiff_t first, ptrdiff_t last,
@@ -135,7 +136,7 @@ TARGET static double NAME(csr_sqdist)(const csr_job *job, ptrdiff_t i, ptrdiff_t
     const ptrdiff_t first = job->indptr[i], last = job->indptr[i + 1];
     const double norms = job->squares[i] + job->norms[c];
     double sqdist = job->squares[i] - 2.0 * (double)score, exact[2];
-    if (sizeof(REAL) == 4) { /* the score has half the digits of what follows */
+    if (sizeof(REAL) == 4 && !(sqdist > CSR_LARGE * norms)) { /* the score has half the digits of what follows */
         const float *panel = (const float *)job->panel + c, *data = (const float *)job->data;
         const double two = 2.0 * NAME(csr_scale_of)(job, c);
         double even = job->norms[c], odd = 0;
@@ -245,7 +246,7 @@ TARGET static double NAME(csr_means)(const csr_table *by, const double *counts, 
             for (ptrdiff_t p = first; p < last; p++) sums[by->labels[by->indices[p]]] = 0;
         } else
             for (ptrdiff_t c = 0; c < k; c++) {
-                fresh[c] = counts[c] > 0 ? (REAL)(sums[c] / counts[c]) : (REAL)0;
+                fresh[c] = (REAL)(sums[c] / (counts[c] > 0 ? counts[c] : 1)); /* a vector at a time */
                 sums[c] = 0;
             }
         for (ptrdiff_t q = 0; q < by->n_kept; q++) fresh[by->kept[q]] = old[by->kept[q]];
@@ -325,3 +326,4 @@ TARGET UNFUSED static void NAME(csr_shift)(const csr_partition *of, ptrdiff_t i,
 #undef CSR_VECTORS
 #undef CSR_AHEAD
 #undef CSR_SMALL
+#undef CSR_LARGE

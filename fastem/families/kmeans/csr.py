@@ -8,7 +8,9 @@ has them, which writes every number of the new centres once, in one order.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import cached_property
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,6 +23,9 @@ from fastem.families.kmeans.partition import CSRPartition
 from fastem.families.kmeans.records import KMeansParams
 from fastem.families.kmeans.spherical import SphericalKMeansFamily
 from fastem.records import Empty
+
+# Values of a run of rows, at least.
+RUN = 1 << 16
 
 
 class CSRRows:
@@ -60,10 +65,24 @@ class CSRRows:
     def squares(self) -> np.ndarray:
         """Squared norm of each row (n,) float64."""
         indptr, _, data = self.by_row
-        squares, some = np.zeros(len(self)), np.flatnonzero(np.diff(indptr))
-        if some.size:
-            squares[some] = np.add.reduceat(np.square(data, dtype=np.float64), indptr[some])
+        squares = np.zeros(len(self))
+        for rows in self.runs():
+            some = rows.start + np.flatnonzero(np.diff(indptr[rows.start : rows.stop + 1]))
+            if some.size:
+                first, last = indptr[rows.start], indptr[rows.stop]
+                values = np.square(data[first:last], dtype=np.float64)
+                squares[some] = np.add.reduceat(values, indptr[some] - first)
         return squares
+
+    def runs(self) -> Iterator[slice]:
+        """Yield runs of rows: what is made of the values of all at once is memory beside them, of a run it is little.
+
+        A run has no fewer values than there are features, so that a number for each is no more work than its values.
+        """
+        indptr = self.by_row[0]
+        edges = np.searchsorted(indptr, np.arange(0, max(1, indptr[-1]), max(RUN, self.n_features)))
+        for start, stop in pairwise([*np.unique(edges).tolist(), len(self)]):
+            yield slice(start, stop)
 
     @cached_property
     def by_feature(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
