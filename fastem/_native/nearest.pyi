@@ -90,6 +90,7 @@ class Rotation:
         allowance: NDArray[Real],  # (k,) what is not known of a centroid
         row_error: float,  # share of its norm by which a rotated row is off
         blind: bool,  # labels are no guesses yet
+        movers: NDArray[np.int64] | None,  # centroids that moved since labels were found; None: any may have
     ) -> None: ...
 
 def search_rotated(

@@ -32,6 +32,8 @@ cdef extern from "kmeans/tile.h" nogil:
         const void *allowance
         double row_error
         int32_t blind
+        const nearest_rotation *movers
+        ptrdiff_t n_movers
 
     ctypedef struct nearest_job:
         ptrdiff_t n, d, k

@@ -22,41 +22,65 @@ cdef class Rotation:
         By how much of its norm a rotated row is off.
     blind : bool
         Whether labels are no guesses yet.
+    movers : int array (m,), or None
+        Centroids that moved since labels were found, if the others did not; None: any may have.
     """
 
-    cdef nearest_rotation view
-    cdef tuple kept  # arrays
+    cdef nearest_rotation view, of_movers
+    cdef tuple kept, kept_of_movers  # arrays
     cdef bint single
 
-    def __init__(self, rows, centers, half_norms, allowance, double row_error, bint blind):
+    def __init__(self, rows, centers, half_norms, allowance, double row_error, bint blind, movers):
         if len(centers) < LEAST_ROTATED or not len(rows):
             raise ValueError(f"{len(rows)} rows and {len(centers)} centroids are too few to be searched by a rotation")
         shapes = (rows.shape[1:], centers.shape[1:], half_norms.shape, allowance.shape)
         if shapes != ((ROTATED,), (ROTATED,), (len(centers),), (len(centers),)):
             raise ValueError(f"arrays of a rotation do not fit each other: {shapes}")
-        first = np.ascontiguousarray(centers[:, :ROTATED_FIRST])
-        self.kept = rows, centers, half_norms, allowance, first
         self.single = rows.dtype == np.float32
         self.view.row_error, self.view.blind = row_error, blind
+        self.of_movers = self.view
+        self.kept = self.fill(&self.view, rows, centers, half_norms, allowance)
+        self.kept_of_movers = ()
+        if movers is None:
+            return
+        self.view.movers, self.view.n_movers = &self.of_movers, len(movers)
+        if len(movers):
+            self.kept_of_movers = self.fill(
+                &self.of_movers, rows, centers[movers], half_norms[movers], allowance[movers]
+            )
+
+    cdef tuple fill(self, nearest_rotation *view, rows, centers, half_norms, allowance):
+        """Make a view of arrays, which are returned to be kept."""
         if self.single:
-            fill_rotation[float](&self.view, rows, centers, allowance)
+            fill_rotation[float](view, rows, centers, allowance)
         else:
-            fill_rotation[double](&self.view, rows, centers, allowance)
+            fill_rotation[double](view, rows, centers, allowance)
+        return rows, centers, half_norms, allowance, np.ascontiguousarray(centers[:, :ROTATED_FIRST])
 
     cdef int serve(self, nearest_job *job, const nearest_kernels *kernels, bint wide) except -1:
         """Make a job be searched by this rotation."""
         cdef nearest_job first = job[0]
         if wide == self.single or self.kept[0].shape[0] != job.n or self.kept[1].shape[0] != job.k or job.d < ROTATED_SIZE:
             raise ValueError(f"a rotation of other rows or centroids than {job.n} and {job.k}, or of {job.d} features")
-        packed = _aligned(kernels.panel_bytes(job.k, FIRST_SIZE))
-        self.kept = (*self.kept[:5], packed)
         first.d = FIRST_SIZE
-        cdef unsigned char[::1] room = packed
-        first.centers, first.half_norms = address(self.kept[4]), address(self.kept[2])
-        kernels.pack(&first, &room[0])
-        self.view.packed = &room[0]
+        self.kept = (*self.kept[:5], pack_first(&self.view, kernels, &first, self.kept))
+        if self.view.n_movers:
+            first.k = self.view.n_movers
+            self.kept_of_movers = (
+                *self.kept_of_movers[:5], pack_first(&self.of_movers, kernels, &first, self.kept_of_movers)
+            )
         job.rotation = &self.view
         return 0
+
+
+cdef pack_first(nearest_rotation *view, const nearest_kernels *kernels, nearest_job *first, tuple kept):
+    """Return the first numbers of centroids in the order of the tile, which the view shows."""
+    packed = _aligned(kernels.panel_bytes(first.k, FIRST_SIZE))
+    cdef unsigned char[::1] room = packed
+    first.centers, first.half_norms = address(kept[4]), address(kept[2])
+    kernels.pack(first, &room[0])
+    view.packed = &room[0]
+    return packed
 
 
 cdef const void *address(array) except NULL:

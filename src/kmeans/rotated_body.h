@@ -266,6 +266,29 @@ TARGET NOINLINE void NAME(compare_left)(const nearest_job *job, NAME(group) * s)
     s->n_left = 0;
 }
 
+/* All rows of a group against the k centroids of a rotation.  What two steps leave is compared in full, or, where there is
+   `open` (CELL_ROWS,), its rows are marked there. */
+TARGET static void NAME(hold_against)(const nearest_rotation *rotation, ptrdiff_t k, ptrdiff_t start, NAME(group) * s,
+                                      const nearest_job *job, uint8_t *open) {
+    const REAL *packed = (const REAL *)rotation->packed;
+    const ptrdiff_t panels = (k + NK - 1) / NK;
+    for (ptrdiff_t p = 0; p < panels; p++) {
+        const ptrdiff_t k0 = p * k / panels, nk = (p + 1) * k / panels - k0;
+        for (ptrdiff_t row = 0; row < s->m; row += BLOCK) {
+            const int end = p + 1 == panels && row + BLOCK >= s->m;
+            s->n_pairs += NAME(prunes)[nk - 1](s->xt + row * FIRST_SIZE, packed + k0 * FIRST_SIZE, packed + k * FIRST_SIZE + k0,
+                                               s->threshold + row, (uint32_t)k0 << 8 | (uint32_t)row, s->pairs + s->n_pairs);
+            if (s->n_pairs <= LIST - NK * BLOCK && !end) continue;
+            NAME(prune_more)(rotation, start, s);
+            if (open) {
+                for (ptrdiff_t f = 0; f < s->n_left; f++) open[s->number[s->left[f] & 255]] = 1;
+                s->n_left = 0;
+            } else if (s->n_left > LIST || end)
+                NAME(compare_left)(job, s);
+        }
+    }
+}
+
 /* Rows with centroids that are equally near, to the rounding of `between`: as `search` decides them. */
 TARGET NOINLINE void NAME(decide_ties)(const nearest_job *job, ptrdiff_t start, NAME(group) * s, const NAME(scratch) * more) {
     const ptrdiff_t d = job->d;
@@ -315,8 +338,7 @@ INLINE TARGET void NAME(keep_found)(const nearest_job *job, const nearest_memo *
 TARGET static void NAME(search_group)(const nearest_job *job, const nearest_memo *memo, ptrdiff_t start, NAME(group) * s,
                                       const NAME(scratch) * more, ptrdiff_t *n_changed) {
     const nearest_rotation *rotation = job->rotation;
-    const ptrdiff_t d = job->d, k = job->k, panels = (k + NK - 1) / NK;
-    const REAL *packed = (const REAL *)rotation->packed;
+    const ptrdiff_t d = job->d, k = job->k;
     if (!s->m) return;
     NAME(fetch_rotated)(rotation, start, s);
     if (rotation->blind) {
@@ -334,21 +356,46 @@ TARGET static void NAME(search_group)(const nearest_job *job, const nearest_memo
         }
     }
     NAME(aim)(d, s);
-    for (ptrdiff_t p = 0; p < panels; p++) {
-        const ptrdiff_t k0 = p * k / panels, nk = (p + 1) * k / panels - k0;
-        for (ptrdiff_t row = 0; row < s->m; row += BLOCK) {
-            s->n_pairs += NAME(prunes)[nk - 1](s->xt + row * FIRST_SIZE, packed + k0 * FIRST_SIZE, packed + k * FIRST_SIZE + k0,
-                                               s->threshold + row, (uint32_t)k0 << 8 | (uint32_t)row, s->pairs + s->n_pairs);
-            if (s->n_pairs <= LIST - NK * BLOCK) continue;
-            NAME(prune_more)(rotation, start, s);
-            if (s->n_left > LIST) NAME(compare_left)(job, s);
-        }
-    }
-    NAME(prune_more)(rotation, start, s);
-    NAME(compare_left)(job, s);
+    NAME(hold_against)(rotation, k, start, s, job, NULL);
     NAME(decide_ties)(job, start, s, more);
     NAME(keep_found)(job, memo, start, s, n_changed);
     s->m = 0;
+}
+
+/* Failed rows without those that keep their centroid: one that stood still is lost to a centroid that moved, or to none.
+   Here `lower` bounds the distance to every other centroid before any moved.  Returns how many rows are left. */
+TARGET static ptrdiff_t NAME(spare)(const nearest_job *job, const nearest_memo *memo, ptrdiff_t start,
+                                    const REAL *RESTRICT lower, uint16_t *failed, ptrdiff_t n_failed, NAME(group) * s) {
+    const ptrdiff_t rows = NAME(group_rows)(job->d);
+    const nearest_rotation *movers = job->rotation->movers;
+    uint8_t open[CELL_ROWS];
+    ptrdiff_t n_left = 0;
+    memset(open, 0, sizeof open);
+    for (ptrdiff_t f = 0; f < n_failed;) {
+        for (s->m = 0; f < n_failed && s->m < rows; f++) {
+            const ptrdiff_t i = failed[f];
+            open[i] = ((const REAL *)memo->moved)[job->labels[start + i]] > 0;
+            if (open[i]) continue;
+            const REAL u = ((const REAL *)memo->upper)[start + i];
+            s->best[s->m] = u * u;
+            s->extra[s->m] = 0;
+            s->number[s->m++] = (uint16_t)i;
+        }
+        if (!s->m || !job->rotation->n_movers) continue;
+        NAME(fetch_rotated)(movers, start, s);
+        NAME(aim)(job->d, s);
+        NAME(hold_against)(movers, job->rotation->n_movers, start, s, job, open);
+    }
+    s->m = 0;
+    for (ptrdiff_t f = 0; f < n_failed; f++) {
+        const ptrdiff_t i = failed[f];
+        const REAL u = ((const REAL *)memo->upper)[start + i];
+        if (open[i])
+            failed[n_left++] = (uint16_t)i;
+        else /* who moved is farther than u */
+            ((REAL *)memo->lower)[start + i] = lower[i] < u ? lower[i] : u;
+    }
+    return n_left;
 }
 
 /* Rows of one grid cell as `bounded_cell`, or, where no bounds are known, all of them.  Returns how many changed. */
@@ -363,10 +410,13 @@ TARGET static ptrdiff_t NAME(rotated_cell)(const nearest_job *job, const nearest
     NAME(scratch) more;
     NAME(carve)(&more, (char *)memory + NAME(carve_group)(&s, (char *)memory, d), k, d);
     if (job->tied) job->n_tied[start / CELL_ROWS] = 0;
-    if (bounded)
+    if (bounded) {
+        REAL lower[CELL_ROWS];
+        memcpy(lower, (const REAL *)memo->lower + start, (size_t)m * REAL_BYTES);
         n_failed = NAME(move_bounds)(memo, m, k, job->labels + start, (REAL *)memo->upper + start,
                                      (REAL *)memo->lower + start, NULL, failed, 0);
-    else
+        if (job->rotation->movers) n_failed = NAME(spare)(job, memo, start, lower, failed, n_failed, &s);
+    } else
         for (; n_failed < m; n_failed++) failed[n_failed] = (uint16_t)n_failed;
     for (ptrdiff_t f = 0; f < n_failed; f++) {
         const ptrdiff_t i = failed[f];

@@ -83,13 +83,15 @@
 #define SORTED_LEAST 4
 
 /* Rows and centroids in a rotated basis (rotated_body.h), all of the rows' type. */
-typedef struct {
+typedef struct nearest_rotation {
     const void *rows;      /* (n, ROTATED_SIZE) */
     const void *centers;   /* (k, ROTATED_SIZE) */
     const void *packed;    /* first numbers of the centroids in the order of the tile, and what stands for half their norms */
     const void *allowance; /* (k,): by which v is lowered for what is not known of a centroid */
     double row_error;      /* a rotated row is off by so much of its norm */
     int32_t blind;         /* the labels are no guesses yet */
+    const struct nearest_rotation *movers; /* with those centroids alone that moved, or NULL */
+    ptrdiff_t n_movers;
 } nearest_rotation;
 
 /* What a pass over the rows works on.  All arrays are C-contiguous; X, w, origin, centers, half_norms and sqdist are of

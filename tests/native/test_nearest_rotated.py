@@ -101,6 +101,33 @@ def test_every_iteration_is_lloyds(monkeypatch, dtype, kind, weighted):
     assert made
 
 
+@given(st.sampled_from(KINDS), st.integers(1, 3000), st.sampled_from(DTYPES), st.floats(0, 0.6), st.integers(0, 10**6))
+@settings(max_examples=60, deadline=None)
+def test_rows_are_lost_to_centres_that_moved_alone(kind, n, dtype, share, seed):
+    """Where few centres move, or none, rows of the others are held against these only; several times, as bounds age."""
+    k, d = 60, 70
+    X, centers, rng = rows_and_centers(kind, n, d, k, dtype, seed)
+    family, w, memo, prepared = KMeansFamily(k, "rotated"), np.empty(0, dtype), None, None
+    for _ in range(5):
+        prepared = family.prepare(KMeansParams(centers), X.dtype, prepared)
+        memo = family.new_memo(n) if memo is None else memo
+        family.total_of_memo(X, w, prepared, 2, memo)
+        expected, _ = family.assign(X, prepared, 1)
+        direct = np.stack([np.square(X.astype(np.float64) - c).sum(axis=1) for c in centers], axis=1)
+        own, eps = direct[np.arange(n), memo.labels], np.finfo(dtype).eps
+        assert np.all(own <= direct.min(axis=1) * (1 + (8 + d**0.5) * eps))
+        same = memo.labels == expected
+        assert np.all(same | (np.abs(direct[np.arange(n), expected] - own) <= 8 * eps**0.5 * own))
+        if memo.bounds is not None:
+            direct[np.arange(n), memo.labels] = np.inf
+            assert np.all(memo.bounds.lower <= np.sqrt(direct.min(axis=1)) * (1 + 4 * eps))
+        movers = np.flatnonzero(rng.random(k) < share)
+        centers = centers.copy()
+        towards = X[rng.integers(n, size=len(movers))].astype(np.float64)
+        centers[movers] += rng.choice([0.01, 0.5, 1.0]) * (towards - centers[movers])
+        centers = centers.astype(dtype).astype(np.float64)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_threads_change_no_bit(dtype):
     X, centers, _ = rows_and_centers("decaying", 9000, 80, 64, dtype, 3)

@@ -50,6 +50,9 @@ TURNED = 8.0
 # large that these are a tenth of a full pass.
 FOUND = 70
 
+# Share of the centres that may have moved for rows to be held against these first.
+MOVERS = 0.5
+
 DIRECTIONS = nearest.ROTATED - 2
 FIRST = nearest.ROTATED_FIRST - 1
 
@@ -249,7 +252,10 @@ def with_centers(rotated: RotatedRows, prepared: Any, blind: bool = False) -> ne
     allowance = (1 + 1 / SHARE) * np.square(relative * np.sqrt(norms) + lost + of_rest)
     half_norms = 0.5 * (norms * (1 - 24 * eps) - allowance)
     up = 1 + 2 * eps
+    movers = np.flatnonzero(prepared.moved) if len(prepared.moved) else None
+    if movers is not None and len(movers) > MOVERS * len(centers):
+        movers = None
     return nearest.Rotation(
         rotated.rows, out, half_norms.astype(dtype), (allowance / (1 + SHARE) * up).astype(dtype), rotated.row_error,
-        blind,
+        blind, movers,
     )  # fmt: skip
