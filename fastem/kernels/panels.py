@@ -428,7 +428,7 @@ def add_upper(
     Z,  # packed rows: panels of FEATURE_BYTES of features, row by row
     panel,  # features of a panel
     T,  # (FEATURES * panel,) float64 room to work in
-    scatter,  # (d * d,) float64 OUT: the upper triangle of Z'Z is added, and something below the diagonal
+    scatter,  # (d, d) float64 OUT: the upper triangle of Z'Z is added, and something below the diagonal
 ):
     """Add the upper triangle of the sum of outer products of a block of rows with themselves."""
     blocks = 16 * panel  # features of a block that stays in the second cache
@@ -443,14 +443,14 @@ def add_upper(
                 _add_outer(rows, Z, i, j, T, panel, 0)
                 for a in range(min(FEATURES, d - i)):
                     for b in range(min(panel, d - j)):
-                        scatter[(i + a) * d + j + b] += T[a * panel + b]
+                        scatter[i + a, j + b] += T[a * panel + b]
 
 
 @kernel
 def mirror(d, scatter):
-    """Copy the upper triangle of a matrix (d * d,) to the lower."""
+    """Copy the upper triangle of a matrix (d, d) to the lower."""
     for block in range(0, d, 16):
         for other in range(block, d, 16):
             for i in range(block, min(block + 16, d)):
                 for j in range(max(other, i + 1), min(other + 16, d)):
-                    scatter[j * d + i] = scatter[i * d + j]
+                    scatter[j, i] = scatter[i, j]
