@@ -22,7 +22,7 @@ from fastem.jit import instruction, kernel
 from fastem.kernels.blocks import STRIDE
 from fastem.kernels.few_rows import list_rows
 from fastem.kernels.transpose import turned
-from fastem.kernels.vectors import MACHINE, Code, call, passed
+from fastem.kernels.vectors import MACHINE, Code, generator, passed
 
 # Features whose sums stay in registers together: over the vectors of a column, and vectors of them over rows.
 _FEATURES = 8 if MACHINE.many else 4
@@ -40,6 +40,18 @@ def _add_centred(code: Code, x: Any, weight: Any, centre: Any, slots: list[Any])
         weighted = builder.fmul(weight, x)
         builder.store(builder.fadd(builder.load(slots[0]), weighted), slots[0])
         builder.store(code.fma(weighted, x, builder.load(slots[1])), slots[1])
+
+
+def _moments_generator(name: str, number: Any, build: Any, with_squares: Any) -> Any:
+    """Return the code generation of moments whose last argument, 0 or 1, says whether there are squares."""
+    if not isinstance(with_squares, types.IntegerLiteral):
+        return None
+    both = bool(with_squares.literal_value)
+
+    def arguments(*passing: Any) -> list[Any]:
+        return passed(*passing)[:-1]
+
+    return generator(f"{name}{1 + both}", number, partial(build, with_squares=both), arguments)
 
 
 # --- all rows of a block, as columns
@@ -91,21 +103,9 @@ def _columns_in_python(rows, d, k, XT, means, resp, wanted, sums, squares, with_
 @instruction(_columns_in_python)
 def _add_columns(typingcontext, rows, d, k, XT, means, resp, wanted, sums, squares, with_squares):
     """Add the moments of all rows, weighted by `resp` (k, STRIDE), to those of the components `wanted` (k,) intp."""
-    number = XT.dtype
-    if not isinstance(with_squares, types.IntegerLiteral):
-        return None
-    both = bool(with_squares.literal_value)
-
-    def generate(context, builder, signature, args):
-        real = context.get_value_type(number)
-        values = passed(context, builder, signature, args)[:-1]
-        build = partial(_build_columns, number=real, with_squares=both)
-        call(builder, f"fastem.columns{1 + both}.{number}", values, build)
-        return context.get_dummy_value()
-
-    integer = types.intp
+    made = _moments_generator("columns", XT.dtype, _build_columns, with_squares)
     arrays = (XT, means, resp, wanted, sums, squares)
-    return types.void(integer, integer, integer, *arrays, with_squares), generate
+    return made and (types.void(*[types.intp] * 3, *arrays, with_squares), made)
 
 
 # --- few rows of a block, as rows
@@ -125,15 +125,7 @@ def _build_back(builder: ir.IRBuilder, arguments: Any, number: ir.Type) -> None:
 @instruction(lambda rows, d, XT, Y: None)  # `_rows_in_python` reads the columns
 def _turn_back(typingcontext, rows, d, XT, Y):
     """Write a block to Y row by row, without the features that do not fill a vector."""
-    number = XT.dtype
-
-    def generate(context, builder, signature, args):
-        real = context.get_value_type(number)
-        values = passed(context, builder, signature, args)
-        call(builder, f"fastem.back.{number}", values, partial(_build_back, number=real))
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, XT, Y), generate
+    return types.void(types.intp, types.intp, XT, Y), generator("back", XT.dtype, _build_back)
 
 
 def _build_rows(builder: ir.IRBuilder, arguments: Any, number: ir.Type, with_squares: bool) -> None:
@@ -194,22 +186,9 @@ def _rows_in_python(rows, d, XT, Y, mean, share, factor, threshold, index, count
 @instruction(_rows_in_python)
 def _add_rows(typingcontext, rows, d, XT, Y, mean, share, factor, threshold, index, count, sums, squares, with_squares):
     """Add count and moments of the rows whose share exceeds the threshold to those of one component."""
-    number = XT.dtype
-    if not isinstance(with_squares, types.IntegerLiteral):
-        return None
-    both = bool(with_squares.literal_value)
-
-    def generate(context, builder, signature, args):
-        real = context.get_value_type(number)
-        values = passed(context, builder, signature, args)[:-1]
-        build = partial(_build_rows, number=real, with_squares=both)
-        call(builder, f"fastem.rows{1 + both}.{number}", values, build)
-        return context.get_dummy_value()
-
-    integer = types.intp
-    arrays = (XT, Y, mean, share, factor)
-    outputs = (index, count, sums, squares)
-    return types.void(integer, integer, *arrays, number, *outputs, with_squares), generate
+    made = _moments_generator("rows", XT.dtype, _build_rows, with_squares)
+    arrays, outputs = (XT, Y, mean, share, factor), (index, count, sums, squares)
+    return made and (types.void(types.intp, types.intp, *arrays, XT.dtype, *outputs, with_squares), made)
 
 
 # --- the choice
