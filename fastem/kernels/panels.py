@@ -352,7 +352,7 @@ def _outer_in_python(rows, Z, i, j, out, width, at):
     left, right = (
         Z[place : place + rows * panel].reshape(rows, panel) for place in (i // panel * rows * panel, j * rows)
     )
-    tile = left[:, i % panel :][:, :FEATURES].T @ right
+    tile, out = left[:, i % panel :][:, :FEATURES].T @ right, out.reshape(-1)
     for a in range(FEATURES):
         out[at + a * width :][:panel] += tile[a]
 

@@ -122,7 +122,7 @@ def mahalanobis(typingcontext, rows, d, XT, mean, P, offset, panel, log_joint, b
 
 
 def _outer_in_python(rows, Z, i, j, out, width, at, mirrored):
-    tile = Z[i : i + 4, :rows] @ Z[j : j + 4, :rows].T
+    tile, out = Z[i : i + 4, :rows] @ Z[j : j + 4, :rows].T, out.reshape(-1)
     for a in range(4):
         out[at + a * width :][:4] += tile[a]
         if mirrored >= 0:
@@ -142,7 +142,7 @@ def add_outer_tile(typingcontext, rows, Z, i, j, out, width, at, mirrored):
     i, j : int
         First features of the tile.
     out : float64 array
-        The sums.  # OUT
+        The sums, C-contiguous; places are counted from its first number.  # OUT
     width, at : int
         Row length of the matrix in `out`, and where the tile begins.
     mirrored : int
