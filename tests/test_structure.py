@@ -173,6 +173,8 @@ def test_the_engine_names_no_family(path):
     source = path.read_text().lower()
     for name in ("kmeansfamily", "gaussianfamily", "bernoulli", "poisson", "sklearn"):
         assert name not in source
+    families = {name for name in imports(SOURCES[module_of(path)]) if name.startswith("fastem.families")}
+    assert all(name.startswith("fastem.families.base") for name in families)
 
 
 def test_files_stay_readable():

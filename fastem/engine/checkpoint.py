@@ -19,7 +19,7 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -282,6 +282,22 @@ class Slot:
         state, self.state = self.state, None
         assert state is not None
         return state
+
+
+class Restart(NamedTuple):
+    """What a run is told of the fit that it is part of."""
+
+    number: int = 0
+    reached: float = -np.inf  # objective of the iteration that led to the start, of a run that goes on from another
+    slot: Slot | None = None  # where its state is saved, and the one from which it goes on, if there is any
+
+    @property
+    def resumes(self) -> bool:
+        """Whether the run goes on from a saved state."""
+        return self.slot is not None and self.slot.state is not None
+
+
+ALONE = Restart()
 
 
 def copied(tree: Any) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 from fastem import grid, threads, validate
 from fastem.draws import Draws
 from fastem.engine import accelerate, restarts
-from fastem.engine.checkpoint import Slot, Stage
+from fastem.engine.checkpoint import ALONE, Restart, Slot, Stage
 from fastem.engine.incremental import IncrementalRun, block_rows
 from fastem.engine.monitor import ROUNDING, Monitor, Settings
 from fastem.engine.problem import Problem
@@ -81,18 +81,18 @@ def run(
     def anew(number: int, slot: Slot | None) -> Run:
         run = _run_with_start(problem, start, Draws(seed, number), from_start, number) if from_start else None
         if run is None:
-            params = start(problem, Draws(seed, number)) if slot is None or slot.state is None else None
-            run = run_once(problem, params, settings, number, reached, slot)
+            place = Restart(number, reached, slot)
+            params = None if place.resumes else start(problem, Draws(seed, number))
+            run = run_once(problem, params, settings, place)
         return run
 
     def restart(number: int) -> None:
         runs[number] = best.offer(anew(number, None) if stage is None else _recorded(stage, number, anew))
 
     def begin(number: int) -> EMRun | IncrementalRun:
-        slot = None if stage is None else stage.slot(number)
-        if slot is not None and slot.state is not None:
-            return EMRun.resumed(problem, slot, settings, number, reached)
-        return _begun(problem, start(problem, Draws(seed, number)), settings, number, reached, slot)
+        place = Restart(number, reached, None if stage is None else stage.slot(number))
+        params = None if place.resumes else start(problem, Draws(seed, number))
+        return _begun(problem, params, settings, place)
 
     def spread(task: Callable[[int], None], n_tasks: int) -> None:
         threads.map_tasks(task, n_tasks, threads_of_all if side_by_side else 1)
@@ -158,7 +158,7 @@ def _escape(problem: Problem, run: Run, settings: Settings) -> Run:
 
     def go_on(params: Any) -> Run:
         def further(number: int, slot: Slot | None) -> Run:
-            return run_once(problem, params, settings, number, slot=slot)
+            return run_once(problem, params, settings, Restart(number, slot=slot))
 
         if settings.checkpoint is None:
             return further(run.restart, None)
@@ -190,22 +190,16 @@ class _EStep(NamedTuple):
     objective: float
 
 
-def run_once(
-    problem: Problem,
-    params: Any,
-    settings: Settings,
-    restart: int = 0,
-    reached: float = -np.inf,
-    slot: Slot | None = None,
-) -> Run:
+def run_once(problem: Problem, params: Any, settings: Settings, restart: Restart = ALONE) -> Run:
     """Run EM once, from `params` until it converges or is stopped, and on from what the family finds beyond.
 
-    A run that `slot` has a state of goes on from there.
+    A run that resumes goes on from its saved state, and needs no parameters.
     """
+    slot = restart.slot
     run = None if slot is None else slot.before
     while True:
-        before = -np.inf if run else reached
-        further, last = _run_to_convergence(problem, params, settings.after(run), restart, before, slot)
+        restart = restart._replace(reached=-np.inf) if run else restart
+        further, last = _run_to_convergence(problem, params, settings.after(run), restart)
         if run is not None and not further.objective > run.objective:
             return run
         run = restarts.joined(run, further)
@@ -236,28 +230,29 @@ def _beyond(problem: Problem, run: Run, last: _EStep | None, settings: Settings)
 
 
 def _run_to_convergence(
-    problem: Problem, params: Any, settings: Settings, restart: int, reached: float, slot: Slot | None
+    problem: Problem, params: Any, settings: Settings, restart: Restart
 ) -> tuple[Run, _EStep | None]:
     """Return a run, and its last E-step if that is known and of the parameters at which it ended."""
-    if slot is not None and slot.state is not None:
-        begun: EMRun | IncrementalRun = EMRun.resumed(problem, slot, settings, restart, reached)
-    else:
-        small = _run_small(problem, params, settings, restart) if reached == -np.inf else None
+    if restart.reached == -np.inf and not restart.resumes:
+        small = _run_small(problem, params, settings, restart.number)
         if small is not None:
             return small, None
-        begun = _begun(problem, params, settings, restart, reached, slot)
+    begun = _begun(problem, params, settings, restart)
     run = begun.until(settings.max_iter)
     return run, begun.final
 
 
-def _begun(
-    problem: Problem, params: Any, settings: Settings, restart: int, reached: float, slot: Slot | None
-) -> EMRun | IncrementalRun:
-    """Return a run at its start: in blocks, if they are asked for, there is more than one and the rows are read."""
+def _begun(problem: Problem, params: Any, settings: Settings, restart: Restart) -> EMRun | IncrementalRun:
+    """Return a run where it was saved, or at its start.
+
+    It goes in blocks, if they are asked for, there is more than one and the rows are read.
+    """
+    if restart.resumes:
+        return EMRun.resumed(problem, settings, restart)
     n_rows = problem.source.n_rows
     if settings.n_blocks == 1 or block_rows(n_rows, settings.n_blocks) >= n_rows or problem.needs_no_rows(params):
-        return EMRun(problem, params, settings, restart, reached, slot)
-    return IncrementalRun(problem, params, settings, restart, reached)
+        return EMRun(problem, params, settings, restart)
+    return IncrementalRun(problem, params, settings, restart)
 
 
 def _run_small(problem: Problem, params: Any, settings: Settings, restart: int) -> Run | None:
@@ -322,19 +317,11 @@ class EMRun:
         The last E-step, if it is of the parameters that `until` returned.
     """
 
-    def __init__(
-        self,
-        problem: Problem,
-        params: Any,
-        settings: Settings,
-        restart: int = 0,
-        reached: float = -np.inf,
-        slot: Slot | None = None,
-    ) -> None:
+    def __init__(self, problem: Problem, params: Any, settings: Settings, restart: Restart = ALONE) -> None:
         self.problem = problem
         self.source, self.family, self.constants = problem.source, problem.family, problem.constants
-        self.reached = reached
-        self.monitor = Monitor(settings, restart, params)
+        self.reached, self.slot = restart.reached, restart.slot
+        self.monitor = Monitor(settings, restart.number, params)
         self.path = accelerate.METHODS[settings.accelerate](problem.family)
         self.params = params
         self.plain: Any = None  # where EM arrived, while an extrapolation from there is to be tried
@@ -343,7 +330,6 @@ class EMRun:
         self.memo = self.family.new_memo(self.source.n_rows, self.source.empty)
         self.previous: Any = None  # what the last E-step was given
         self.over = settings.max_iter == 0
-        self.slot = slot
 
     def until(self, iteration: int) -> Run:
         """Go on to the end of this iteration, counted from the start, or of the run; return where it stands then."""
@@ -383,11 +369,13 @@ class EMRun:
         }
 
     @classmethod
-    def resumed(cls, problem: Problem, slot: Slot, settings: Settings, restart: int, reached: float) -> EMRun:
+    def resumed(cls, problem: Problem, settings: Settings, restart: Restart) -> EMRun:
         """Return the run whose state was saved."""
+        slot = restart.slot
+        assert slot is not None
         with slot.stage.checkpoint.trusted():
             state = slot.take()
-            run = cls(problem, problem.family.params_of(state["params"]), settings, restart, reached, slot)
+            run = cls(problem, problem.family.params_of(state["params"]), settings, restart)
             run.recall(state)
         return run
 

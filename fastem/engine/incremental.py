@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastem import grid
+from fastem.engine.checkpoint import ALONE, Restart
 from fastem.engine.monitor import ROUNDING, Monitor, Settings
 from fastem.engine.problem import Problem
 from fastem.engine.result import Run
@@ -127,10 +128,8 @@ class IncrementalRun:
         The parameters to begin with.
     settings : Settings
         When to stop and what to keep; an iteration is a pass over all rows.
-    restart : int
-        Number of the restart.
-    reached : float
-        Objective of the iteration that led to the start, when a run goes on with the parameters of an earlier one.
+    restart : Restart
+        Number, and what led to the start.
 
     Attributes
     ----------
@@ -140,17 +139,15 @@ class IncrementalRun:
 
     final = None  # no E-step over all rows is of the parameters that `until` returned
 
-    def __init__(
-        self, problem: Problem, params: Any, settings: Settings, restart: int = 0, reached: float = -np.inf
-    ) -> None:
+    def __init__(self, problem: Problem, params: Any, settings: Settings, restart: Restart = ALONE) -> None:
         self.source, self.constants = problem.source, problem.constants
         self.family = problem.family.for_parts()
         self.layout = self.family.layout(self.source.n_features)
         self.rows = block_rows(self.source.n_rows, settings.n_blocks)
-        self.monitor = Monitor(settings, restart, params)
+        self.monitor = Monitor(settings, restart.number, params)
         self.records = Records(self.family, -(-self.source.n_rows // self.rows))
         self.known: list[Any] = []  # of each block, what `constants_of_part` returned
-        self.reached = reached
+        self.reached = restart.reached
         self.params, self.prepared = params, self.family.prepare(params, self.source.dtype)
         self.last: _Step | None = None
         self.over = settings.max_iter == 0

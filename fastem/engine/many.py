@@ -15,12 +15,11 @@ import numpy as np
 from fastem.draws import Draws
 from fastem.engine.monitor import ROUNDING, Settings
 from fastem.families.base import Family, Groups, Labelled, Limits, Runs
-from fastem.families.kmeans import KMeansParams
 
 # start(groups, draws, slack) -> a first assignment of the rows of every group
 GroupStart = Callable[[Groups, Draws, float], Labelled]
-# cluster(groups, draws, limits) -> the clusters of every group, and how they were found
-Clustering = Callable[[Groups, Draws, Limits], tuple[Labelled, Runs]]
+# cluster(groups, draws, limits) -> parameters of every group's clusters, labels of all rows, and how they were found
+Clustering = Callable[[Groups, Draws, Limits], tuple[Any, np.ndarray, Runs]]
 
 
 class ManyRuns(NamedTuple):
@@ -42,12 +41,8 @@ def possible(settings: Settings) -> bool:
 
 def cluster(groups: Groups, clustering: Clustering, settings: Settings, n_init: int, seed: int) -> ManyRuns:
     """Return the best of `n_init` clusterings of each group."""
-
-    def restart(draws: Draws) -> tuple[KMeansParams, np.ndarray, Runs]:
-        found, runs = clustering(groups, draws, _limits(groups, settings))
-        return KMeansParams(found.centers), found.labels, runs
-
-    return _best(groups, restart, n_init, seed)
+    limits = _limits(groups, settings)
+    return _best(groups, lambda draws: clustering(groups, draws, limits), n_init, seed)
 
 
 def fit(family: Family, groups: Groups, start: GroupStart, settings: Settings, n_init: int, seed: int) -> ManyRuns:

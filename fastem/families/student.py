@@ -49,12 +49,13 @@ from fastem.families.coordinates import measured, present, steps_of
 from fastem.families.degrees_of_freedom import LEAST_DOF, MOST_DOF, information, levels_and_means, solve_dofs
 from fastem.families.elliptical import coordinates
 from fastem.families.elliptical.family import EllipticalFamily
-from fastem.families.elliptical.records import LOG_2PI, alive, updated_means
+from fastem.families.elliptical.records import LOG_2PI, Stats, alive, updated_means
 from fastem.families.elliptical.shape import Shape
 from fastem.jit import kernel
 from fastem.kernels.cell_pass import Passes, passes
 from fastem.kernels.elementary import log, log1p
-from fastem.records import Layout
+from fastem.kernels.views import view_of
+from fastem.records import Fields, Layout
 
 COVARIANCE_TYPES = ("full", "diag", "spherical")
 # Where an estimate begins.
@@ -114,15 +115,21 @@ class StudentStats(NamedTuple):
     logs: np.ndarray  # (k,) sum of r E[log u]
 
 
-class _Moments(NamedTuple):
-    """The part of the record that the algebra of the shapes knows."""
-
-    counts: np.ndarray
-    sums: np.ndarray
-    scatter: np.ndarray
+def fields_of(shape: Shape) -> Fields[StudentStats]:
+    """Return the fields of the record: those of the Gaussian's, and more."""
+    _, _, sums, scatter = shape.fields.axes
+    return Fields(StudentStats, loglik="", masses="k", sums=sums, scatter=scatter, counts="k", logs="k")
 
 
 # --- kernels
+
+
+def _normal(record):
+    """Show the part of a record that the Gaussian's kernels and algebra know: its counts are the masses."""
+    return Stats(record.loglik, record.masses, record.sums, record.scatter)
+
+
+normal = kernel(_normal)
 
 
 @kernel
@@ -163,12 +170,11 @@ def weigh_tails(
     share,  # (k, STRIDE) INOUT: multiplied by E[u]
     factor,  # (STRIDE,)
     heavy,  # (k,)
-    stats,  # flat record OUT: counts and logs are its end
+    record,  # OUT: counts and logs
 ):
     """Add counts and logs of a block, and weigh the shares for the Gaussian's moments."""
-    k = share.shape[0]
     zero = factor.dtype.type(0)
-    for c in range(k):
+    for c in range(share.shape[0]):
         if heavy[c] == 0:
             continue
         dof = factor.dtype.type(prepared.dofs[c])
@@ -181,9 +187,8 @@ def weigh_tails(
             n += resp
             logs += resp * log(u)
             share[c, r] = share[c, r] * u if share[c, r] > least else zero
-        first = stats.shape[0] - 2 * k + c
-        stats[first] += n
-        stats[first + k] += logs + np.float64(n) * prepared.log_means[c]
+        record.counts[c] += n
+        record.logs[c] += logs + np.float64(n) * prepared.log_means[c]
 
 
 @kernel
@@ -207,10 +212,10 @@ def _finish(rows, first, end, incomplete, prepared, s):
 
 
 @kernel
-def _weigh(rows, first, end, prepared, s, stats):
+def _weigh(rows, first, end, prepared, s, record):
     """Do the work of `weigh_tails` for components first..end of rows with missing values."""
     share, factor, n_missing = s.share, s.total, s.block.n_missing
-    k, d = prepared.means.shape
+    d = prepared.means.shape[1]
     for c in range(first, end):
         dof, least = prepared.dofs[c], factor.dtype.type(prepared.least[c])
         n = logs = 0.0
@@ -221,25 +226,24 @@ def _weigh(rows, first, end, prepared, s, stats):
             n += resp
             logs += resp * (np.float64(log(u)) + prepared.log_means[c, d - m])
             share[c, r] = share[c, r] * u if share[c, r] > least else factor.dtype.type(0)
-        at = stats.shape[0] - 2 * k + c
-        stats[at] += n
-        stats[at + k] += logs
+        record.counts[c] += n
+        record.logs[c] += logs
 
 
 @functools.cache
-def _missing_kernels(matrices: bool) -> Any:
-    """Return the passes over rows with missing values, for full matrices or for variances."""
+def _missing_kernels(shape: Shape) -> Any:
+    """Return the passes over rows with missing values, for a shape with matrices or variances of each component."""
     from fastem.families.elliptical.missing.completion import DIAG, FULL
     from fastem.families.elliptical.missing.passes import Density, assemble
 
-    density = Density(_finish, _weigh, n_sums=2, keeps_distances=True)
-    return assemble(FULL if matrices else DIAG, density)
+    density = Density(_finish, _weigh, normal, keeps_distances=True)
+    return assemble(FULL if shape.matrices else DIAG, density, view_of(fields_of(shape)))
 
 
 @functools.cache
 def kernels(shape: Shape) -> Passes:
     """Return the passes: the Gaussian's kernels between two passes over the components of a block."""
-    exponents, moments, gaussian_room = shape.blocks
+    exponents, moments, gaussian_room, _ = shape.blocks
 
     @kernel
     def log_joint_block(rows, XT, prepared, work, log_joint, best):
@@ -248,17 +252,17 @@ def kernels(shape: Shape) -> Passes:
         heavy_tails(rows, prepared.means.shape[1], prepared, log_joint, best, work[inner:])
 
     @kernel
-    def moments_block(rows, XT, prepared, work, share, factor, heavy, stats):
+    def moments_block(rows, XT, prepared, work, share, factor, heavy, record):
         inner = gaussian_room(prepared)[1]
-        weigh_tails(rows, prepared.means.shape[1], prepared, work[inner:], share, factor, heavy, stats)
-        moments(rows, XT, prepared, work[:inner], share, factor, heavy, stats)
+        weigh_tails(rows, prepared.means.shape[1], prepared, work[inner:], share, factor, heavy, record)
+        moments(rows, XT, prepared, work[:inner], share, factor, heavy, normal(record))
 
     @kernel
     def room(prepared):
         features, inner = gaussian_room(prepared)
         return features, inner + prepared.means.shape[0]
 
-    return passes(log_joint_block, moments_block, room)
+    return passes(log_joint_block, moments_block, room, view_of(fields_of(shape)))
 
 
 # --- algebra
@@ -295,7 +299,7 @@ class StudentFamily(EllipticalFamily):
         from fastem.families.elliptical.missing.values import MissingValues
 
         other = copy.copy(self)
-        other.shape, other.kernels = MissingValues(self.shape), _missing_kernels(self.shape.matrices)
+        other.shape, other.kernels = MissingValues(self.shape), _missing_kernels(self.shape.wide)
         return other
 
     def for_parts(self) -> StudentFamily:
@@ -307,9 +311,7 @@ class StudentFamily(EllipticalFamily):
         return self.shape.constants(source)
 
     def layout(self, n_features: int) -> Layout[StudentStats]:
-        k, d = self.n_components, n_features
-        scatter = self.shape.layout(k, d).shapes[-1]
-        return Layout(StudentStats, loglik=(), masses=(k,), sums=(k, d), scatter=scatter, counts=(k,), logs=(k,))
+        return fields_of(self.shape).layout(self.n_components, n_features)
 
     def prepare(self, params: StudentParams, dtype: np.dtype, previous: Any = None) -> Any:
         fields = self.shape.prepare(params, dtype)._asdict()
@@ -323,7 +325,7 @@ class StudentFamily(EllipticalFamily):
         return MissingStudentPrepared(**fields, dofs=nu, levels=base[:, None] + levels, log_means=log_means)
 
     def m_step(self, stats: StudentStats, constants: Any, prepared: StudentPrepared, params: StudentParams) -> MStep:
-        moments = _Moments(stats.masses, stats.sums, stats.scatter)
+        moments = _normal(stats)
         weights = stats.counts / stats.counts.sum()
         means = updated_means(moments, prepared, params.means)
         scales = self.shape.covariances_from_stats(moments, None, prepared, params.scales)
@@ -351,11 +353,11 @@ class StudentFamily(EllipticalFamily):
         return first._replace(dofs=params.dofs)
 
     def record_for_missing(self, stats: StudentStats) -> StudentStats:
-        moved = self.shape.record_for_missing(_Moments(stats.masses, stats.sums, stats.scatter))
+        moved = self.shape.record_for_missing(_normal(stats))
         return stats._replace(scatter=moved.scatter)
 
     def recentre(self, stats: StudentStats, prepared: Any, onto: Any) -> StudentStats:
-        moved = self.shape.recentred(_Moments(stats.masses, stats.sums, stats.scatter), prepared, onto)
+        moved = self.shape.recentred(_normal(stats), prepared, onto)
         return stats._replace(sums=moved.sums, scatter=moved.scatter)
 
     def shortfall(self, stats: Any, constants: Any, prepared: Any, old: StudentParams, new: StudentParams) -> float:
@@ -378,7 +380,7 @@ class StudentFamily(EllipticalFamily):
         """Return Q with u of scale a (k,), but for what no parameter changes; L(new) - L(old) >= Q(new) - Q(old)."""
         n, nu, log_a = stats.counts, params.dofs, np.log(scale)
         shaped = scale.reshape(-1, *[1] * (stats.scatter.ndim - 1))
-        moments = _Moments(stats.masses / scale, stats.sums / scale[:, None], stats.scatter / shaped)
+        moments = Stats(stats.loglik, stats.masses / scale, stats.sums / scale[:, None], stats.scatter / shaped)
         normal = self.shape.expected_log_likelihood(moments, None, prepared, params)
         d, some = params.means.shape[1], stats.masses > 0
         with np.errstate(divide="ignore"):

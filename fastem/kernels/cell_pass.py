@@ -4,9 +4,10 @@ A family writes
 
     log_joint_block(rows, XT, prepared, work, log_joint, best)        log p(x, z = k) (k, STRIDE) of a block, and the
                                                                       largest of each row
-    moments_block(rows, XT, prepared, work, share, factor, heavy, stats)   adds counts and moments to the flat record;
-                                                                      the responsibility is share[k, r] * factor[r],
-                                                                      and heavy[k] rows matter to component k
+    moments_block(rows, XT, prepared, work, share, factor, heavy, record)   adds counts and moments to the fields of
+                                                                      the record, as `view` names them; the
+                                                                      responsibility is share[k, r] * factor[r], and
+                                                                      heavy[k] rows matter to component k
 
 and gets the fused E- and M-step of one grid cell and the E-step alone, with the same numbers.  Responsibilities exist
 for one block at a time.  `prepared` has the fields origin (d,), log_weights (k,) and whatever the family adds.
@@ -34,17 +35,17 @@ class Passes(NamedTuple):
     expect: Sweep  # the E-step alone, which fills an `Expected`
 
 
-def passes(log_joint_block: Any, moments_block: Any, room: Any) -> Passes:
+def passes(log_joint_block: Any, moments_block: Any, room: Any, view: Any) -> Passes:
     """Make both passes; see `cell` for the parameters.  Who needs one does not wait for the other to be compiled."""
-    return Passes(accumulator(log_joint_block, moments_block, room), expectation(log_joint_block, room))
+    return Passes(accumulator(log_joint_block, moments_block, room, view), expectation(log_joint_block, room))
 
 
-def accumulator(log_joint_block: Any, moments_block: Any, room: Any) -> Sweep:
+def accumulator(log_joint_block: Any, moments_block: Any, room: Any, view: Any) -> Sweep:
     """Make the sweep that adds up a family's statistics; see `cell` for the parameters."""
-    return sweep(cell(log_joint_block, moments_block, room))
+    return sweep(cell(log_joint_block, moments_block, room, view))
 
 
-def cell(log_joint_block: Any, moments_block: Any, room: Any) -> Any:
+def cell(log_joint_block: Any, moments_block: Any, room: Any, view: Any) -> Any:
     """Make the kernel that adds up a family's statistics over the rows of a cell.
 
     Parameters
@@ -53,10 +54,13 @@ def cell(log_joint_block: Any, moments_block: Any, room: Any) -> Any:
         See above.
     room : kernel ``room(prepared) -> (padded_features, work_rows)``
         How many rows XT and the work array need.
+    view : kernel ``view(prepared, stats) -> record``
+        Shows the flat record by name (see `kernels.views`).  It has a field loglik.
     """
 
     @kernel
     def accumulate(X, w, labels, prepared, start, stop, stats):
+        record = view(prepared, stats)
         k = prepared.log_weights.shape[0]
         features, work_rows = room(prepared)
         space = np.zeros((features + work_rows + k + 4, STRIDE), X.dtype)  # one allocation compiles faster than eight
@@ -79,8 +83,8 @@ def cell(log_joint_block: Any, moments_block: Any, room: Any) -> Any:
                     if again:
                         transpose_block(X, first, m, rows, prepared.origin, XT)
                     break
-            stats[0] += finish_rows(rows, wb, best, total)
-            moments_block(rows, XT, prepared, work, share, total, heavy, stats)
+            record.loglik[0] += finish_rows(rows, wb, best, total)
+            moments_block(rows, XT, prepared, work, share, total, heavy, record)
 
     return accumulate
 

@@ -78,15 +78,15 @@ def find_rows(typingcontext, rows, share, threshold, index):
     return types.intp(types.intp, share, number, index), generate
 
 
-def _add_in_python(count, d, Z, root, out, sums, scatter):
+def _add_in_python(count, d, Z, root, sums, scatter):
     rows = Z[:count, :d]
-    out[sums : sums + d] += root[:count] @ rows
-    out[scatter : scatter + d * d] += (rows.T @ rows).ravel()
+    sums += root[:count] @ rows
+    scatter += rows.T @ rows
 
 
 @instruction(_add_in_python)
-def add_rows(typingcontext, count, d, Z, root, out, sums, scatter):
-    """Add sum_t root_t Z[t, j] to ``out[sums + j]``, and sum_t Z[t, i] Z[t, j] to ``out[scatter + i * d + j]``.
+def add_rows(typingcontext, count, d, Z, root, sums, scatter):
+    """Add sum_t root_t Z[t, j] to ``sums[j]``, and sum_t Z[t, i] Z[t, j] to ``scatter[i, j]``.
 
     Parameters
     ----------
@@ -96,10 +96,8 @@ def add_rows(typingcontext, count, d, Z, root, out, sums, scatter):
         Rows, each multiplied by its `root`.
     root : float64 array (>= count,)
         Square roots of the rows' weights.
-    out : float64 array
-        The record.  # OUT
-    sums, scatter : int
-        Where they begin.
+    sums, scatter : float64 array (d,), (d, d)
+        C-contiguous, apart from each other.  # OUT
     """
 
     def generate(context, builder, signature, args):
@@ -136,11 +134,10 @@ def add_rows(typingcontext, count, d, Z, root, out, sums, scatter):
                         features(t, builder.and_(d, code.word(-2 * width)), width)
                     width //= 2
 
-        count, d, Z, root, out, sums, scatter = passed(context, builder, signature, args)
-        stride = shape_of(context, builder, signature.args[2], args[2])[1]
-        values = [count, d, stride, Z, root, builder.gep(out, [sums]), builder.gep(out, [scatter])]
+        count, d, *arrays = passed(context, builder, signature, args)
+        values = [count, d, shape_of(context, builder, signature.args[2], args[2])[1], *arrays]
         call(builder, "fastem.add_rows", values, build)
         return context.get_dummy_value()
 
     integer = types.intp
-    return types.void(integer, integer, Z, root, out, integer, integer), generate
+    return types.void(integer, integer, Z, root, sums, scatter), generate

@@ -22,7 +22,7 @@ from fastem.jit import instruction, kernel
 from fastem.kernels.blocks import STRIDE
 from fastem.kernels.few_rows import list_rows
 from fastem.kernels.transpose import turned
-from fastem.kernels.vectors import MACHINE, Code, call, passed
+from fastem.kernels.vectors import MACHINE, Code, generator, passed
 
 # Features whose sums stay in registers together: over the vectors of a column, and vectors of them over rows.
 _FEATURES = 8 if MACHINE.many else 4
@@ -42,14 +42,26 @@ def _add_centred(code: Code, x: Any, weight: Any, centre: Any, slots: list[Any])
         builder.store(code.fma(weighted, x, builder.load(slots[1])), slots[1])
 
 
+def _moments_generator(name: str, number: Any, build: Any, with_squares: Any) -> Any:
+    """Return the code generation of moments whose last argument, 0 or 1, says whether there are squares."""
+    if not isinstance(with_squares, types.IntegerLiteral):
+        return None
+    both = bool(with_squares.literal_value)
+
+    def arguments(*passing: Any) -> list[Any]:
+        return passed(*passing)[:-1]
+
+    return generator(f"{name}{1 + both}", number, partial(build, with_squares=both), arguments)
+
+
 # --- all rows of a block, as columns
 
 
 def _build_columns(builder: ir.IRBuilder, arguments: Any, number: ir.Type, with_squares: bool) -> None:
-    rows, d, k, XT, means, resp, wanted, out, sums, squares = arguments
+    rows, d, k, XT, means, resp, wanted, *outputs = arguments
     code = Code(builder, number)
     zero = code.word(0)
-    bases = (sums, squares) if with_squares else (sums,)
+    bases = outputs[: 1 + with_squares]
 
     def tile(j: Any, c: Any, count: int) -> None:
         """Add the moments of features j..j + count to those of component c."""
@@ -65,11 +77,10 @@ def _build_columns(builder: ir.IRBuilder, arguments: Any, number: ir.Type, with_
                 _add_centred(code, x, weight, centres[a], slots[a::count])
         totals = code.sums([builder.load(slot) for slot in slots])
         for part, base in enumerate(bases):
-            at = builder.add(base, own)
             for a in range(0, count - 3, 4):
-                code.add_quad(totals, [count * part + a + b for b in range(4)], out, code.plus(at, a))
+                code.add_quad(totals, [count * part + a + b for b in range(4)], base, code.plus(own, a))
             if count == 1:
-                code.add_one(totals, part, out, at)
+                code.add_one(totals, part, base, own)
 
     start = zero
     for count in dict.fromkeys((_FEATURES, 4, 1)):
@@ -81,32 +92,20 @@ def _build_columns(builder: ir.IRBuilder, arguments: Any, number: ir.Type, with_
         start = stop
 
 
-def _columns_in_python(rows, d, k, XT, means, resp, wanted, out, sums, squares, with_squares):
+def _columns_in_python(rows, d, k, XT, means, resp, wanted, sums, squares, with_squares):
     for c in np.flatnonzero(wanted[:k]):
-        centred, own = XT[:d, :rows] - means[c, :, None], slice(c * d, (c + 1) * d)
-        out[sums:][own] += centred @ resp[c, :rows]
+        centred = XT[:d, :rows] - means[c, :, None]
+        sums[c] += centred @ resp[c, :rows]
         if with_squares:
-            out[squares:][own] += centred**2 @ resp[c, :rows]
+            squares[c] += centred**2 @ resp[c, :rows]
 
 
 @instruction(_columns_in_python)
-def _add_columns(typingcontext, rows, d, k, XT, means, resp, wanted, out, sums, squares, with_squares):
+def _add_columns(typingcontext, rows, d, k, XT, means, resp, wanted, sums, squares, with_squares):
     """Add the moments of all rows, weighted by `resp` (k, STRIDE), to those of the components `wanted` (k,) intp."""
-    number = XT.dtype
-    if not isinstance(with_squares, types.IntegerLiteral):
-        return None
-    both = bool(with_squares.literal_value)
-
-    def generate(context, builder, signature, args):
-        real = context.get_value_type(number)
-        values = passed(context, builder, signature, args)[:-1]
-        build = partial(_build_columns, number=real, with_squares=both)
-        call(builder, f"fastem.columns{1 + both}.{number}", values, build)
-        return context.get_dummy_value()
-
-    integer = types.intp
-    arrays = (XT, means, resp, wanted, out)
-    return types.void(integer, integer, integer, *arrays, integer, integer, with_squares), generate
+    made = _moments_generator("columns", XT.dtype, _build_columns, with_squares)
+    arrays = (XT, means, resp, wanted, sums, squares)
+    return made and (types.void(*[types.intp] * 3, *arrays, with_squares), made)
 
 
 # --- few rows of a block, as rows
@@ -126,22 +125,14 @@ def _build_back(builder: ir.IRBuilder, arguments: Any, number: ir.Type) -> None:
 @instruction(lambda rows, d, XT, Y: None)  # `_rows_in_python` reads the columns
 def _turn_back(typingcontext, rows, d, XT, Y):
     """Write a block to Y row by row, without the features that do not fill a vector."""
-    number = XT.dtype
-
-    def generate(context, builder, signature, args):
-        real = context.get_value_type(number)
-        values = passed(context, builder, signature, args)
-        call(builder, f"fastem.back.{number}", values, partial(_build_back, number=real))
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, XT, Y), generate
+    return types.void(types.intp, types.intp, XT, Y), generator("back", XT.dtype, _build_back)
 
 
 def _build_rows(builder: ir.IRBuilder, arguments: Any, number: ir.Type, with_squares: bool) -> None:
-    rows, d, XT, Y, mean, share, factor, threshold, index, out, count, sums, squares = arguments
+    rows, d, XT, Y, mean, share, factor, threshold, index, count, *outputs = arguments
     code, one = Code(builder, number), Code(builder, number, lanes=1)
     zero = code.word(0)
-    bases = (sums, squares) if with_squares else (sums,)
+    bases = outputs[: 1 + with_squares]
     width = builder.and_(d, code.word(-code.lanes))
     n_rows = list_rows(code, rows, share, threshold, index)
 
@@ -164,12 +155,12 @@ def _build_rows(builder: ir.IRBuilder, arguments: Any, number: ir.Type, with_squ
 
         each_row(add)
         for i, slot in enumerate(slots):
-            kind.add_wide(builder.load(slot), out, builder.add(bases[i // n_vectors], places[i % n_vectors]))
+            kind.add_wide(builder.load(slot), bases[i // n_vectors], places[i % n_vectors])
 
     mass = one.zeros(1)
     one.clear(mass)
     each_row(lambda r, weight: builder.store(builder.fadd(builder.load(mass[0]), one.splat(weight)), mass[0]))
-    one.add_wide(builder.load(mass[0]), out, count)
+    one.add_wide(builder.load(mass[0]), count, zero)
 
     def of_row(r: Any, place: Any) -> Any:
         return code.load(Y, builder.add(builder.mul(r, width), place))
@@ -183,36 +174,21 @@ def _build_rows(builder: ir.IRBuilder, arguments: Any, number: ir.Type, with_squ
         features(j, one, 1, lambda r, place: one.load(XT, builder.add(builder.mul(place, one.word(STRIDE)), r)))
 
 
-def _rows_in_python(rows, d, XT, Y, mean, share, factor, threshold, index, out, count, sums, squares, with_squares):
+def _rows_in_python(rows, d, XT, Y, mean, share, factor, threshold, index, count, sums, squares, with_squares):
     chosen = share[:rows] > threshold
     weight, centred = (share[:rows] * factor[:rows])[chosen], XT[:d, :rows][:, chosen] - mean[:, None]
-    out[count] += weight.sum()
-    out[sums : sums + d] += centred @ weight
+    count += weight.sum()
+    sums += centred @ weight
     if with_squares:
-        out[squares : squares + d] += centred**2 @ weight
+        squares += centred**2 @ weight
 
 
 @instruction(_rows_in_python)
-def _add_rows(
-    typingcontext, rows, d, XT, Y, mean, share, factor, threshold, index, out, count, sums, squares, with_squares
-):
+def _add_rows(typingcontext, rows, d, XT, Y, mean, share, factor, threshold, index, count, sums, squares, with_squares):
     """Add count and moments of the rows whose share exceeds the threshold to those of one component."""
-    number = XT.dtype
-    if not isinstance(with_squares, types.IntegerLiteral):
-        return None
-    both = bool(with_squares.literal_value)
-
-    def generate(context, builder, signature, args):
-        real = context.get_value_type(number)
-        values = passed(context, builder, signature, args)[:-1]
-        build = partial(_build_rows, number=real, with_squares=both)
-        call(builder, f"fastem.rows{1 + both}.{number}", values, build)
-        return context.get_dummy_value()
-
-    integer = types.intp
-    arrays = (XT, Y, mean, share, factor)
-    places = (index, out, integer, integer, integer)
-    return types.void(integer, integer, *arrays, number, *places, with_squares), generate
+    made = _moments_generator("rows", XT.dtype, _build_rows, with_squares)
+    arrays, outputs = (XT, Y, mean, share, factor), (index, count, sums, squares)
+    return made and (types.void(types.intp, types.intp, *arrays, XT.dtype, *outputs, with_squares), made)
 
 
 # --- the choice
@@ -248,21 +224,21 @@ def _adder(with_squares: int, passes: float) -> Any:
         negligible,  # (k,) float64: a smaller share does not matter
         heavy,  # (k,) float64: how many rows matter, at most
         Y,  # (>= d, STRIDE) room to work in
-        stats,  # flat record OUT: counts (k,) from 1, then sums (k, d), then squares (k, d) if there are any
+        counts,  # (k,) float64 OUT
+        sums,  # (k, d) float64 OUT
+        squares,  # (k, d) float64 OUT, or anything if there are none
     ):
         k, d = means.shape
         places = np.zeros((2, max(k, STRIDE)), np.intp)
         wanted, index = places[0, :k], places[1]
-        sums = 1 + k
-        squares = sums + k * d
         if _choose_rows(rows, d, _BYTES // XT.itemsize, heavy, passes, wanted):
             _turn_back(rows, d, XT, Y)
             for c in range(k):
                 if wanted[c]:
-                    least, at = share.dtype.type(negligible[c]), c * d
+                    least = share.dtype.type(negligible[c])
                     _add_rows(
-                        rows, d, XT, Y, means[c], share[c], factor, least, index, stats,
-                        1 + c, sums + at, squares + at, with_squares,
+                        rows, d, XT, Y, means[c], share[c], factor, least, index,
+                        counts[c : c + 1], sums[c], squares[c], with_squares,
                     )  # fmt: skip
                 wanted[c] = 0 if wanted[c] else heavy[c] > 0
         else:
@@ -275,12 +251,18 @@ def _adder(with_squares: int, passes: float) -> Any:
                     resp = share[c, r] * factor[r]
                     share[c, r] = resp
                     n += resp
-                stats[1 + c] += n
-        _add_columns(rows, d, k, XT, means, share, wanted, stats, sums, squares, with_squares)
+                counts[c] += n
+        _add_columns(rows, d, k, XT, means, share, wanted, sums, squares, with_squares)
 
     return add
 
 
-# Kernels that add counts and sums of a block, or counts, sums and sums of squares, about the means.
-add_sums = _adder(0, 0.9)
+# Adds counts, sums and sums of squares of a block about the means.
 add_moments = _adder(1, 1.35)
+_add_sums = _adder(0, 0.9)
+
+
+@kernel
+def add_sums(rows, XT, means, share, factor, negligible, heavy, Y, counts, sums):
+    """Add counts and sums alone."""
+    _add_sums(rows, XT, means, share, factor, negligible, heavy, Y, counts, sums, sums)

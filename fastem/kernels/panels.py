@@ -14,7 +14,6 @@ Scatter matrices have vectors over features: no sum ends in a horizontal one.  O
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from numba.core import types
 from fastem.jit import instruction, kernel
 from fastem.kernels.tiles import vectors_of_rows
 from fastem.kernels.transpose import turned
-from fastem.kernels.vectors import MACHINE, Code, call, passed, shape_of
+from fastem.kernels.vectors import MACHINE, WORD, Code, generator, passed, passed_rows
 
 # Bytes of a panel of rows for one feature, of the rows of a panel, and features of it that stay in the first cache.
 PANEL_BYTES = vectors_of_rows() * MACHINE.n_bytes
@@ -76,7 +75,7 @@ def _build_pack(builder: ir.IRBuilder, arguments: Any, number: ir.Type) -> None:
     vectors = vectors_of_rows()
     width = vectors * n
     last = builder.sub(count, code.word(1))
-    features = builder.select(builder.icmp_signed("<", depth, d), depth, d)
+    features = code.smaller(depth, d)
     whole = builder.and_(features, code.word(-n))
 
     def put(column: Any, j: Any, own: Any) -> None:
@@ -87,8 +86,7 @@ def _build_pack(builder: ir.IRBuilder, arguments: Any, number: ir.Type) -> None:
         for v in range(vectors):
             rows = []
             for i in range(n):  # beyond the end the last row is taken again
-                place = code.plus(r, v * n + i)
-                place = builder.select(builder.icmp_signed("<", place, last), place, last)
+                place = code.smaller(code.plus(r, v * n + i), last)
                 rows.append(builder.mul(builder.load(code.at(index, place)), d))
             own = code.plus(builder.mul(r, depth), v * n)
             with code.loop(zero, whole, n) as (j, _):
@@ -131,16 +129,8 @@ def pack_rows(typingcontext, X, index, count, depth, origin, mean, panel):
     panel : array
         Panels one after another, feature by feature; the last is filled up by its last row.  # OUT
     """
-    number = X.dtype
-
-    def generate(context, builder, signature, args):
-        real = context.get_value_type(number)
-        d = shape_of(context, builder, signature.args[0], args[0])[1]
-        first, *others = passed(context, builder, signature, args)
-        call(builder, f"fastem.pack.{number}", [first, d, *others], partial(_build_pack, number=real))
-        return context.get_dummy_value()
-
-    return types.void(X, index, types.intp, types.intp, origin, mean, panel), generate
+    made = generator("pack", X.dtype, _build_pack, passed_rows)
+    return types.void(X, index, types.intp, types.intp, origin, mean, panel), made
 
 
 # --- squared distances
@@ -154,12 +144,9 @@ def _build_squares(builder: ir.IRBuilder, arguments: Any, number: ir.Type) -> No
     zero = code.word(0)
     products, totals = code.zeros(4 * n), code.zeros(n)
 
-    def smaller(a: Any, b: Any) -> Any:
-        return builder.select(builder.icmp_signed("<", a, b), a, b)
-
     def tile(i: Any, first: Any, last: Any, own: Any, partial_sums: Any) -> None:
         """Go on with four columns from i, over features first..last."""
-        stop_here = smaller(last, code.plus(i, 4))
+        stop_here = code.smaller(last, code.plus(i, 4))
         with builder.if_else(builder.icmp_signed("==", first, zero)) as (then, otherwise):
             with then:
                 code.clear(products)
@@ -191,13 +178,13 @@ def _build_squares(builder: ir.IRBuilder, arguments: Any, number: ir.Type) -> No
                     code.store(builder.load(slot), room, code.plus(partial_sums, place * code.lanes))
 
     with code.loop(start, stop, COLUMNS) as (block, _):
-        end = smaller(code.plus(block, COLUMNS), stop)
+        end = code.smaller(code.plus(block, COLUMNS), stop)
         with code.loop(zero, count, width) as (r, _):
             own = builder.mul(r, depth)
             for v in range(n):
                 builder.store(code.load(squares, code.plus(r, v * code.lanes)), totals[v])
             with code.loop(zero, end, DEPTH) as (first, _):
-                last = smaller(code.plus(first, DEPTH), end)
+                last = code.smaller(code.plus(first, DEPTH), end)
                 least = builder.and_(first, code.word(-4))
                 begin = builder.select(builder.icmp_signed(">", least, block), least, block)
                 with code.loop(begin, end, 4) as (i, _):
@@ -236,16 +223,8 @@ def add_squares(typingcontext, count, depth, start, stop, panel, packed, room, s
     squares : array of at least `count`, filled up to whole panels
         The sums.  # INOUT
     """
-    number = panel.dtype
-
-    def generate(context, builder, signature, args):
-        real = context.get_value_type(number)
-        values = passed(context, builder, signature, args)
-        call(builder, f"fastem.squares.{number}", values, partial(_build_squares, number=real))
-        return context.get_dummy_value()
-
-    integer = types.intp
-    return types.void(integer, integer, integer, integer, panel, packed, room, squares), generate
+    made = generator("squares", panel.dtype, _build_squares)
+    return types.void(*[types.intp] * 4, panel, packed, room, squares), made
 
 
 # --- scatter matrices
@@ -258,12 +237,15 @@ def _build_weighted(builder: ir.IRBuilder, arguments: Any, number: ir.Type) -> N
     whole = builder.and_(d, code.word(-code.lanes))
     end = builder.and_(code.plus(d, panel - 1), code.word(-panel))
 
+    def place(t: Any, j: Any) -> Any:
+        """Return where feature j of row t lies."""
+        own = builder.and_(j, code.word(-panel))
+        return builder.add(builder.mul(own, rows), builder.add(builder.mul(t, code.word(panel)), builder.sub(j, own)))
+
     def step(kind: Code, t: Any, j: Any, row: Any, weight: Any) -> None:
         x = kind.load(X, builder.add(row, j))
         x = builder.fmul(weight, _centred(builder, x, kind.load(origin, j), kind.load(mean, j)))
-        own = builder.and_(j, code.word(-panel))
-        at = builder.add(builder.mul(own, rows), builder.add(builder.mul(t, code.word(panel)), builder.sub(j, own)))
-        kind.store(x, Z, at)
+        kind.store(x, Z, place(t, j))
 
     with code.loop(zero, rows) as (t, _):
         row = builder.mul(builder.load(code.at(index, t)), d)
@@ -273,9 +255,7 @@ def _build_weighted(builder: ir.IRBuilder, arguments: Any, number: ir.Type) -> N
         with code.loop(whole, d) as (j, _):
             step(one, t, j, row, one.splat(weight))
         with code.loop(d, end) as (j, _):
-            own = builder.and_(j, code.word(-panel))
-            at = builder.add(builder.mul(own, rows), builder.add(builder.mul(t, code.word(panel)), builder.sub(j, own)))
-            builder.store(ir.Constant(number, 0.0), code.at(Z, at))
+            builder.store(ir.Constant(number, 0.0), code.at(Z, place(t, j)))
 
 
 def _weighted_in_python(X, index, root, rows, origin, mean, Z):
@@ -304,16 +284,8 @@ def pack_weighted(typingcontext, X, index, root, rows, origin, mean, Z):
     Z : array
         Panels of FEATURE_BYTES of features; what is left of the last one is 0.  # OUT
     """
-    number = X.dtype
-
-    def generate(context, builder, signature, args):
-        real = context.get_value_type(number)
-        d = shape_of(context, builder, signature.args[0], args[0])[1]
-        first, *others = passed(context, builder, signature, args)
-        call(builder, f"fastem.weighted.{number}", [first, d, *others], partial(_build_weighted, number=real))
-        return context.get_dummy_value()
-
-    return types.void(X, index, root, types.intp, origin, mean, Z), generate
+    made = generator("weighted", X.dtype, _build_weighted, passed_rows)
+    return types.void(X, index, root, types.intp, origin, mean, Z), made
 
 
 def _build_sums(builder: ir.IRBuilder, arguments: Any, number: ir.Type) -> None:
@@ -329,8 +301,7 @@ def _build_sums(builder: ir.IRBuilder, arguments: Any, number: ir.Type) -> None:
     with code.loop(code.word(0), features, panel) as (j, _), code.loop(code.word(0), rows, SHORT_ROWS) as (first, _):
         wide.clear(sums)
         base = builder.mul(j, rows)
-        last = code.plus(first, SHORT_ROWS)
-        last = builder.select(builder.icmp_signed("<", last, rows), last, rows)
+        last = code.smaller(code.plus(first, SHORT_ROWS), rows)
         with code.loop(first, last) as (r, _):
             weight = widened(code.number_at(root, r))
             place = builder.add(base, builder.mul(r, code.word(panel)))
@@ -350,15 +321,7 @@ def _sums_in_python(rows, features, root, Z, out):
 @instruction(_sums_in_python)
 def add_weighted(typingcontext, rows, features, root, Z, out):
     """Add the sums over packed rows of root times Z, in float64, to `out`; `features` are those of whole panels."""
-    number = Z.dtype
-
-    def generate(context, builder, signature, args):
-        real = context.get_value_type(number)
-        values = passed(context, builder, signature, args)
-        call(builder, f"fastem.sums_panel.{number}", values, partial(_build_sums, number=real))
-        return context.get_dummy_value()
-
-    return types.void(types.intp, types.intp, root, Z, out), generate
+    return types.void(types.intp, types.intp, root, Z, out), generator("sums_panel", Z.dtype, _build_sums)
 
 
 def _build_outer(builder: ir.IRBuilder, arguments: Any, number: ir.Type) -> None:
@@ -369,8 +332,7 @@ def _build_outer(builder: ir.IRBuilder, arguments: Any, number: ir.Type) -> None
     short = 2 * SHORT_ROWS if number == ir.DoubleType() else SHORT_ROWS
     with code.loop(code.word(0), rows, short) as (first, _):
         code.clear(sums)
-        last = code.plus(first, short)
-        last = builder.select(builder.icmp_signed("<", last, rows), last, rows)
+        last = code.smaller(code.plus(first, short), rows)
         with code.loop(first, last) as (r, _):
             place = builder.mul(r, code.word(panel))
             x = [code.load(right, code.plus(place, v * code.lanes)) for v in range(VECTORS)]
@@ -390,7 +352,7 @@ def _outer_in_python(rows, Z, i, j, out, width, at):
     left, right = (
         Z[place : place + rows * panel].reshape(rows, panel) for place in (i // panel * rows * panel, j * rows)
     )
-    tile = left[:, i % panel :][:, :FEATURES].T @ right
+    tile, out = left[:, i % panel :][:, :FEATURES].T @ right, out.reshape(-1)
     for a in range(FEATURES):
         out[at + a * width :][:panel] += tile[a]
 
@@ -398,27 +360,17 @@ def _outer_in_python(rows, Z, i, j, out, width, at):
 @instruction(_outer_in_python)
 def _add_outer(typingcontext, rows, Z, i, j, out, width, at):
     """Add the sums over packed rows of Z_i+a Z_j+b to ``out[at + a * width + b]``, a tile of it."""
-    number = Z.dtype
 
-    def generate(context, builder, signature, args):
-        real = context.get_value_type(number)
-        panel = FEATURE_BYTES // (8 if number == types.float64 else 4)
-        rows, base, i, j, out, width, at = passed(context, builder, signature, args)
-        word = ir.IntType(64)
-        own = builder.and_(i, ir.Constant(word, -panel))
-        offset = builder.add(builder.mul(own, rows), builder.sub(i, own))
-        left = builder.gep(base, [offset])
-        right = builder.gep(base, [builder.mul(j, rows)])
-        call(
-            builder,
-            f"fastem.outer_panel.{number}",
-            [rows, left, right, out, width, at],
-            partial(_build_outer, number=real),
-        )
-        return context.get_dummy_value()
+    def arguments(context, builder, signature, args):
+        panel = FEATURE_BYTES // (8 if Z.dtype == types.float64 else 4)
+        rows, base, i, j, *others = passed(context, builder, signature, args)
+        own = builder.and_(i, WORD(-panel))
+        left = builder.gep(base, [builder.add(builder.mul(own, rows), builder.sub(i, own))])
+        return [rows, left, builder.gep(base, [builder.mul(j, rows)]), *others]
 
     integer = types.intp
-    return types.void(integer, Z, integer, integer, out, integer, integer), generate
+    made = generator("outer_panel", Z.dtype, _build_outer, arguments)
+    return types.void(integer, Z, integer, integer, out, integer, integer), made
 
 
 @kernel
@@ -428,7 +380,7 @@ def add_upper(
     Z,  # packed rows: panels of FEATURE_BYTES of features, row by row
     panel,  # features of a panel
     T,  # (FEATURES * panel,) float64 room to work in
-    scatter,  # (d * d,) float64 OUT: the upper triangle of Z'Z is added, and something below the diagonal
+    scatter,  # (d, d) float64 OUT: the upper triangle of Z'Z is added, and something below the diagonal
 ):
     """Add the upper triangle of the sum of outer products of a block of rows with themselves."""
     blocks = 16 * panel  # features of a block that stays in the second cache
@@ -443,14 +395,14 @@ def add_upper(
                 _add_outer(rows, Z, i, j, T, panel, 0)
                 for a in range(min(FEATURES, d - i)):
                     for b in range(min(panel, d - j)):
-                        scatter[(i + a) * d + j + b] += T[a * panel + b]
+                        scatter[i + a, j + b] += T[a * panel + b]
 
 
 @kernel
 def mirror(d, scatter):
-    """Copy the upper triangle of a matrix (d * d,) to the lower."""
+    """Copy the upper triangle of a matrix (d, d) to the lower."""
     for block in range(0, d, 16):
         for other in range(block, d, 16):
             for i in range(block, min(block + 16, d)):
                 for j in range(max(other, i + 1), min(other + 16, d)):
-                    scatter[j * d + i] = scatter[i * d + j]
+                    scatter[j, i] = scatter[i, j]

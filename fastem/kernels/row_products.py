@@ -185,14 +185,13 @@ def multiply_rows(typingcontext, X, start, m, origin, A, out):
     return types.void(X, integer, integer, origin, A, out), generate
 
 
-def _add_in_python(X, start, m, origin, resp, out, at):
-    sums = resp[:, :m] @ (X[start : start + m] - origin)
-    out[at : at + sums.size] += sums.ravel()
+def _add_in_python(X, start, m, origin, resp, sums):
+    sums += resp[:, :m] @ (X[start : start + m] - origin)
 
 
 @instruction(_add_in_python)
-def add_rows(typingcontext, X, start, m, origin, resp, out, at):
-    """Add resp times the rows start..start + m, relative to the origin, to ``out[at + c * d + j]``.
+def add_rows(typingcontext, X, start, m, origin, resp, sums):
+    """Add resp times the rows start..start + m, relative to the origin, to ``sums[c, j]``.
 
     Parameters
     ----------
@@ -204,28 +203,25 @@ def add_rows(typingcontext, X, start, m, origin, resp, out, at):
         A point.
     resp : array (k, STRIDE)
         Weights of the rows; float32 is summed in float32.
-    out : float64 array
-        The sums.  # OUT
-    at : int
-        Where they begin.
+    sums : float64 array (k, d)
+        C-contiguous.  # OUT
     """
     if X.layout != "C" or resp.layout != "C" or not (X.dtype == origin.dtype == resp.dtype):
         return None
 
     def generate(context, builder, signature, args):
         real = context.get_value_type(X.dtype)
-        rows, start, m, point, weights, sums, first = passed(context, builder, signature, args)
+        rows, start, m, point, weights, target = passed(context, builder, signature, args)
         d = shape_of(context, builder, signature.args[0], args[0])[1]
         k = shape_of(context, builder, signature.args[4], args[4])[0]
 
         def tile(c: Any, count: int) -> None:
             own = builder.gep(weights, [builder.mul(c, ir.Constant(WORD, STRIDE))])
-            target = builder.gep(sums, [builder.add(first, builder.mul(c, d))])
-            values = [rows, d, start, m, point, own, target]
+            values = [rows, d, start, m, point, own, builder.gep(target, [builder.mul(c, d)])]
             call(builder, f"fastem.sums.{X.dtype}.{count}", values, partial(_sums(count), number=real))
 
         _over_components(builder, k, tile)
         return context.get_dummy_value()
 
     integer = types.intp
-    return types.void(X, integer, integer, origin, resp, out, integer), generate
+    return types.void(X, integer, integer, origin, resp, sums), generate

@@ -18,7 +18,7 @@ def add_scatter(
     d,
     Z,  # (dp, STRIDE), dp >= d whole tiles
     T,  # (16,) float64 room to work in
-    scatter,  # (d * d,) float64 OUT: Z Z' is added
+    scatter,  # (d, d) float64 OUT: Z Z' is added
 ):
     """Add the sum of outer products of the rows of a block with themselves."""
     for i in range(0, Z.shape[0], 4):
@@ -31,9 +31,9 @@ def add_scatter(
                 add_outer_tile(rows, Z, i, j, T, 4, 0, -1)
                 for a in range(d - i):
                     for b in range(min(4, d - j)):
-                        scatter[(i + a) * d + j + b] += T[4 * a + b]
+                        scatter[i + a, j + b] += T[4 * a + b]
                         if j < i:
-                            scatter[(j + b) * d + i + a] += T[4 * a + b]
+                            scatter[j + b, i + a] += T[4 * a + b]
 
 
 @kernel
@@ -57,4 +57,4 @@ def add_cell(
         for j in range(d):
             for r in range(rows):
                 XT[j, r] *= math.sqrt(wb[r])
-        add_scatter(rows, d, XT, T, scatter)
+        add_scatter(rows, d, XT, T, scatter.reshape(d, d))

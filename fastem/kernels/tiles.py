@@ -12,7 +12,6 @@ is sized by the machine that compiles: 32 vectors of 64 bytes with AVX-512, othe
 from __future__ import annotations
 
 import math
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from numba.core import types
 
 from fastem.jit import instruction
 from fastem.kernels.blocks import STRIDE
-from fastem.kernels.vectors import MACHINE, WORD, Code, call, passed, shape_of
+from fastem.kernels.vectors import MACHINE, WORD, Code, call, generator, passed, shape_of
 
 
 def vectors_of_rows() -> int:
@@ -123,7 +122,7 @@ def mahalanobis(typingcontext, rows, d, XT, mean, P, offset, panel, log_joint, b
 
 
 def _outer_in_python(rows, Z, i, j, out, width, at, mirrored):
-    tile = Z[i : i + 4, :rows] @ Z[j : j + 4, :rows].T
+    tile, out = Z[i : i + 4, :rows] @ Z[j : j + 4, :rows].T, out.reshape(-1)
     for a in range(4):
         out[at + a * width :][:4] += tile[a]
         if mirrored >= 0:
@@ -143,7 +142,7 @@ def add_outer_tile(typingcontext, rows, Z, i, j, out, width, at, mirrored):
     i, j : int
         First features of the tile.
     out : float64 array
-        The sums.  # OUT
+        The sums, C-contiguous; places are counted from its first number.  # OUT
     width, at : int
         Row length of the matrix in `out`, and where the tile begins.
     mirrored : int
@@ -194,13 +193,13 @@ def _density(scaled: bool, kept: bool) -> Any:
     """Code generation of the densities below: `scaled`, each feature has its scale; `kept`, distances are written."""
     n_components = 4 if MACHINE.many else 2
 
-    def build(builder: Any, arguments: Any, real: Any) -> None:
+    def build(builder: Any, arguments: Any, number: Any) -> None:
         rows, d, k, XT, means, *rest = arguments
         scales = rest.pop(0) if scaled or kept else None
         offsets, *rest = rest
         distances = rest.pop(0) if kept else None
         log_joint, best = rest
-        code = Code(builder, real)
+        code = Code(builder, number)
         n = vectors_of_rows()
         squares, top = code.zeros(n_components * n), code.zeros(n)
         zero = code.word(0)
@@ -223,7 +222,7 @@ def _density(scaled: bool, kept: bool) -> Any:
             for i in range(count):
                 component = code.plus(c, i)
                 offset = builder.load(code.at(offsets, component))
-                offset = code.splat(offset if real == ir.DoubleType() else builder.fptrunc(offset, real))
+                offset = code.splat(offset if number == ir.DoubleType() else builder.fptrunc(offset, number))
                 for v in range(n):
                     place = builder.add(builder.mul(component, code.word(STRIDE)), code.plus(r, v * code.lanes))
                     square = builder.load(squares[i * n + v])
@@ -247,13 +246,8 @@ def _density(scaled: bool, kept: bool) -> Any:
                 code.store(builder.load(slot), best, code.plus(r, v * code.lanes))
 
     def typing(number: Any, arguments: tuple) -> Any:
-        def generate(context, builder, signature, args):
-            real = context.get_value_type(number)
-            name = f"fastem.{'diagonal' if scaled else 'round' if kept else 'plain'}.{number}"
-            call(builder, name, passed(context, builder, signature, args), partial(build, real=real))
-            return context.get_dummy_value()
-
-        return types.void(types.intp, types.intp, types.intp, *arguments), generate
+        name = "diagonal" if scaled else "round" if kept else "plain"
+        return types.void(*[types.intp] * 3, *arguments), generator(name, number, build)
 
     return typing
 

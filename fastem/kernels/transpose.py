@@ -10,14 +10,13 @@ vectors, first joined to full ones; what is left of the rows, number by number.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 from llvmlite import ir
 from numba.core import types
 
 from fastem.jit import instruction
-from fastem.kernels.vectors import Code, call, passed, shape_of
+from fastem.kernels.vectors import Code, generator, passed_rows, shape_of
 
 
 def turned(code: Code, rows: list[Any]) -> list[Any]:
@@ -110,14 +109,9 @@ def transpose_block(typingcontext, X, start, m, rows, origin, XT):
     """
     if X.layout != "C" or XT.layout != "C" or X.dtype != XT.dtype or origin.dtype != X.dtype:
         return None
-    number = X.dtype
 
-    def generate(context, builder, signature, args):
-        real = context.get_value_type(number)
-        d, stride = (shape_of(context, builder, signature.args[i], args[i])[1] for i in (0, 5))
-        first, *others = passed(context, builder, signature, args)
-        call(builder, f"fastem.transpose.{number}", [first, d, *others, stride], partial(_build, number=real))
-        return context.get_dummy_value()
+    def arguments(context, builder, signature, args):
+        stride = shape_of(context, builder, signature.args[5], args[5])[1]
+        return [*passed_rows(context, builder, signature, args), stride]
 
-    integer = types.intp
-    return types.void(X, integer, integer, integer, origin, XT), generate
+    return types.void(X, *[types.intp] * 3, origin, XT), generator("transpose", X.dtype, _build, arguments)

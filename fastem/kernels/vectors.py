@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
@@ -72,6 +73,9 @@ class Code:
 
     def number_at(self, base: Any, index: Any) -> Any:
         return self.splat(self.builder.load(self.at(base, index)))
+
+    def smaller(self, a: Any, b: Any) -> Any:
+        return self.builder.select(self.builder.icmp_signed("<", a, b), a, b)
 
     def fma(self, a: Any, b: Any, c: Any) -> Any:
         name = f"llvm.fmuladd.v{self.lanes}f{8 * self.size}"
@@ -193,3 +197,32 @@ def passed(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> li
         data_of(context, builder, kind, value) if isinstance(kind, types.Array) else value
         for kind, value in zip(signature.args, args, strict=True)
     ]
+
+
+def passed_rows(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> list[Any]:
+    """Return the same, and behind the first, which is an array of rows, how many features it has."""
+    first, *others = passed(context, builder, signature, args)
+    return [first, shape_of(context, builder, signature.args[0], args[0])[1], *others]
+
+
+def generator(name: str, number: Any, build: Any, arguments: Any = passed) -> Any:
+    """Return the code generation of an instruction that is a call of one procedure and returns nothing.
+
+    Parameters
+    ----------
+    name : str
+        The procedure's.
+    number : type of Numba
+        That of the numbers in its vectors.
+    build : callable
+        ``build(builder, values, number)`` writes its body.
+    arguments : callable
+        Makes its values of the instruction's, like `passed`.
+    """
+
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, args: Any) -> Any:
+        values = arguments(context, builder, signature, args)
+        call(builder, f"fastem.{name}.{number}", values, partial(build, number=context.get_value_type(number)))
+        return context.get_dummy_value()
+
+    return generate

@@ -42,6 +42,7 @@ from fastem.kernels.panels import (
     pack_weighted,
 )
 from fastem.kernels.responsibilities import finish_rows, fix_labels, most_responsible, shares
+from fastem.records import Fields
 
 # Columns after which a component is guessed for each row; at least this many are added each time.
 FIRST_COLUMNS = 64
@@ -161,10 +162,12 @@ def add_cell(
     share,  # (k, rows)
     factor,  # (rows,)
     threshold,  # a smaller share does not matter
-    record,  # (size,) of the cell OUT: counts from 1, sums, scatter
+    counts,  # (k,) float64 of the cell OUT
+    sums,  # (d,) float64 OUT
+    scatter,  # (d, d) float64 OUT
 ):
     """Add count, sums and scatter of one component, in blocks of rows that matter."""
-    k, d = share.shape[0], X.shape[1]
+    d = X.shape[1]
     panel = FEATURE_BYTES // X.itemsize
     features = (d + panel - 1) // panel * panel
     index = np.empty(stop - start, np.int64)
@@ -174,13 +177,13 @@ def add_cell(
         if share[c, r] > limit:
             index[found] = r
             found += 1
-    scatter = record[1 + k + k * d + c * d * d : 1 + k + k * d + (c + 1) * d * d]
-    for t in range(d * d):
-        scatter[t] = 0.0
+    for i in range(d):
+        for j in range(d):
+            scatter[i, j] = 0.0
     most = min(found, BLOCK_ROWS)
     Z = np.empty(most * features, X.dtype)
     root = np.empty(max(most, 1), X.dtype)
-    sums = np.zeros(features)
+    padded_sums = np.zeros(features)
     T = np.empty(FEATURES * panel)
     count = 0.0
     for block in range(0, found, BLOCK_ROWS):
@@ -192,11 +195,11 @@ def add_cell(
             root[t] = math.sqrt(resp)
             here[t] += first
         pack_weighted(X, here, root, rows, origin, mean, Z)
-        add_weighted(rows, features, root, Z, sums)
+        add_weighted(rows, features, root, Z, padded_sums)
         add_upper(rows, d, Z, panel, T, scatter)
-    record[1 + c] = count
+    counts[c] = count
     for j in range(d):
-        record[1 + k + c * d + j] = sums[j]
+        sums[j] = padded_sums[j]
     mirror(d, scatter)
 
 
@@ -253,7 +256,17 @@ class _FromWidth:
 
 
 class WideAccumulation(_FromWidth):
-    """Adds up the statistics."""
+    """Adds up the statistics.
+
+    Parameters
+    ----------
+    fields : Fields
+        The record.
+    """
+
+    def __init__(self, least: int, narrow: Sweep, fields: Fields) -> None:
+        super().__init__(least, narrow)
+        self.fields = fields
 
     def run(self, args: tuple, level: int, out: np.ndarray, n_threads: int) -> None:
         """Fill row t of `out` with the record of task t; see `fastem.threads.run_sweep`."""
@@ -279,7 +292,8 @@ class WideAccumulation(_FromWidth):
         self, found: _Shares, X: Any, w: Any, labels: Any, prepared: Any, records: np.ndarray, n_threads: int
     ) -> None:
         """Write the records of a batch of cells."""
-        k = len(prepared.means)
+        k, d = prepared.means.shape
+        views = [self.fields.layout(k, d).view(record) for record in records]
 
         def task(number: int) -> None:
             cell, c = divmod(number, k)
@@ -287,15 +301,15 @@ class WideAccumulation(_FromWidth):
                 if c == 0:
                     self.narrow.serial(X, w, labels, prepared, 0, found.cells[cell], records[cell : cell + 1])
                 return
-            start, stop = found.bounds[cell]
+            (start, stop), record = found.bounds[cell], views[cell]
             add_cell(
                 X, found.first, start, stop, c, prepared.origin, prepared.means[c], found.share, found.factor,
-                float(prepared.negligible[c]), records[cell],
+                float(prepared.negligible[c]), record.counts, record.sums[c], record.scatter[c],
             )  # fmt: skip
 
         for cell, (start, stop) in enumerate(found.bounds):
             if not found.far[cell]:
-                records[cell, 0] = finish(start, stop, w, found.first, found.best, found.factor)
+                views[cell].loglik[...] = finish(start, stop, w, found.first, found.best, found.factor)
         threads.map_tasks(task, k * len(records), n_threads)
 
 

@@ -21,6 +21,7 @@ from fastem.estimators.gaussian import GaussianMixture
 from fastem.estimators.kmeans import KMeans
 from fastem.estimators.poisson import PoissonMixture
 from fastem.families.base import Groups
+from fastem.families.kmeans import KMeansParams
 from fastem.grid import CELL
 from fastem.many import statuses
 from fastem.many.record import BatchFit, blank, parameters_of, replaced, taken
@@ -93,7 +94,8 @@ def _clusterings(model: KMeans, groups: Groups, k: int) -> Found | None:
         groups = groups._replace(X=model._rows(groups.X))
 
     def clustering(groups: Groups, draws: Any, limits: Any) -> Any:
-        return starts.clusters(groups, k, draws, limits, on_sphere=model.spherical)
+        found, runs = starts.clusters(groups, k, draws, limits, on_sphere=model.spherical)
+        return KMeansParams(found.centers), found.labels, runs
 
     runs = many.cluster(groups, clustering, settings, n_init, validate.seed(model.random_state))
     left = ~(runs.objective < 0) | (_sums(mute, groups.offsets) > 0)  # the former have nothing but equal rows

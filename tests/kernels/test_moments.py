@@ -30,7 +30,8 @@ def test_moments_are_those_of_numpy(with_squares, d, few, dtype):
     weights = share[:, :ROWS].astype(float) * factor[:ROWS]
     add = add_moments if with_squares else add_sums
     stats = np.full(1 + k + (1 + with_squares) * k * d + 1, 7.0)
-    add(ROWS, XT, means, share, factor, np.zeros(k), heavy, np.full((d + 2, STRIDE), np.nan, dtype), stats)
+    outputs = [stats[1 : 1 + k], *stats[1 + k : -1].reshape(-1, k, d)]
+    add(ROWS, XT, means, share, factor, np.zeros(k), heavy, np.full((d + 2, STRIDE), np.nan, dtype), *outputs)
     centred = XT[None, :d, :ROWS].astype(float) - means[:, :, None]
     sums, squares = ((weights[:, None] * centred**power).sum(axis=2).ravel() for power in (1, 2))
     want = np.concatenate([[0], weights.sum(axis=1), sums, squares if with_squares else [], [0]])
@@ -44,7 +45,7 @@ def test_a_component_takes_the_rows_that_matter_alone(dtype):
     mine = np.where(share[:, :ROWS] > 1e-20, share[:, :ROWS], 0).astype(float)
     heavy = np.count_nonzero(mine, axis=1).astype(float)
     XT[:, :ROWS][:, mine.sum(axis=0) == 0] = np.inf
-    stats = np.zeros(1 + 40 + 2 * 40 * 64)
-    add_moments(ROWS, XT, means, share, factor, np.full(40, 1e-20), heavy, np.zeros_like(XT), stats)
-    np.testing.assert_allclose(stats[1:41], mine @ factor[:ROWS].astype(float), rtol=1e-6)
-    assert np.all(np.isfinite(stats))
+    counts, moments = np.zeros(40), np.zeros((2, 40, 64))
+    add_moments(ROWS, XT, means, share, factor, np.full(40, 1e-20), heavy, np.zeros_like(XT), counts, *moments)
+    np.testing.assert_allclose(counts, mine @ factor[:ROWS].astype(float), rtol=1e-6)
+    assert np.all(np.isfinite(moments))

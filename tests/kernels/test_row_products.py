@@ -24,8 +24,8 @@ def products(X, start, m, origin, A, out):
 
 
 @kernel
-def sums(X, start, m, origin, resp, out, at):
-    add_rows(X, start, m, origin, resp, out, at)
+def sums(X, start, m, origin, resp, total):
+    add_rows(X, start, m, origin, resp, total)
 
 
 @dtypes
@@ -42,7 +42,7 @@ def test_products_and_sums_are_numpy_s(d, dtype):
     np.testing.assert_allclose(out[:, :m], A[:, :d].astype(np.float64) @ rows.T, **tolerance)
     np.testing.assert_array_equal(out[:, m + 3 :], 0)
     total = np.ones(k * d + 9)
-    sums(X, start, m, origin, resp, total, 5)
+    sums(X, start, m, origin, resp, total[5:-4].reshape(k, d))
     np.testing.assert_allclose(total[5:-4].reshape(k, d) - 1, resp[:, :m].astype(np.float64) @ rows, **tolerance)
     np.testing.assert_array_equal([*total[:5], *total[-4:]], 1)
 

@@ -31,7 +31,8 @@ from fastem.families.discrete.linear import DEAD, NEVER, POOLED, DiscreteFamily,
 from fastem.jit import kernel
 from fastem.kernels.cell_pass import passes
 from fastem.kernels.products import add_product, highest, sum_rows
-from fastem.records import Layout
+from fastem.kernels.views import binder
+from fastem.records import Fields, Layout
 
 # Features of up to this many categories are multiplied as indicators: a look-up costs as much as 16 multiply-adds.
 FEW = 16
@@ -115,21 +116,20 @@ def _log_joint_block(rows, XT, prepared, work, log_joint, best):
 
 
 @kernel
-def _moments_block(rows, XT, prepared, work, share, factor, masses, stats):
+def _moments_block(rows, XT, prepared, work, share, factor, masses, record):
     k, d = share.shape[0], XT.shape[0]
     starts = prepared.starts
-    size = starts[d]
-    weigh(rows, share, factor, stats)
+    weigh(rows, share, factor, record.counts)
     out = np.empty((k, PANEL))
     j = 0
     while j < d:
-        first = 1 + k + starts[j]
+        first = starts[j]
         after, n = _indicators(rows, XT, starts, j, work)
         if n:
             sum_rows(rows, (n + 3) // 4 * 4, work, share, out)
             for c in range(k):
                 for t in range(n):
-                    stats[first + c * size + t] += out[c, t]
+                    record.sums[c, first + t] += out[c, t]
         else:
             after = j + 1
             for r in range(rows):
@@ -137,7 +137,7 @@ def _moments_block(rows, XT, prepared, work, share, factor, masses, stats):
                 if x == x:
                     column = first + np.intp(x)
                     for c in range(k):
-                        stats[column + c * size] += share[c, r]
+                        record.sums[c, column] += share[c, r]
         j = after
 
 
@@ -147,7 +147,16 @@ def _room(prepared):
     return prepared.origin.shape[0], PANEL
 
 
-accumulate, expect = passes(_log_joint_block, _moments_block, _room)
+FIELDS = Fields(CategoricalStats, loglik="", counts="k", sums="km")
+_bind = binder(FIELDS)
+
+
+@kernel
+def _view(prepared, record):
+    return _bind(record, (prepared.log_weights.shape[0], prepared.starts[prepared.origin.shape[0]]))
+
+
+accumulate, expect = passes(_log_joint_block, _moments_block, _room, _view)
 
 # --- algebra
 
@@ -188,8 +197,7 @@ class CategoricalFamily(DiscreteFamily):
         return np.asarray(self.n_categories, np.intp)
 
     def layout(self, n_features: int) -> Layout[CategoricalStats]:
-        k = self.n_components
-        return Layout(CategoricalStats, loglik=(), counts=(k,), sums=(k, int(self.starts(n_features)[-1])))
+        return FIELDS.layout(self.n_components, int(self.starts(n_features)[-1]))
 
     def prepare(self, params: CategoricalParams, dtype: np.dtype, previous: Any = None) -> CategoricalPrepared:
         *groups, k, size = params.probabilities.shape

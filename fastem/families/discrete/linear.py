@@ -31,7 +31,8 @@ from fastem.kernels.cell_pass import cell, expectation
 from fastem.kernels.products import add_product, highest, sum_rows
 from fastem.kernels.responsibilities import finish_rows, fix_labels, settle, shares
 from fastem.kernels.row_products import LEAST_FEATURES, add_rows, multiply_rows
-from fastem.records import Layout
+from fastem.kernels.views import view_of
+from fastem.records import Fields, Layout
 
 # A component or a feature of it with less weight than this keeps its parameters (10 eps, as for Gaussians).
 DEAD = 10 * np.finfo(np.float64).eps
@@ -75,7 +76,7 @@ def weigh(
     rows,
     share,  # (k, STRIDE) INOUT: becomes weighted responsibilities
     factor,  # (STRIDE,)
-    stats,  # flat record OUT: counts begin at 1
+    counts,  # (k,) float64 OUT
 ):
     """Turn shares into weighted responsibilities and add them to the counts."""
     zero = share.dtype.type(0)
@@ -85,7 +86,7 @@ def weigh(
             value = share[c, r] * factor[r]
             share[c, r] = value
             n += value
-        stats[1 + c] += n
+        counts[c] += n
 
 
 @kernel
@@ -136,25 +137,24 @@ def _log_joint_block(rows, XT, prepared, work, log_joint, best):
 
 
 @kernel
-def _moments_block(rows, XT, prepared, work, share, factor, heavy, stats):
+def _moments_block(rows, XT, prepared, work, share, factor, heavy, record):
     k, d, dp = share.shape[0], prepared.origin.shape[0], XT.shape[0]
-    before = stats[1 : 1 + k].copy()
-    weigh(rows, share, factor, stats)
+    before = record.counts.copy()
+    weigh(rows, share, factor, record.counts)
     out = np.empty((k, PANEL))
     for j in range(0, dp, PANEL):
         n = min(PANEL, dp - j)
         missing = _panel(rows, j, n, XT, work)
         for part in range(2 if missing else 1):
             sum_rows(rows, n, work[part * n :] if missing else XT[j:], share, out)
+            target = record.observed if part else record.sums
             for c in range(k):
-                first = 1 + k + part * k * d + c * d + j
                 for t in range(min(n, d - j)):
-                    stats[first + t] += out[c, t]
+                    target[c, j + t] += out[c, t]
         if not missing:
             for c in range(k):
-                first = 1 + k + k * d + c * d + j
                 for t in range(min(n, d - j)):
-                    stats[first + t] += stats[1 + c] - before[c]
+                    record.observed[c, j + t] += record.counts[c] - before[c]
 
 
 @kernel
@@ -164,7 +164,9 @@ def _room(prepared):
     return dp, 2 * min(PANEL, dp)
 
 
-_narrow = cell(_log_joint_block, _moments_block, _room)
+FIELDS = Fields(LinearStats, loglik="", counts="k", sums="kd", observed="kd")
+_view = view_of(FIELDS)
+_narrow = cell(_log_joint_block, _moments_block, _room, _view)
 
 
 @kernel
@@ -180,6 +182,7 @@ def _wide(X, w, labels, prepared, start, stop, stats):
     Of rows so far that products with them overflow, the heaviest component gets all.
     """
     k, d = prepared.log_weights.shape[0], X.shape[1]
+    record = _view(prepared, stats)
     space = np.zeros((k + 4, STRIDE), X.dtype)
     share, best, total, wb, state = space[:k], space[-4], space[-3], space[-2], space[-1]
     heavy, nothing = np.zeros(k), space[:0]
@@ -206,13 +209,12 @@ def _wide(X, w, labels, prepared, start, stop, stats):
                 break
             if not settle(again, m, labels, first, prepared.log_weights, nothing, share, best, total, heavy, state):
                 break
-        stats[0] += finish_rows(rows, wb, best, total)
-        weigh(rows, share, total, stats)
-        add_rows(X, first, m, prepared.origin, share, stats, 1 + k)
+        record.loglik[0] += finish_rows(rows, wb, best, total)
+        weigh(rows, share, total, record.counts)
+        add_rows(X, first, m, prepared.origin, share, record.sums)
     for c in range(k):
-        first = 1 + k + k * d + c * d
         for j in range(d):
-            stats[first + j] += stats[1 + c]
+            record.observed[c, j] += record.counts[c]
 
 
 narrow, wide = sweep(_narrow), sweep(_wide)
@@ -331,8 +333,7 @@ class LinearFamily(DiscreteFamily):
         """Return slopes and levels (k, d) float64 of the log-density about the origin."""
 
     def layout(self, n_features: int) -> Layout[LinearStats]:
-        k, d = self.n_components, n_features
-        return Layout(LinearStats, loglik=(), counts=(k,), sums=(k, d), observed=(k, d))
+        return FIELDS.layout(self.n_components, n_features)
 
     def prepare(self, params: Any, dtype: np.dtype, previous: Any = None) -> LinearPrepared:
         origin = self.origin(params)

@@ -20,6 +20,8 @@ from fastem.jit import kernel
 from fastem.kernels.cell_pass import passes
 from fastem.kernels.moments import add_moments
 from fastem.kernels.tiles import diagonal_density
+from fastem.kernels.views import view_of
+from fastem.records import Fields
 
 # --- kernels
 
@@ -33,9 +35,10 @@ def log_joint_block(rows, XT, prepared, work, log_joint, best):
 
 
 @kernel
-def moments_block(rows, XT, prepared, work, share, factor, heavy, stats):
+def moments_block(rows, XT, prepared, work, share, factor, heavy, record):
     """Add counts, sums and sums of squares of a block."""
-    add_moments(rows, XT, prepared.means, share, factor, prepared.negligible, heavy, work[1:], stats)
+    means, negligible, Y = prepared.means, prepared.negligible, work[1:]
+    add_moments(rows, XT, means, share, factor, negligible, heavy, Y, record.counts, record.sums, record.scatter)
 
 
 @kernel
@@ -45,6 +48,8 @@ def room(prepared):
     return d, 1 + d
 
 
+FIELDS = Fields(Stats, loglik="", counts="k", sums="kd", scatter="kd")
+
 # --- algebra
 
 
@@ -52,7 +57,8 @@ class Diag(Variances):
     """Each component its own variances (k, d)."""
 
     name = "diag"
-    blocks = Blocks(log_joint_block, moments_block, room)
+    fields = FIELDS
+    blocks = Blocks(log_joint_block, moments_block, room, view_of(FIELDS))
     accumulate, expect = passes(*blocks)
 
     def array_shape(self, n_components: int, n_features: int) -> tuple[int, ...]:

@@ -43,7 +43,9 @@ from fastem.kernels.few_rows import TOGETHER, add_rows, find_rows
 from fastem.kernels.responsibilities import heavy_rows
 from fastem.kernels.scatter import add_scatter
 from fastem.kernels.tiles import mahalanobis
+from fastem.kernels.views import view_of
 from fastem.kernels.wide_pass import WideAccumulation, WideExpectation
+from fastem.records import Fields
 
 # Up to so many rows of a block are added one by one: from 32 on tiles over rows are quicker (d = 4 ... 64).
 FEW = 16
@@ -99,7 +101,7 @@ def log_joint_block(rows, XT, prepared, work, log_joint, best):
 
 
 @kernel
-def plane_moments(rows, XT, prepared, work, share, factor, heavy, stats):
+def plane_moments(rows, XT, prepared, work, share, factor, heavy, record):
     """Do the work of `moments_block` for at most two features, without any intermediate array."""
     k, d = prepared.means.shape
     zero = XT.dtype.type(0)
@@ -121,21 +123,20 @@ def plane_moments(rows, XT, prepared, work, share, factor, heavy, stats):
             s00 += w0 * x0
             s01 += w0 * x1
             s11 += w1 * x1
-        sums = 1 + k + c * d
-        scatter = 1 + k + k * d + c * d * d
-        stats[1 + c] += n
-        stats[sums] += s0
-        stats[scatter] += s00
+        sums, scatter = record.sums[c], record.scatter[c]
+        record.counts[c] += n
+        sums[0] += s0
+        scatter[0, 0] += s00
         if d == 2:
-            stats[sums + 1] += s1
-            stats[scatter + 1] += s01
-            stats[scatter + 2] += s01
-            stats[scatter + 3] += s11
+            sums[1] += s1
+            scatter[0, 1] += s01
+            scatter[1, 0] += s01
+            scatter[1, 1] += s11
 
 
 @kernel
-def add_few(found, d, XT, mean, share, factor, index, few, root, stats, count, sums, scatter):
-    """Add the moments of the rows at the places `index[:found]` of a block to the record."""
+def add_few(found, d, XT, mean, share, factor, index, few, root, sums, scatter):
+    """Add sums and scatter of the rows at the places `index[:found]` of a block; return their weight."""
     whole = (found + TOGETHER - 1) // TOGETHER * TOGETHER
     n = 0.0
     for t in range(found):
@@ -149,12 +150,12 @@ def add_few(found, d, XT, mean, share, factor, index, few, root, stats, count, s
         root[t] = math.sqrt(root[t])
         for j in range(d):
             few[t, j] = root[t] * np.float64(XT[j, r] - mean[j])
-    stats[count] += n
-    add_rows(whole, d, few, root, stats, sums, scatter)
+    add_rows(whole, d, few, root, sums, scatter)
+    return n
 
 
 @kernel
-def space_moments(rows, XT, prepared, work, share, factor, heavy, stats):
+def space_moments(rows, XT, prepared, work, share, factor, heavy, record):
     """Do the work of `moments_block` for more features, in tiles over rows or, where few matter, row by row."""
     k, d = prepared.means.shape
     Z, root = work[: XT.shape[0]], work[work.shape[0] - 1]
@@ -166,12 +167,12 @@ def space_moments(rows, XT, prepared, work, share, factor, heavy, stats):
         if heavy[c] == 0:
             continue
         mean, negligible = prepared.means[c], prepared.negligible[c]
-        sums = 1 + k + c * d
-        scatter = 1 + k + k * d + c * d * d
+        sums, scatter = record.sums[c], record.scatter[c]
         if heavy[c] <= FEW:
             found = find_rows(rows, share[c], share.dtype.type(negligible), index)
             if found <= FEW:
-                add_few(found, d, XT, mean, share[c], factor, index, few, few_roots, stats, 1 + c, sums, scatter)
+                mass = add_few(found, d, XT, mean, share[c], factor, index, few, few_roots, sums, scatter)
+                record.counts[c] += mass
                 continue
         used = heavy_rows(rows, XT, share[c], factor, negligible, heavy[c], cycles, Z, root, index)
         source = Z if used < rows else XT  # a gathered feature is replaced in place
@@ -179,24 +180,24 @@ def space_moments(rows, XT, prepared, work, share, factor, heavy, stats):
         for r in range(used):
             n += root[r]
             root[r] = math.sqrt(root[r])
-        stats[1 + c] += n
+        record.counts[c] += n
         for j in range(d):
             s = XT.dtype.type(0)
             for r in range(used):
                 z = root[r] * (source[j, r] - mean[j])
                 Z[j, r] = z
                 s += root[r] * z
-            stats[sums + j] += s
-        add_scatter(used, d, Z, T, stats[scatter : scatter + d * d])
+            sums[j] += s
+        add_scatter(used, d, Z, T, scatter)
 
 
 @kernel
-def moments_block(rows, XT, prepared, work, share, factor, heavy, stats):
+def moments_block(rows, XT, prepared, work, share, factor, heavy, record):
     """Add counts, sums and scatter of a block."""
     if XT.shape[0] == 2:
-        plane_moments(rows, XT, prepared, work, share, factor, heavy, stats)
+        plane_moments(rows, XT, prepared, work, share, factor, heavy, record)
     else:
-        space_moments(rows, XT, prepared, work, share, factor, heavy, stats)
+        space_moments(rows, XT, prepared, work, share, factor, heavy, record)
 
 
 @kernel
@@ -205,6 +206,9 @@ def room(prepared):
     dp = prepared.precisions_cholesky.shape[1]
     return dp, dp + (dp + 3) // 4 + 1
 
+
+FIELDS = Fields(Stats, loglik="", counts="k", sums="kd", scatter="kdd")
+view = view_of(FIELDS)
 
 # --- algebra
 
@@ -244,13 +248,14 @@ class Full(Matrices):
     """Each component its own matrix (k, d, d)."""
 
     name = "full"
-    blocks = Blocks(log_joint_block, moments_block, room)
+    fields = FIELDS
+    blocks = Blocks(log_joint_block, moments_block, room, view)
     _accumulate, _expect = map(
         partial(by_features, 2),
-        passes(plane_log_joint, plane_moments, room),
-        passes(space_log_joint, space_moments, room),
+        passes(plane_log_joint, plane_moments, room, view),
+        passes(space_log_joint, space_moments, room, view),
     )
-    accumulate, expect = WideAccumulation(WIDE, _accumulate), WideExpectation(WIDE, _expect)
+    accumulate, expect = WideAccumulation(WIDE, _accumulate, FIELDS), WideExpectation(WIDE, _expect)
 
     def array_shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
         return n_components, n_features, n_features

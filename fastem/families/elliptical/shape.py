@@ -22,7 +22,7 @@ from fastem.families.elliptical.records import (
     prepared_means,
     shifts,
 )
-from fastem.records import Layout
+from fastem.records import Fields, Layout
 
 if TYPE_CHECKING:
     from fastem.jit import Sweep
@@ -35,6 +35,7 @@ class Blocks(NamedTuple):
     log_joint: Any
     moments: Any
     room: Any
+    view: Any
 
 
 class Shape(ABC):
@@ -45,6 +46,7 @@ class Shape(ABC):
     """
 
     name: str
+    fields: Fields  # of the record, of the sizes k and d
     blocks: Blocks
     accumulate: Sweep | WideAccumulation
     expect: Sweep | WideExpectation
@@ -64,8 +66,7 @@ class Shape(ABC):
 
     def layout(self, n_components: int, n_features: int) -> Layout:
         """Return the shape of the additive record."""
-        k, d = n_components, n_features
-        return Layout(Stats, loglik=(), counts=(k,), sums=(k, d), scatter=self.array_shape(k, d))
+        return self.fields.layout(n_components, n_features)
 
     def constants(self, source: Any) -> Any:
         """Return what about the data is constant: nothing."""

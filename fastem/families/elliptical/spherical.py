@@ -18,6 +18,8 @@ from fastem.jit import kernel
 from fastem.kernels.cell_pass import passes
 from fastem.kernels.moments import add_sums
 from fastem.kernels.tiles import round_density
+from fastem.kernels.views import view_of
+from fastem.records import Fields
 
 # --- kernels
 
@@ -31,17 +33,18 @@ def log_joint_block(rows, XT, prepared, work, log_joint, best):
 
 
 @kernel
-def moments_block(rows, XT, prepared, work, share, factor, heavy, stats):
+def moments_block(rows, XT, prepared, work, share, factor, heavy, record):
     """Add counts, sums and the weighted distances of a block."""
-    k, d = prepared.means.shape
+    k = prepared.means.shape[0]
     zero = XT.dtype.type(0)
     for c in range(k):
         s = zero
         for r in range(rows if heavy[c] > 0 else 0):
             resp = share[c, r] * factor[r]
             s += resp * work[c, r] if resp > zero else zero
-        stats[1 + k + k * d + c] += s
-    add_sums(rows, XT, prepared.means, share, factor, prepared.negligible, heavy, work[k:], stats)
+        record.scatter[c] += s
+    means, negligible, Y = prepared.means, prepared.negligible, work[k:]
+    add_sums(rows, XT, means, share, factor, negligible, heavy, Y, record.counts, record.sums)
 
 
 @kernel
@@ -51,6 +54,8 @@ def room(prepared):
     return d, k + 1 + d
 
 
+FIELDS = Fields(Stats, loglik="", counts="k", sums="kd", scatter="k")
+
 # --- algebra
 
 
@@ -58,7 +63,8 @@ class Spherical(Variances):
     """Each component one variance (k,)."""
 
     name = "spherical"
-    blocks = Blocks(log_joint_block, moments_block, room)
+    fields = FIELDS
+    blocks = Blocks(log_joint_block, moments_block, room, view_of(FIELDS))
     accumulate, expect = passes(*blocks)
 
     wide = DIAG

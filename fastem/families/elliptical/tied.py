@@ -37,7 +37,8 @@ from fastem.jit import kernel
 from fastem.kernels.cell_pass import passes
 from fastem.kernels.moments import add_sums
 from fastem.kernels.tiles import plain_density
-from fastem.records import Layout
+from fastem.kernels.views import view_of
+from fastem.records import Fields
 
 # --- kernels
 
@@ -64,9 +65,10 @@ def log_joint_block(rows, XT, prepared, work, log_joint, best):
 
 
 @kernel
-def moments_block(rows, XT, prepared, work, share, factor, heavy, stats):
+def moments_block(rows, XT, prepared, work, share, factor, heavy, record):
     """Add counts and sums of a block."""
-    add_sums(rows, XT, prepared.means, share, factor, prepared.negligible, heavy, work, stats)
+    means, negligible = prepared.means, prepared.negligible
+    add_sums(rows, XT, means, share, factor, negligible, heavy, work, record.counts, record.sums)
 
 
 @kernel
@@ -75,6 +77,8 @@ def room(prepared):
     dp = prepared.precisions_cholesky.shape[0]
     return dp, dp + 1
 
+
+FIELDS = Fields(TiedStats, loglik="", counts="k", sums="kd")
 
 # --- algebra
 
@@ -98,17 +102,14 @@ class Tied(Matrices):
 
     name = "tied"
     shared = True
-    blocks = Blocks(log_joint_block, moments_block, room)
+    fields = FIELDS
+    blocks = Blocks(log_joint_block, moments_block, room, view_of(FIELDS))
     accumulate, expect = passes(*blocks)
 
     wide = FULL
 
     def array_shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
         return n_features, n_features
-
-    def layout(self, n_components: int, n_features: int) -> Layout:
-        k, d = n_components, n_features
-        return Layout(TiedStats, loglik=(), counts=(k,), sums=(k, d))
 
     def constants(self, source: Any) -> TotalScatter:
         """Return weight, mean and scatter of all rows of a source."""

@@ -42,7 +42,8 @@ from fastem.kernels.elementary import log
 from fastem.kernels.patterns import group_rows
 from fastem.kernels.products import add_product, highest, sum_rows
 from fastem.kernels.responsibilities import finish_rows, fix_labels, settle, shares
-from fastem.records import Layout
+from fastem.kernels.views import binder
+from fastem.records import REST, Fields, Layout
 
 # To invert the matrices of a pattern costs as much as so many rows of patterns of their own.
 RARE = 32
@@ -89,18 +90,13 @@ class Pattern(NamedTuple):
     covariances: np.ndarray  # (k, q, q) float64: M^-1
 
 
+FIELDS = Fields(AnalyserStats, loglik="", counts="k", seconds="kpp", cross="kdp", squares="kd", lacking=f"k{REST}pp")
+_bind = binder(FIELDS)
+
+
 def layout(n_components: int, n_features: int, n_factors: int, n_lacking: int) -> Layout[AnalyserStats]:
     """Shape of the additive record; `n_lacking` is the number of features, or 0 for rows without missing values."""
-    k, d, p = n_components, n_features, n_factors + 1
-    return Layout(
-        AnalyserStats,
-        loglik=(),
-        counts=(k,),
-        seconds=(k, p, p),
-        cross=(k, d, p),
-        squares=(k, d),
-        lacking=(k, n_lacking, p, p),
-    )
+    return FIELDS.layout(n_components, n_factors + 1, n_features, n_lacking)
 
 
 # --- kernels
@@ -285,14 +281,11 @@ def _moments_block(
     heavy,  # (k,)
     weighted,  # (q + 1, STRIDE) room to work in
     sums,  # (q + 1, max(dp, qp)) float64 room to work in
-    stats,  # flat record OUT
+    record,  # OUT
 ):
     """Add the statistics of a block whose rows have one pattern."""
-    k, d, q = prepared.loadings.shape
+    k, q = prepared.loadings.shape[0], prepared.loadings.shape[2]
     p = q + 1
-    seconds, cross = 1 + k, 1 + k + k * p * p
-    squares = cross + k * d * p
-    lacking = squares + k * d
     moments = np.empty((p, p))
     for c in range(k):
         if heavy[c] == 0:
@@ -304,16 +297,16 @@ def _moments_block(
             n += a
             for f in range(q):
                 weighted[f, r] = a * Z[c, f, r]
-        stats[1 + c] += n
+        record.counts[c] += n
         _centre(rows, XT, prepared.means[c], U)
         sum_rows(rows, XT.shape[0], U, weighted, sums)
         for j in observed:
             for f in range(p):
-                stats[cross + (c * d + j) * p + f] += sums[f, j]
+                record.cross[c, j, f] += sums[f, j]
             square = XT.dtype.type(0)
             for r in range(rows):
                 square += weighted[q, r] * U[j, r] * U[j, r]
-            stats[squares + c * d + j] += square
+            record.squares[c, j] += square
         sum_rows(rows, Z.shape[1], Z[c], weighted, sums)
         for f in range(q):
             moments[f, q] = moments[q, f] = sums[q, f]
@@ -322,9 +315,9 @@ def _moments_block(
         moments[q, q] = n
         for f in range(p):
             for g in range(p):
-                stats[seconds + (c * p + f) * p + g] += moments[f, g]
-                for j in missing if lacking < stats.shape[0] else missing[:0]:
-                    stats[lacking + ((c * d + j) * p + f) * p + g] += moments[f, g]
+                record.seconds[c, f, g] += moments[f, g]
+                for j in missing if record.lacking.size else missing[:0]:
+                    record.lacking[c, j, f, g] += moments[f, g]
 
 
 @kernel
@@ -359,6 +352,7 @@ def _padded_rows(m):
 @kernel
 def _accumulate(X, w, labels, prepared, start, stop, stats):
     k, d, q = prepared.loadings.shape
+    record = _bind(stats, (k, q + 1, d))
     dp, qp = _fours(d), _fours(q)
     space = np.zeros((2 * dp + q + 1 + k + 4, STRIDE), X.dtype)
     XT, U, weighted = space[:dp], space[dp : 2 * dp], space[2 * dp : 2 * dp + q + 1]
@@ -402,12 +396,12 @@ def _accumulate(X, w, labels, prepared, start, stop, stats):
                     if again:
                         _gather(X, here, rows, prepared.origin, XT, scattered, room)
                     break
-            stats[0] += finish_rows(rows, wb, best, total)
+            record.loglik[0] += finish_rows(rows, wb, best, total)
             if scattered:
-                moments_scattered(rows, XT, prepared, room, U, Z, share, total, heavy, stats)
+                moments_scattered(rows, XT, prepared, room, U, Z, share, total, heavy, record)
             else:
                 _moments_block(
-                    rows, XT, prepared, pattern, observed, missing, U, Z, share, total, heavy, weighted, sums, stats
+                    rows, XT, prepared, pattern, observed, missing, U, Z, share, total, heavy, weighted, sums, record
                 )
 
 

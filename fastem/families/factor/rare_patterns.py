@@ -254,14 +254,11 @@ def moments_scattered(
     share,  # (k, STRIDE)
     factor,  # (STRIDE,)
     heavy,  # (k,)
-    stats,  # flat record with room for missing values OUT
+    record,  # OUT
 ):
     """Add the statistics of a block."""
     k, d, q = prepared.loadings.shape
     p, t = q + 1, q * (q + 1) // 2
-    seconds, cross = 1 + k, 1 + k + k * p * p
-    squares = cross + k * d * p
-    lacking = squares + k * d
     for c in range(k):
         if heavy[c] == 0:
             continue
@@ -276,23 +273,23 @@ def moments_scattered(
                 total = 0.0
                 for r in range(rows):
                     total += room.moments[at, r]
-                stats[seconds + (c * p + f) * p + g] += total
+                record.seconds[c, f, g] += total
                 if f > g:
-                    stats[seconds + (c * p + g) * p + f] += total
-                for j in range(d if lacking < stats.shape[0] else 0):
-                    stats[lacking + ((c * d + j) * p + f) * p + g] += room.sums[at, j]
+                    record.seconds[c, g, f] += total
+                for j in range(record.lacking.shape[1]):
+                    record.lacking[c, j, f, g] += room.sums[at, j]
                     if f > g:
-                        stats[lacking + ((c * d + j) * p + g) * p + f] += room.sums[at, j]
+                        record.lacking[c, j, g, f] += room.sums[at, j]
         weight = room.moments[t + q]
         n = 0.0
         for r in range(rows):
             n += weight[r]
-        stats[1 + c] += n
+        record.counts[c] += n
         sum_rows(rows, XT.shape[0], U, room.moments[t:], room.sums)
         for j in range(d):
             square = 0.0
             for r in range(rows):
                 square += weight[r] * U[j, r] * U[j, r]
-            stats[squares + c * d + j] += square
+            record.squares[c, j] += square
             for f in range(p):
-                stats[cross + (c * d + j) * p + f] += room.sums[f, j]
+                record.cross[c, j, f] += room.sums[f, j]

@@ -1,10 +1,7 @@
-r"""Gaussian mixtures with a uniform noise component: background rows need not belong to any cluster.
+"""Gaussian mixtures with a uniform noise component: background rows need not belong to any cluster.
 
-    p(x) = sum_k pi_k N(x; mu_k, Sigma_k) + pi_0 / volume,      pi_0 = 1 - sum_k pi_k,
-
-with the volume of the box around the data (Banfield and Raftery, "Model-based Gaussian and non-Gaussian clustering",
-Biometrics 49, 1993); outside the box the noise has no density.  For the kernels noise is one more component, the last,
-whose precision is 0.  They know no box, and in a fit need none: rows outside are evaluated once more without noise.
+What the noise is, says `uniform_noise`.  For the kernels it is one more component, the last, whose precision is 0.
+They know no box, and in a fit need none: rows outside are evaluated once more without noise.
 """
 
 from __future__ import annotations
@@ -14,15 +11,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastem import validate
 from fastem.draws import Draws
+from fastem.families import uniform_noise
 from fastem.families.base import MStep
 from fastem.families.elliptical.records import GaussianParams, updated_means
 from fastem.families.gaussian.family import GaussianFamily
+from fastem.families.uniform_noise import FIRST_SHARE
 from fastem.kernels.expected import Expected
-
-# Share of the noise at the start; EM cannot leave 0.
-FIRST_SHARE = 0.05
 
 
 class NoisyParams(NamedTuple):
@@ -38,11 +33,6 @@ class NoisyParams(NamedTuple):
     def noise(self) -> float:
         """Weight of the noise."""
         return max(0.0, 1.0 - float(self.weights.sum()))
-
-    @property
-    def log_density(self) -> float:
-        """Logarithm of the density of the noise in the box."""
-        return -float(np.log(self.box[1] - self.box[0]).sum())
 
 
 class BoxedPrepared(NamedTuple):
@@ -97,21 +87,10 @@ class NoisyGaussianFamily(GaussianFamily):
         return self.n_components + 1
 
     def constants(self, source: Any) -> np.ndarray:
-        """Return the box (2, d) around the rows that have weight; a constant feature gets the width 1."""
-
-        def block(X: np.ndarray, rows: slice, n_threads: int) -> np.ndarray | None:
-            w = source.weights_of(rows)
-            counted = X[w > 0] if w.size else X
-            return np.array([np.fmin.reduce(counted), np.fmax.reduce(counted)], np.float64) if len(counted) else None
-
-        corners = [found for found in source.collect(block) if found is not None]
-        box = np.array([np.fmin.reduce([low for low, _ in corners]), np.fmax.reduce([high for _, high in corners])])
-        validate.refuse_empty(np.isnan(box[0]))
-        return _with_volume(box)
+        return uniform_noise.box_around(source)
 
     def pooled_constants(self, first: np.ndarray, second: np.ndarray, keep: float, share: float) -> np.ndarray:
-        """Return the box around both boxes: a range forgets nothing."""
-        return np.array([np.minimum(first[0], second[0]), np.maximum(first[1], second[1])])
+        return uniform_noise.box_around_both(first, second)  # a range forgets nothing
 
     def with_constants(self, params: NoisyParams, constants: np.ndarray) -> NoisyParams:
         return params._replace(box=constants)
@@ -129,7 +108,7 @@ class NoisyGaussianFamily(GaussianFamily):
         prepared = self.kernels.prepare(padded, dtype)
         flat, offsets = prepared.precisions_cholesky.copy(), prepared.offsets.copy()
         flat[k] = 0.0
-        offsets[k] = prepared.log_weights[k] + params.log_density
+        offsets[k] = prepared.log_weights[k] + uniform_noise.log_density(params.box)
         inner = self.kernels.with_box(prepared._replace(precisions_cholesky=flat, offsets=offsets), k, params.box)
         return BoxedPrepared(inner, params.box)
 
@@ -154,7 +133,7 @@ class NoisyGaussianFamily(GaussianFamily):
         if not isinstance(prepared, BoxedPrepared):
             return super().expect(X, prepared, n_threads, **outputs)
         found = super().expect(X, prepared.inner, n_threads, **outputs)
-        outside = _outside(X, prepared.box)
+        outside = uniform_noise.outside(X, prepared.box)
         if outside.size:
             again = {
                 name: np.empty((len(outside), *values.shape[1:]), values.dtype) for name, values in outputs.items()
@@ -166,7 +145,7 @@ class NoisyGaussianFamily(GaussianFamily):
 
     def conditional_mean(self, X: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
         filled = super().conditional_mean(X, prepared.inner, n_threads)
-        outside = _outside(X, prepared.box)
+        outside = uniform_noise.outside(X, prepared.box)
         if outside.size:
             filled[outside] = super().conditional_mean(X[outside], prepared.without_noise(), n_threads)
         return filled
@@ -200,7 +179,7 @@ class NoisyGaussianFamily(GaussianFamily):
 
     def blank_params(self, means: np.ndarray, variances: np.ndarray) -> NoisyParams:  # type: ignore[override]
         blank = super().blank_params(means, variances)
-        box = _with_volume(np.array([np.zeros_like(variances), np.sqrt(12.0 * variances)]))
+        box = uniform_noise.with_volume(np.array([np.zeros_like(variances), np.sqrt(12.0 * variances)]))
         return NoisyParams(blank.weights * (1 - FIRST_SHARE), *blank[1:], box)
 
     def sample(self, params: NoisyParams, n: int, draws: Draws) -> tuple[np.ndarray, np.ndarray]:  # type: ignore[override]
@@ -210,8 +189,7 @@ class NoisyGaussianFamily(GaussianFamily):
         X = draws.normal(n * params.means.shape[1]).reshape(n, -1)
         for c in np.unique(y[proper]):
             X[y == c] = self.shape.sample(params, c, X[y == c])
-        low, high = params.box
-        X[~proper] = low + (high - low) * draws.uniform(int(np.sum(~proper)) * len(low)).reshape(-1, len(low))
+        X[~proper] = uniform_noise.sample(params.box, int(np.sum(~proper)), draws)
         return X, y
 
     def shapes(self, n_features: int) -> dict[str, tuple[int, ...]]:
@@ -219,21 +197,3 @@ class NoisyGaussianFamily(GaussianFamily):
 
     def n_free_params(self, n_features: int) -> int:
         return super().n_free_params(n_features) + 1
-
-
-def _outside(X: np.ndarray, box: np.ndarray) -> np.ndarray:
-    """Return the rows (m,) with a value outside the box (2, d); a missing one (NaN) is not.
-
-    Rows on the box's edge must not fall out of it when their float32 becomes float64, or the other way round.
-    """
-    slack = 1e-6 * (box[1] - box[0]) + 1e-7 * np.abs(box).max(axis=0)
-    low, high = box[0] - slack, box[1] + slack
-    if np.all(np.fmin.reduce(X) >= low) and np.all(np.fmax.reduce(X) <= high):  # without a mask of n x d
-        return np.empty(0, np.int64)
-    return np.flatnonzero(((low > X) | (high < X)).any(axis=1))
-
-
-def _with_volume(box: np.ndarray) -> np.ndarray:
-    """Return the box (2, d) with the width 1, or the spacing of numbers there, where it has none."""
-    low, high = box
-    return np.array([low, np.where(high > low, high, low + np.maximum(1.0, np.spacing(np.abs(low))))])

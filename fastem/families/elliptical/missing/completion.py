@@ -133,6 +133,7 @@ class Kind(NamedTuple):
     log_joint_block: Any
     moments_block: Any
     room: Any
+    view: Any
     complete: Any  # completes the rows of a block for a component
     complete_heavy: Any  # does so where they matter to it, and adds the conditional covariances
 
@@ -414,7 +415,7 @@ def _invert_lanes(factors, inverse, size):
 
 
 @kernel
-def _add_spread_lanes(block, n, width, size, d, share, total, record):
+def _add_spread_lanes(block, n, width, size, share, total, scatter):
     """Add the conditional covariances of the rows in the lanes, times their responsibilities, below the diagonal."""
     factors, inverse = _by_lanes(block.factors, size, width), _by_lanes(block.inverse, size, width)
     _invert_lanes(factors, inverse, size)
@@ -434,13 +435,13 @@ def _add_spread_lanes(block, n, width, size, d, share, total, record):
             for t in range(n):
                 part += mass[t] * value[t]
                 if t == n - 1 or block.group[lanes[t]] != block.group[lanes[t + 1]]:
-                    record[2 + d + block.lost[a, t] * d + block.lost[b, t]] += part
+                    scatter[block.lost[a, t], block.lost[b, t]] += part
                     part = 0.0
 
 
 @kernel
-def _complete_heavy_full(block, m, prepared, c, XT, share, total, record):
-    """Complete the rows that matter to component c, and add their conditional covariances to its record."""
+def _complete_heavy_full(block, m, prepared, c, XT, share, total, scatter):
+    """Complete the rows that matter to component c, and add their conditional covariances to its scatter."""
     d = prepared.means.shape[1]
     r = 0
     while r < m:
@@ -453,10 +454,10 @@ def _complete_heavy_full(block, m, prepared, c, XT, share, total, record):
         if n:
             width = _fill_lanes(block, n, size)
             _complete_lanes(block, width, size, prepared, c, XT)
-            _add_spread_lanes(block, n, width, size, d, share, total, record)
+            _add_spread_lanes(block, n, width, size, share, total, scatter)
     for i in range(d):
         for j in range(i):
-            record[2 + d + j * d + i] = record[2 + d + i * d + j]
+            scatter[j, i] = scatter[i, j]
 
 
 # --- variances
@@ -475,16 +476,15 @@ def _complete_diag(block, m, prepared, c, XT):
 
 
 @kernel
-def _complete_heavy_diag(block, m, prepared, c, XT, share, total, record):
-    """Complete the rows that matter to component c, and add their conditional variances to its record."""
-    d = prepared.means.shape[1]
+def _complete_heavy_diag(block, m, prepared, c, XT, share, total, scatter):
+    """Complete the rows that matter to component c, and add their conditional variances to its scatter."""
     for r in range(m):
         if share[r] > prepared.negligible[c]:
             mass = np.float64(share[r]) * np.float64(total[r])
             for a in range(block.n_missing[r]):
                 j = block.missing[a, r]
                 XT[j, r] = prepared.means[c, j]
-                record[2 + d + j] += mass / prepared.precisions[c, j]
+                scatter[j] += mass / prepared.precisions[c, j]
 
 
 FULL = Kind(_some, *full.SHAPE.blocks, _complete_full, _complete_heavy_full)

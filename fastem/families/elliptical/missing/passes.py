@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastem.families.elliptical.missing.completion import DIAG, FULL, Block, Kind, describe, keep_rows, new_block
+from fastem.families.elliptical.records import Stats
 from fastem.jit import Sweep, each_cell, kernel, sweep
 from fastem.kernels.blocks import STRIDE, block_rows, padded
 from fastem.kernels.elementary import log
@@ -69,8 +70,14 @@ def _add_gains(rows, c, end, incomplete, prepared, s):
 
 
 @kernel
-def _as_they_are(rows, c, end, prepared, s, stats):
+def _as_they_are(rows, c, end, prepared, s, record):
     """Leave the shares of components c..end, which weigh the moments, as they are."""
+
+
+@kernel
+def _all_of_it(record):
+    """Return the record of the normal density, which is the whole one."""
+    return record
 
 
 class Density(NamedTuple):
@@ -78,7 +85,7 @@ class Density(NamedTuple):
 
     finish: Any = _add_gains  # makes log-densities of components c..end in `share`, and raises `best`
     weigh: Any = _as_they_are  # weighs the shares of components c..end for their moments, and adds what else is summed
-    n_sums: int = 0  # how many more numbers a component has at the end of the record
+    normal: Any = _all_of_it  # what of the record is that of the normal density
     keeps_distances: bool = False  # whether `weigh` needs what `finish` wrote to `distances`
 
 
@@ -107,32 +114,37 @@ def _log_joint_of(kind: Kind, density: Density) -> Any:
 def _moments_of(kind: Kind, density: Density) -> Any:
     """Make the function that adds the moments of a block, given its shares."""
     some, moments_block, complete_heavy = kind.some, kind.moments_block, kind.complete_heavy
-    weigh, n_sums = density.weigh, density.n_sums
+    weigh, normal = density.weigh, density.normal
 
     @kernel
-    def moments(m, incomplete, prepared, s, stats):
+    def moments(m, incomplete, prepared, s, record):
         rows, share, total, heavy = padded(m), s.share, s.total, s.heavy
         k, d = prepared.means.shape
-        size = (stats.shape[0] - 1 - k - k * d) // k - n_sums
-        own = np.empty(2 + d + size)
+        whole = normal(record)
+        own = Stats(np.zeros(1), np.zeros(1), np.zeros_like(whole.sums[:1]), np.zeros_like(whole.scatter[:1]))
+        own_scatter = own.scatter[0].flat
         step = 1 if incomplete else k
         for c in range(0, k, step):
             if incomplete and heavy[c] == 0:
                 continue
-            record = own if incomplete else stats
             if incomplete:
-                for j in range(record.shape[0]):
-                    record[j] = 0.0
-                complete_heavy(s.block, m, prepared, c, s.XT, share[c], total, record)
-            end = c + step
-            weigh(rows, c, end, prepared, s, stats)
-            moments_block(rows, s.XT, some(prepared, c, end), s.work, share[c:end], total, heavy[c:end], record)
-            if incomplete:
-                stats[1 + c] += record[1]
+                own.counts[0] = 0.0
                 for j in range(d):
-                    stats[1 + k + c * d + j] += record[2 + j]
-                for j in range(size):
-                    stats[1 + k + k * d + c * size + j] += record[2 + d + j]
+                    own.sums[0, j] = 0.0
+                for j in range(own.scatter.size):
+                    own_scatter[j] = 0.0
+                complete_heavy(s.block, m, prepared, c, s.XT, share[c], total, own.scatter[0])
+            end = c + step
+            weigh(rows, c, end, prepared, s, record)
+            target = own if incomplete else whole
+            moments_block(rows, s.XT, some(prepared, c, end), s.work, share[c:end], total, heavy[c:end], target)
+            if incomplete:
+                whole.counts[c] += own.counts[0]
+                for j in range(d):
+                    whole.sums[c, j] += own.sums[0, j]
+                scatter = whole.scatter[c].flat
+                for j in range(own.scatter.size):
+                    scatter[j] += own_scatter[j]
 
     return moments
 
@@ -210,12 +222,13 @@ def _e_step_of(log_joint_of: Any) -> Any:
     return e_step
 
 
-def _accumulator(kind: Kind, density: Density, e_step: Any, moments: Any) -> Sweep:
+def _accumulator(kind: Kind, density: Density, view: Any, e_step: Any, moments: Any) -> Sweep:
     """Make the sweep that adds up the statistics."""
     room, keeps = kind.room, int(density.keeps_distances)
 
     @kernel
     def accumulate(X, w, labels, prepared, start, stop, stats):
+        record = view(prepared, stats)
         groups = group_rows(X, start, stop)
         features, work_rows = room(prepared)
         k = prepared.means.shape[0]
@@ -226,19 +239,20 @@ def _accumulator(kind: Kind, density: Density, e_step: Any, moments: Any) -> Swe
         while first < stop - start:
             m = _block_end(groups, first, size) - first
             incomplete = e_step(X, w, labels, groups, first, m, prepared, s, nothing)
-            stats[0] += finish_rows(padded(m), s.wb, s.best, s.total)
-            moments(m, incomplete, prepared, s, stats)
+            record.loglik[0] += finish_rows(padded(m), s.wb, s.best, s.total)
+            moments(m, incomplete, prepared, s, record)
             first += m
 
     return sweep(accumulate)
 
 
-def _given(kind: Kind, density: Density, log_joint_of: Any, moments: Any) -> Any:
+def _given(kind: Kind, density: Density, view: Any, log_joint_of: Any, moments: Any) -> Any:
     """Make the kernel that adds the statistics of one cell for given responsibilities."""
     room, keeps = kind.room, int(density.keeps_distances)
 
     @kernel
     def given(X, w, resp, prepared, stats):
+        record = view(prepared, stats)
         groups = group_rows(X, 0, X.shape[0])
         features, work_rows = room(prepared)
         k = prepared.means.shape[0]
@@ -262,7 +276,7 @@ def _given(kind: Kind, density: Density, log_joint_of: Any, moments: Any) -> Any
                 s.heavy[c] = rows
             for r in range(rows):
                 s.total[r] = s.wb[r]
-            moments(m, incomplete, prepared, s, stats)
+            moments(m, incomplete, prepared, s, record)
             first += m
 
     return given
@@ -350,18 +364,21 @@ class Kernels(NamedTuple):
     conditional_mean: Sweep
 
 
-def assemble(kind: Kind, density: Density, log_joint_of: Any = None, moments: Any = None) -> Kernels:
-    """Make the passes for one kind of matrices and a density, or of two functions of a block that know better."""
+def assemble(kind: Kind, density: Density, view: Any, log_joint_of: Any = None, moments: Any = None) -> Kernels:
+    """Make the passes for one kind of matrices and a density, or of two functions of a block that know better.
+
+    `view` shows the flat record by name (`kernels.views`).
+    """
     log_joint_of = log_joint_of or _log_joint_of(kind, density)
     moments = moments or _moments_of(kind, density)
     e_step = _e_step_of(log_joint_of)
     return Kernels(
-        _accumulator(kind, density, e_step, moments),
+        _accumulator(kind, density, view, e_step, moments),
         _expectation(kind, density, e_step),
-        _given(kind, density, log_joint_of, moments),
+        _given(kind, density, view, log_joint_of, moments),
         _conditional_mean(kind, density, e_step),
     )
 
 
-MATRICES = assemble(FULL, Density())
-VARIANCES = assemble(DIAG, Density())
+MATRICES = assemble(FULL, Density(), FULL.view)
+VARIANCES = assemble(DIAG, Density(), DIAG.view)

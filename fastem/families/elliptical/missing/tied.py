@@ -33,7 +33,8 @@ from fastem.kernels.blocks import STRIDE, padded
 from fastem.kernels.elementary import log
 from fastem.kernels.products import highest
 from fastem.kernels.scatter import add_scatter
-from fastem.records import Layout
+from fastem.kernels.views import view_of
+from fastem.records import Fields
 
 _LANES = 8  # of a vector of float64, at most
 _RUN = 64  # rows that are taken together: their bases stay in the first cache
@@ -54,11 +55,9 @@ class MissingTiedPrepared(NamedTuple):
     centres: np.ndarray  # (k, d) float64: means @ P
 
 
-def layout(n_components: int, n_features: int) -> Layout:
-    """Shape of the additive record."""
-    k, d = n_components, n_features
-    incomplete = {"incomplete": (d, d), "incomplete_sums": (d,), "incomplete_weight": ()}
-    return Layout(MissingTiedStats, loglik=(), counts=(k,), sums=(k, d), **incomplete)
+FIELDS = Fields(
+    MissingTiedStats, loglik="", counts="k", sums="kd", incomplete="dd", incomplete_sums="d", incomplete_weight=""
+)
 
 
 @kernel
@@ -208,7 +207,7 @@ def _mean_centres(s, first, width, prepared, u, mass):
 
 
 @kernel
-def _add_components(s, first, width, size, prepared, Q, y, u, V, E, sums, stats):
+def _add_components(s, first, width, size, prepared, Q, y, u, V, E, sums, counts):
     """Add counts and whitened sums of the rows, and to V (triangle, width) what their completions vary by."""
     k, d = prepared.means.shape
     z, resp = s.block.v, s.block.scratch[1]
@@ -219,7 +218,7 @@ def _add_components(s, first, width, size, prepared, Q, y, u, V, E, sums, stats)
         for t in range(width):
             resp[t] = np.float64(s.share[c, first + t]) * np.float64(s.total[first + t])
             n += resp[t]
-        stats[1 + c] += n
+        counts[c] += n
         for j in range(d):
             centre = prepared.centres[c, j]
             for t in range(width):
@@ -265,18 +264,17 @@ def _add_spread(width, size, Q, V, Z, T, scatter):
 
 
 @kernel
-def _moments(m, incomplete, prepared, s, stats):
+def _moments(m, incomplete, prepared, s, record):
     """Add the moments of a block, given its shares."""
     if not incomplete:
-        tied.moments_block(padded(m), s.XT, prepared, s.work, s.share, s.total, s.heavy, stats)
+        tied.moments_block(padded(m), s.XT, prepared, s.work, s.share, s.total, s.heavy, record)
         return
     k, d = prepared.means.shape
     block = s.block
     y, u = block.rows.reshape(d, STRIDE), block.shifted.reshape(d, STRIDE)
     Z, sums = np.zeros(((d + 3) // 4 * 4, STRIDE)), np.zeros((k, d))
     T, mass = np.empty(16), np.empty(STRIDE)
-    first_moment = 1 + k + k * d + d * d
-    scatter = stats[1 + k + k * d : first_moment]
+    scatter = record.incomplete
     first = 0
     while first < m:
         end = _run_end(block, first, m, d)
@@ -298,16 +296,16 @@ def _moments(m, incomplete, prepared, s, stats):
                 y[j, t] -= u[j, t]
         for a in range(size):
             _take_out(Q[a * d : (a + 1) * d], y, E[a])
-        _add_components(s, first, width, size, prepared, Q, y, u, V, E, sums, stats)
+        _add_components(s, first, width, size, prepared, Q, y, u, V, E, sums, record.counts)
         rows = (width + _LANES - 1) // _LANES * _LANES
         for t in range(width):
-            stats[first_moment + d] += mass[t]
+            record.incomplete_weight[0] += mass[t]
         for j in range(d):
             total = 0.0
             for t in range(width):
                 Z[j, t] = math.sqrt(mass[t]) * (y[j, t] + u[j, t])
                 total += mass[t] * (y[j, t] + u[j, t])
-            stats[first_moment + j] += total
+            record.incomplete_sums[j] += total
             for t in range(width, rows):
                 Z[j, t] = 0.0
         add_scatter(rows, d, Z, T, scatter)
@@ -318,7 +316,9 @@ def _moments(m, incomplete, prepared, s, stats):
             total = 0.0
             for i in range(j + 1):
                 total += sums[c, i] * prepared.inverse[i, j]
-            stats[1 + k + c * d + j] += total
+            record.sums[c, j] += total
 
 
-KERNELS = assemble(Kind(None, None, None, tied.room, None, None), Density(), _log_joint, _moments)
+KERNELS = assemble(
+    Kind(None, None, None, tied.room, None, None, None), Density(), view_of(FIELDS), _log_joint, _moments
+)

@@ -18,7 +18,7 @@ from fastem.families.elliptical.missing.passes import MATRICES, VARIANCES, Kerne
 from fastem.families.elliptical.records import LOG_2PI, GaussianParams
 from fastem.families.elliptical.shape import Shape
 from fastem.families.elliptical.tied import SHAPE as TIED
-from fastem.records import Layout
+from fastem.records import Fields, Layout
 
 
 class MissingValues:
@@ -40,9 +40,14 @@ class MissingValues:
             raise AttributeError(name)
         return getattr(self.plain, name)
 
+    @property
+    def fields(self) -> Fields:
+        """Fields of the record."""
+        return self.plain.wide.fields
+
     def layout(self, n_components: int, n_features: int) -> Layout:
         """Shape of the additive record."""
-        return self.plain.wide.layout(n_components, n_features)
+        return self.fields.layout(n_components, n_features)
 
     def constants(self, source: Any) -> Any:
         """Refuse columns without any value.
@@ -121,8 +126,9 @@ class MissingTied(MissingValues):
         self.module = tied
         self.accumulate, self.expect, self._given, _ = tied.KERNELS
 
-    def layout(self, n_components: int, n_features: int) -> Layout:
-        return self.module.layout(n_components, n_features)
+    @property
+    def fields(self) -> Fields:
+        return self.module.FIELDS
 
     def constants(self, source: Any) -> TotalScatter:
         """Return weight, mean and scatter of the complete rows; refuse columns without any value."""
