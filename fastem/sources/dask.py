@@ -326,6 +326,21 @@ class DaskSource(Source):
 
         self.each_block(block)
 
+    def undecided(self, family: Any, params: Any, memo: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return what `Source.undecided` does, by a pass of its own: nothing was written beside the rows."""
+        if not family.leaves_undecided:
+            return np.empty(0, np.int64), np.empty(0, np.int32)
+        source, prepared = self, family.prepare(params, self.dtype)
+
+        def block(X: np.ndarray, rows: slice, n_threads: int) -> tuple[np.ndarray, np.ndarray]:
+            here = family.new_memo(len(X)).rows(slice(0, len(X)))
+            family.total_of_memo(X, source.weights_of(rows), prepared, n_threads, here)
+            numbers = family.undecided(here)
+            return rows.start + numbers, here.labels[numbers]
+
+        numbers, labels = zip(*self.collect(block), strict=True)
+        return np.concatenate(numbers), np.concatenate(labels)
+
     def take(self, indices: np.ndarray) -> np.ndarray:
         """Return the rows with these numbers, dense (m, d)."""
         indices = np.asarray(indices)
