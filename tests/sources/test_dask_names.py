@@ -104,7 +104,7 @@ def test_tasks_that_come_after_are_named_by_the_partitions_that_they_are_of(fata
     source = source_of()
     with monkeypatch.context() as patch:
         patch.setattr(dask_tasks, "taken", end)
-        with pytest.raises(FileError, match="^Partition 7 ended"):
+        with pytest.raises(FileError, match=r"^Partition 7 ended"):
             source.take(np.array([sum(LENGTHS) - 1]))
     nth = dask_tasks.nth
 
@@ -113,7 +113,7 @@ def test_tasks_that_come_after_are_named_by_the_partitions_that_they_are_of(fata
 
     with monkeypatch.context() as patch:
         patch.setattr(dask_tasks, "nth", end_late)
-        with pytest.raises(FileError, match="^Partition 7 ended"):
+        with pytest.raises(FileError, match=r"^Partition 7 ended"):
             source.collect(lambda X, rows, n_threads: "late" if rows.stop == sum(LENGTHS) else "")
     monkeypatch.setattr(dask_source, "JOINED", 3)
     tasks_of, names = dask_tasks.tasks_of, []
