@@ -80,7 +80,9 @@ def replacing(path: str | Path) -> Iterator[Path]:
         with whole(path) as temporary:
             yield temporary
     except OSError as error:
-        raise FileError(f"{path} cannot be written: {error.strerror or first_line(error)}.") from error
+        # Arrow's errors have the number of the system's, and words of their own about it.
+        why = os.strerror(error.errno) if error.errno else first_line(error)
+        raise FileError(f"{path} cannot be written: {why}.") from error
 
 
 def _settle(temporary: Path, target: Path) -> None:

@@ -141,6 +141,16 @@ def fit(
             show_default=False,
         ),
     ] = None,
+    blocks: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Incremental EM: parameters are made anew after each of at most N blocks of rows, and iterations are "
+            "passes; fewer of them where reading rows is what takes time.",
+            show_default=False,
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(metavar="S", min=0, help="Seed of the random starts.")] = 0,
     threads: Threads = None,
     header: Header = None,
@@ -187,11 +197,11 @@ def fit(
     )
     if plot is not None:
         _check_plot(model)
-    groups.check_options(by, group_report, plot, scale)
-    every = _check_checkpoint(checkpoint, checkpoint_every, by, resume=resume)
+    groups.check_options(by, group_report, {"--plot": plot, "--scale": scale, "--blocks": blocks})
+    every = _check_checkpoint(checkpoint, checkpoint_every, {"--by": by, "--blocks": blocks}, resume=resume)
     source = (open_table if by is None else open_file)(path, header=header)
     estimator = models.estimator(
-        model, k, covariance_type=covariance, n_factors=factors, n_init=n_init, max_iter=max_iter,
+        model, k, blocks=blocks, covariance_type=covariance, n_factors=factors, n_init=n_init, max_iter=max_iter,
         tol=tol, random_state=seed, n_threads=threads, checkpoint=checkpoint, checkpoint_every=every,
     )  # fmt: skip
     chosen = None if columns is None else split_names(columns)
@@ -337,7 +347,7 @@ def _write(output: Path | None, blocks: Iterable[dict[str, np.ndarray]]) -> None
         pass
 
 
-def _check_checkpoint(checkpoint: Path | None, every: str, by: str | None, *, resume: bool) -> int | str:
+def _check_checkpoint(checkpoint: Path | None, every: str, others: dict[str, Any], *, resume: bool) -> int | str:
     """Return how often a state is saved; refuse a file that is there unless the fit is to go on from it."""
     how_often: int | str = int(every) if every.isdecimal() else every
     if interval(how_often) is None:
@@ -346,8 +356,10 @@ def _check_checkpoint(checkpoint: Path | None, every: str, by: str | None, *, re
         if resume:
             raise CommandError("--resume needs --checkpoint, the file to go on from.")
         return how_often
-    if by is not None:
+    if others["--by"] is not None:
         raise CommandError("--checkpoint is for one model, and --by fits many.")
+    if others["--blocks"] is not None:
+        raise CommandError("--checkpoint does not go with --blocks: what is known of each block is not saved.")
     if checkpoint.exists() and not resume:
         raise CommandError(f"{checkpoint} is there already: --resume goes on from it, or remove it to begin anew.")
     return how_often

@@ -41,13 +41,15 @@ class Asked(NamedTuple):
     quiet: bool
 
 
-def check_options(by: str | None, group_report: Path | None, plot: Path | None, scale: bool) -> None:
-    """Refuse options that go with one model alone, or with many."""
+def check_options(by: str | None, group_report: Path | None, of_one: dict[str, Any]) -> None:
+    """Refuse options that go with one model alone (by name, with what was asked for), or with many."""
     if by is None:
         if group_report is not None:
             raise CommandError("--report has one line per group, and goes with --by.")
-    elif plot is not None or scale:
-        raise CommandError(f"{'--plot' if plot is not None else '--scale'} is for one model, and --by makes many.")
+        return
+    asked = [option for option, value in of_one.items() if value]
+    if asked:
+        raise CommandError(f"{asked[0]} is for one model, and --by makes many.")
 
 
 def fit(source: Source, asked: Asked) -> None:

@@ -89,12 +89,18 @@ def check_options(name: ModelName, asked: list[str] | None, factors: int | None,
         raise CommandError(f"--scale is for measurements, and a {kind.title} takes none.")
 
 
-def estimator(name: ModelName, k: int, **options: Any) -> Any:
-    """Return an estimator of k components; options that are None keep their defaults, n_init where it has none."""
+def estimator(name: ModelName, k: int, *, blocks: int | None = None, **options: Any) -> Any:
+    """Return an estimator of k components; options that are None keep their defaults, n_init where it has none.
+
+    With `blocks` it runs by incremental EM, on so many at most.
+    """
     kind = KINDS[name]
     model = getattr(fastem, BY_SHORT_NAME[name])(**dict(kind.options))
-    options |= {"n_clusters" if name is ModelName.kmeans else "n_components": k, "accelerate": "squarem"}
     known = model.get_params(deep=False)
+    if blocks is not None and "n_blocks" not in known:
+        raise CommandError(f"--blocks is for models with a likelihood, and {kind.title} has none.")
+    options |= {"accelerate": "squarem"} if blocks is None else {"algorithm": "incremental", "n_blocks": blocks}
+    options["n_clusters" if name is ModelName.kmeans else "n_components"] = k
     return model.set_params(**{key: value for key, value in options.items() if value is not None and key in known})
 
 

@@ -9,14 +9,12 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from fastem.files import TableError, replacing
-from fastem.sources.writing import WRITABLE
+from fastem.files import TableError
+from fastem.sources.writing import WRITABLE, appending
 
 
 def check_output(path: str | Path, suffixes: Sequence[str] = WRITABLE) -> Path:
@@ -94,49 +92,15 @@ def writing(path: str | Path) -> Iterator[Callable[[Any], None]]:
     callable
         What writes an Arrow table; all have the same columns.
     """
-    suffix = Path(path).suffix.lower()
-    pieces: list[Any] = []
-    with replacing(path) as temporary, ExitStack() as stack:
-        writer: Any = None
-
-        def write(table: Any) -> None:
-            nonlocal writer
-            if suffix == ".npy":
-                pieces.append(table)
-                return
-            if writer is None:
-                writer = stack.enter_context(_writer(temporary, suffix, table.schema))
-            writer.write_table(table)
-
-        yield write
+    with appending(path) as append:
+        if Path(path).suffix.lower() != ".npy":
+            yield append
+            return
+        pieces: list[Any] = []
+        yield pieces.append
         if pieces:
             import pyarrow as pa
 
-            whole = pa.concat_tables(pieces)
+            whole = pa.concat_tables(pieces)  # the longest text says how wide its column is
             columns = {name: whole[name].to_numpy() for name in whole.column_names}
-            texts = {name: column.astype(str) if column.dtype == object else column for name, column in columns.items()}
-            np.save(temporary, _array(texts), allow_pickle=False)
-
-
-def _writer(path: Path, suffix: str, schema: Any) -> Any:
-    if suffix == ".csv":
-        from pyarrow import csv as arrow_csv
-
-        return arrow_csv.CSVWriter(str(path), schema)
-    if suffix == ".parquet":
-        import pyarrow.parquet as pq
-
-        return pq.ParquetWriter(path, schema)
-    from pyarrow import ipc
-
-    return ipc.new_file(str(path), schema)
-
-
-def _array(columns: dict[str, np.ndarray]) -> np.ndarray:
-    if len(columns) == 1:
-        return next(iter(columns.values()))
-    n_rows = len(next(iter(columns.values())))
-    records = np.empty(n_rows, [(name, values.dtype) for name, values in columns.items()])
-    for name, values in columns.items():
-        records[name] = values
-    return records
+            append({name: part.astype(str) if part.dtype == object else part for name, part in columns.items()})

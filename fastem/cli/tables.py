@@ -71,7 +71,7 @@ def open_table(path: str | Path, *, header: bool | None = None) -> Source:
     path = Path(path)
     if _is_large(path):
         stream = rows(path, header=header)
-        return Source(path, stream.names, stream.named, lambda columns: rows(path, columns=columns, header=header))
+        return Source(path, stream.names, stream.named, stream.selected)
     return open_file(path, header=header)
 
 

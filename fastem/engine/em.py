@@ -219,14 +219,14 @@ def _beyond(problem: Problem, run: Run, last: _EStep | None, settings: Settings)
     source, family = problem.source, problem.family
     if run.memo is None or not run.converged or run.n_iter >= settings.max_iter:
         return None
-    numbers = family.undecided(run.memo)
+    numbers, labels = source.undecided(family, run.params, run.memo)
     if not numbers.size:
         return None
     if last is None:
         prepared = family.prepare(run.params, source.dtype)
         last = _EStep(run.params, prepared, source.accumulate(family, prepared), run.objective)
     partition = family.partition(last.stats, last.prepared, last.params)
-    return family.beyond(partition, source.loose(family, numbers, run.memo.labels[numbers]), settings.tol)
+    return family.beyond(partition, source.loose(family, numbers, labels), settings.tol)
 
 
 def _run_to_convergence(

@@ -234,6 +234,11 @@ class Family(ABC):
         """
         return None
 
+    @property
+    def leaves_undecided(self) -> bool:
+        """Whether `undecided` may name rows."""
+        return False
+
     def undecided(self, memo: Any) -> np.ndarray:
         """Return the numbers (m,) of rows that the last pass could as well have assigned otherwise.
 

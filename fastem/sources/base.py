@@ -260,6 +260,14 @@ class Source:
         layout = family.layout(self.n_features)
         return family.partition(layout.view(self.fold(cell, layout.size)), prepared, params)
 
+    def undecided(self, family: Any, params: Any, memo: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return the numbers (m,) of rows that could as well be assigned otherwise, and where they are (m,).
+
+        `memo` is of a run that ended at `params`, and was filled by its last pass.
+        """
+        numbers = family.undecided(memo)
+        return numbers, memo.labels[numbers]
+
     def loose(self, family: Any, numbers: np.ndarray, labels: np.ndarray) -> Iterator[Loose]:
         """Yield rows with these numbers and labels (m,), as the family reads them, some at a time."""
         size = max(1, AT_ONCE // self.n_features)

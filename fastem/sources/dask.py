@@ -57,6 +57,9 @@ class Blocks:
     ) -> None:
         self.ragged, self.row_bytes, self.keep, self.client = Ragged(lengths), row_bytes, keep, client
         self.n_rows = self.ragged.n_rows
+        # Tasks are named by partitions, or the first and the last of those that they are of: if they end the workers
+        # that they are given to, it is these names that are told (`dask_tasks._sentence`).
+        self.partitions = [block.parts[0].partition for block in self.ragged.blocks]
         self.warned = False
         self._groups: list[Group] | None = None
         self._last: list[Any] = []
@@ -88,7 +91,9 @@ class Blocks:
 
     def shared(self, data: bytes, n_tasks: int) -> Any:
         """Return bytes that all tasks of a pass have in common; many, as one task: they are sent to a worker once."""
-        return data if len(data) * n_tasks <= WITHIN else work.tasks_of(work.same, "parameters", [(0, data)])[0]
+        if len(data) * n_tasks <= WITHIN:
+            return data
+        return work.tasks_of(work.same, "parameters", [(self._span(self.partitions[0], self.partitions[-1]), data)])[0]
 
     def crew(self, most: int | None) -> tuple[int, int | None]:
         """Return how many tasks of a pass run at once in a process, and the most threads of one."""
@@ -109,7 +114,11 @@ class Blocks:
     def named(self, group: Group) -> str:
         """Return the partitions that a group is of, as the name of its task has them."""
         first, last = (self.ragged.blocks[group.blocks[end]].parts[end].partition for end in (0, -1))
-        return str(first) if first == last or len(group.blocks) == 1 else f"{first}..{last}"
+        return self._span(first, first if len(group.blocks) == 1 else last)
+
+    @staticmethod
+    def _span(first: Any, last: Any) -> str:
+        return str(first) if first == last else f"{first}..{last}"
 
     @property
     def groups(self) -> list[Group]:
@@ -124,7 +133,8 @@ class Blocks:
         for column in columns:
             column.settle()
             if column.parts is None and column.here is not None:
-                calls = [(i, column.here[block.rows]) for i, block in enumerate(self.ragged.blocks)]
+                blocks = zip(self.partitions, self.ragged.blocks, strict=True)
+                calls = [(partition, column.here[block.rows]) for partition, block in blocks]
                 column.parts = self.persisted(work.tasks_of(work.same, "column", calls))
             if column.parts is None:
                 found.append(work.Fill(column.fill, column.dtype))
@@ -136,9 +146,13 @@ class Blocks:
         """Return the sum of all cells (size,), of tasks that return those of each group."""
         n_bytes = 8 * size * sum(group.n_nodes for group in self.groups)
         if len(tasks) > JOINED or n_bytes > HERE:
+            names = [self.named(group) for group in self.groups]
             while len(tasks) > 1:
-                some = [tasks[first : first + JOINED] for first in range(0, len(tasks), JOINED)]
-                tasks = work.tasks_of(work.joined, "join", enumerate(some))
+                runs = [slice(first, first + JOINED) for first in range(0, len(tasks), JOINED)]
+                ends = [(names[run][0].split("..")[0], names[run][-1].split("..")[-1]) for run in runs]
+                names = [self._span(*pair) for pair in ends]
+                calls = [(name, tasks[run]) for name, run in zip(names, runs, strict=True)]
+                tasks = work.tasks_of(work.joined, "join", calls)
         found = work.joined(work.computed_again(tasks, self.client, self._last))
         self._compare(found.kinds)
         if found.moved:
@@ -166,7 +180,8 @@ class Blocks:
         taken = np.empty(len(indices), column.dtype)
         by_block = self.ragged.by_block(indices)
         assert column.parts is not None
-        calls = [(i, column.parts[i], indices[places] - self.ragged.firsts[i]) for i, places in by_block.items()]
+        firsts, parts, partitions = self.ragged.firsts, column.parts, self.partitions
+        calls = [(partitions[i], parts[i], indices[places] - firsts[i]) for i, places in by_block.items()]
         tasks = work.tasks_of(work.nth, "entries", calls)
         for places, found in zip(by_block.values(), self.computed(tasks), strict=True):
             taken[places] = found
@@ -182,7 +197,7 @@ class Blocks:
             for number in self._touched(rows):
                 block = self.ragged.blocks[number]
                 here = slice(max(rows.start - block.first, 0), min(rows.stop - block.first, block.n_rows))
-                calls.append((number, column.parts[number], here))
+                calls.append((self.partitions[number], column.parts[number], here))
             counts.append(len(calls) - before)
         found = iter(self.computed(work.tasks_of(work.nth, "entries", calls)))
         return [np.concatenate([next(found) for _ in range(count)]) for count in counts]
@@ -260,8 +275,8 @@ class DaskSource(Source):
         """Return a task for each block, and the columns that what is sent refers to."""
         data, blocks, columns = self._blocks(sent)
         shared, crew = self.home.shared(data, len(blocks)), self.home.crew(self._most())
-        partitions = [block.parts[0].partition for block in self.home.ragged.blocks]
-        calls = [(number, function, shared, *block, crew) for number, block in zip(partitions, blocks, strict=True)]
+        named = zip(self.home.partitions, blocks, strict=True)
+        calls = [(partition, function, shared, *block, crew) for partition, block in named]
         return work.tasks_of(work.do, "pass", calls), columns
 
     def _summed(self, function: Any, what: str, sent: Any, size: int, *more: Any) -> np.ndarray:
@@ -285,9 +300,10 @@ class DaskSource(Source):
 
     def _taken(self, indices: np.ndarray) -> tuple[list[Any], list[np.ndarray]]:
         """Return tasks that take the rows with these numbers out of each block, and their places in `indices`."""
-        by_block, firsts = self.home.ragged.by_block(indices), self.home.ragged.firsts
-        shared = self.home.shared(packed((self.maps, self.dtype, None), self.home)[0], len(by_block))
-        calls = [(i, shared, self.home.X[i], indices[places] - firsts[i]) for i, places in by_block.items()]
+        home, by_block = self.home, self.home.ragged.by_block(indices)
+        firsts, partitions = home.ragged.firsts, home.partitions
+        shared = home.shared(packed((self.maps, self.dtype, None), home)[0], len(by_block))
+        calls = [(partitions[i], shared, home.X[i], indices[places] - firsts[i]) for i, places in by_block.items()]
         return work.tasks_of(work.taken, "take", calls), list(by_block.values())
 
     def empty(self, shape: int | tuple[int, ...], dtype: Any) -> Any:
@@ -296,13 +312,11 @@ class DaskSource(Source):
 
     def collect(self, function: Callable[[np.ndarray, slice, int], Any]) -> list[Any]:
         tasks, columns = self._pass(work.call, function)
-        results = work.tasks_of(work.nth, "result", [(number, task, 0) for number, task in enumerate(tasks)])
+        named = list(zip(self.home.partitions, tasks, strict=True))
+        results = work.tasks_of(work.nth, "result", [(*call, 0) for call in named])
         new = [number for number, column in enumerate(columns) if not column.frozen]
         if new:
-            split = [
-                work.tasks_of(work.part_of, "column", [(number, task, which) for number, task in enumerate(tasks)])
-                for which in new
-            ]
+            split = [work.tasks_of(work.part_of, "column", [(*call, which) for call in named]) for which in new]
             kept = self.home.persisted([task for some in [results, *split] for task in some])
             results, n = kept[: len(tasks)], len(tasks)
             for place, which in enumerate(new, 1):
@@ -325,6 +339,21 @@ class DaskSource(Source):
             column[rows] = family.assign(X, prepared, n_threads)[0]
 
         self.each_block(block)
+
+    def undecided(self, family: Any, params: Any, memo: Any) -> tuple[np.ndarray, np.ndarray]:
+        """Return what `Source.undecided` does, by a pass of its own: nothing was written beside the rows."""
+        if not family.leaves_undecided:
+            return np.empty(0, np.int64), np.empty(0, np.int32)
+        source, prepared = self, family.prepare(params, self.dtype)
+
+        def block(X: np.ndarray, rows: slice, n_threads: int) -> tuple[np.ndarray, np.ndarray]:
+            here = family.new_memo(len(X)).rows(slice(0, len(X)))
+            family.total_of_memo(X, source.weights_of(rows), prepared, n_threads, here)
+            numbers = family.undecided(here)
+            return rows.start + numbers, here.labels[numbers]
+
+        numbers, labels = zip(*self.collect(block), strict=True)
+        return np.concatenate(numbers), np.concatenate(labels)
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         """Return the rows with these numbers, dense (m, d)."""

@@ -20,9 +20,8 @@ from fastem.sources.readers import (
     ArrowPart,
     ArrowReader,
     CallReader,
-    Columns,
     Reader,
-    chosen_of,
+    columns_of,
     files_reader,
     fragment_part,
     suffix_of,
@@ -127,12 +126,11 @@ def rows(
     if cache not in CACHES:
         raise ValueError(f"cache must be one of {', '.join(map(repr, CACHES))}, got {cache!r}.")
     reader = _reader(data, filter, header)
-    chosen = chosen_of(reader.names, columns, weights)
-    kind = np.dtype(("float32" if reader.small.issuperset(chosen) else "float64") if dtype is None else dtype)
+    chosen = columns_of(reader, columns, weights, dtype)
     keep = cache == "always" or (cache == "auto" and (reader.once or reader.slow))
     if reader.once and not keep:
         raise ValueError("These rows can be read only once, so that cache='never' does not do.")
-    return Stream(reader, Columns(chosen, weights, kind), keep, Spool(cache_folder), cache_limit, progress)
+    return Stream(reader, chosen, keep, Spool(cache_folder), cache_limit, progress)
 
 
 def _reader(data: Any, row_filter: Any, header: bool | None) -> Reader:

@@ -155,6 +155,13 @@ def npy_reader(path: Path) -> Reader:
     return ArrayReader(np.load(path, mmap_mode="c", allow_pickle=False).view(np.ndarray), str(path))
 
 
+def columns_of(reader: Reader, columns: list[str] | None, weights: str | None = None, dtype: Any = None) -> Columns:
+    """Return which columns of a reader are read, as `chosen_of` checks them; float32 if all of them fit in there."""
+    chosen = chosen_of(reader.names, columns, weights)
+    small = reader.small.issuperset(chosen)
+    return Columns(chosen, weights, np.dtype(("float32" if small else "float64") if dtype is None else dtype))
+
+
 class ArrowPart(NamedTuple):
     """A file, or what else gives batches of Arrow columns."""
 

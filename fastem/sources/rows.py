@@ -15,7 +15,7 @@ import numpy as np
 from fastem import grid
 from fastem.files import FileError
 from fastem.sources.base import Source
-from fastem.sources.readers import ArrayReader, CallReader, Columns, Reader
+from fastem.sources.readers import ArrayReader, CallReader, Columns, Reader, columns_of
 from fastem.sources.reading import Piece, ahead, cut
 from fastem.sources.spool import Column, Spool
 from fastem.sources.stream import FileSource, StreamSource
@@ -220,6 +220,11 @@ class Stream:
 
     def __len__(self) -> int:
         return self.survey().n_rows
+
+    def selected(self, columns: list[str]) -> Stream:
+        """Return some of the columns of the same files, which are not looked for anew."""
+        chosen = columns_of(self._reader, columns)
+        return Stream(self._reader, chosen, self._keep, self._spool, self._limit, self.progress)
 
     def mapped(self, function: Callable[[np.ndarray], np.ndarray]) -> Stream:
         """Return the rows that a function makes of the rows (m, d): (m, d), of the same dtype, with the same names."""

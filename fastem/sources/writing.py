@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -40,23 +40,48 @@ def write_blocks(path: str | Path, blocks: Iterable[Block]) -> int:
         In one sentence, if the file cannot be written.
     """
     path = Path(path)
-    suffix = path.suffix.lower()
-    if suffix not in WRITABLE:
+    if path.suffix.lower() not in WRITABLE:
         raise TableError(f"{path} has an unknown suffix; choose one of {', '.join(WRITABLE)}.")
-    open_writer = _npy if suffix == ".npy" else _WRITERS[suffix]
     n_rows = 0
     # What makes the blocks may fail as well, and not because of this file.
     waiting = iter(blocks)
     first = next(waiting, None)
     if first is None:
         raise TableError("There are no rows to write.")
-    with replacing(path) as temporary, open_writer(temporary, first) as append:
+    with appending(path) as append:
         block: Block | None = first
         while block is not None:
             append(block)
             n_rows += len(next(iter(block.values())))
             block = _next(waiting)
     return n_rows
+
+
+@contextmanager
+def appending(path: str | Path) -> Iterator[Callable[[Any], None]]:
+    """Write a table block by block to a file that appears whole or not at all.
+
+    Parameters
+    ----------
+    path : str or Path
+        The suffix, one of `WRITABLE`, says how.
+
+    Yields
+    ------
+    callable
+        What writes a block of columns: a dict of arrays by name, or an Arrow table (no .npy file).  All blocks have the
+        same columns.
+    """
+    with replacing(path) as temporary, ExitStack() as stack:
+        append: Append | None = None
+
+        def write(block: Any) -> None:
+            nonlocal append
+            if append is None:
+                append = stack.enter_context(_WRITERS[Path(path).suffix.lower()](temporary, block))
+            append(block)
+
+        yield write
 
 
 def _next(waiting: Iterator[Block]) -> Block | None:
@@ -121,18 +146,23 @@ def _feather(path: Path, schema: Any) -> Iterator[Any]:
         yield writer
 
 
+def _table(block: Any) -> Any:
+    import pyarrow as pa
+
+    return block if isinstance(block, pa.Table) else pa.table(block)
+
+
 def _arrow(make: Callable[[Path, Any], AbstractContextManager[Any]]) -> Callable[..., AbstractContextManager[Append]]:
     @contextmanager
-    def open_writer(path: Path, first: Block) -> Iterator[Append]:
-        import pyarrow as pa
-
-        with make(path, pa.table(first).schema) as writer:
-            yield lambda block: writer.write_table(pa.table(block))
+    def open_writer(path: Path, first: Any) -> Iterator[Append]:
+        with make(path, _table(first).schema) as writer:
+            yield lambda block: writer.write_table(_table(block))
 
     return open_writer
 
 
 _WRITERS = {
+    ".npy": _npy,
     ".csv": _arrow(_csv),
     ".parquet": _arrow(_parquet),
     ".feather": _arrow(_feather),

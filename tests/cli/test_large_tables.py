@@ -111,23 +111,82 @@ def spoil_value(folder):
     return '1.parquet has a missing value (NaN) in column "b", data row 8.'
 
 
-@pytest.mark.parametrize("spoil", [spoil_middle, spoil_columns, spoil_text, spoil_value])
-def test_bad_weather(spoil, folder, run, monkeypatch):
-    """One sentence with the file, exit status 2, nothing half written, no temporary file."""
-    assert run("fit", folder / "all.parquet", "-k", 2, "--save", "m.npz", "--quiet")[0] == 0
-    said = spoil(folder)
+@pytest.fixture
+def refused(folder, run, monkeypatch):
+    """Run a command that must be refused, with an output, in one sentence: that.  No file may be left."""
     spool = folder / "spool"
     spool.mkdir()
     monkeypatch.setattr("tempfile.tempdir", str(spool))
-    before = sorted(path.name for path in folder.iterdir())
-    for command in (["fit", "rows", "-k", 2, "--save", "n.npz"], ["predict", "m.npz", "rows"]):
-        code, out, err = run(*command, "--output", "o.parquet")
+
+    def refused(*command):
+        before = sorted(path.name for path in folder.iterdir())
+        code, out, err = run(*command)
         assert (code, out) == (2, "")
         assert err.startswith("fastem: ")
-        assert err.count("\n") == 1
-        assert said in err
+        assert (err.count("\n"), err[-2:]) == (1, ".\n")
         assert sorted(path.name for path in folder.iterdir()) == before
         assert not list(spool.iterdir())
+        return err
+
+    return refused
+
+
+@pytest.mark.parametrize("spoil", [spoil_middle, spoil_columns, spoil_text, spoil_value])
+def test_bad_weather(spoil, folder, run, refused):
+    assert run("fit", folder / "all.parquet", "-k", 2, "--save", "m.npz", "--quiet")[0] == 0
+    said = spoil(folder)
+    for command in (["fit", "rows", "-k", 2, "--save", "n.npz"], ["predict", "m.npz", "rows"]):
+        assert said in refused(*command, "--output", "o.parquet")
+
+
+def test_a_file_that_vanishes(folder, run, refused, monkeypatch):
+    """Between what the command knows of the folder and its first pass."""
+    assert run("fit", folder / "all.parquet", "-k", 2, "--save", "m.npz", "--quiet")[0] == 0
+    path = folder / "rows" / "1.parquet"
+    saved = path.read_bytes()
+
+    def gone(*arguments, **options):
+        path.unlink()
+        return read_table(*arguments, **options)
+
+    monkeypatch.setattr("fastem.cli.commands.read_table", gone)
+    monkeypatch.setattr("fastem.cli.models.read_table", gone)
+    for command in (["fit", "rows", "-k", 2, "--save", "n.npz"], ["predict", "m.npz", "rows"]):
+        path.write_bytes(saved)
+        assert "rows/1.parquet does not exist." in refused(*command, "--output", "o.parquet")
+
+
+@pytest.fixture
+def full_disk():
+    """Limit the size of files, which stands for a full disk."""
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (8192, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_full_disk(folder, run, refused, full_disk):
+    """For what is decoded once, and for the labels; the model is not saved then."""
+    assert run("fit", folder / "all.parquet", "-k", 2, "--save", "m.npz", "--quiet")[0] == 0
+    full_disk()
+    fit = ["-k", 2, "--save", "n.npz", "--output", "o.csv"]
+    said = f"A temporary file in {folder / 'spool'} cannot be written: File too large."
+    assert said in refused("fit", "rows", *fit)
+    assert said in refused("predict", "m.npz", "rows", "--output", "o.csv")
+    assert "o.csv cannot be written: File too large." in refused("fit", "all.parquet", *fit)
+    assert "o.csv cannot be written: File too large." in refused("predict", "m.npz", "all.parquet", "--output", "o.csv")
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("where", ["rows", "rows/1.csv"])
+def test_text_in_row_ten_million(where, folder, refused):
+    for path in (folder / "rows").iterdir():
+        path.unlink()
+    (folder / "rows" / "0.csv").write_text("a,b\n1,2\n3,4\n")
+    with open(folder / "rows" / "1.csv", "wb") as file:
+        file.write(b"a,b\n" + b"1,2\n" * 9_999_999 + b"5,oops\n" + b"3,4\n" * 1000)
+    said = refused("fit", where, "-k", 2, "--output", "o.parquet", "--save", "n.npz")
+    assert 'rows/1.csv: column "b" ("oops" in data row 10000000) is not numeric' in said
 
 
 def test_an_empty_folder(folder, run):

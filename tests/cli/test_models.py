@@ -19,6 +19,7 @@ from fastem.cli import models
 from fastem.cli.models import KINDS, ModelName, covariances
 from fastem.cli.tables import open_table, read_table
 from fastem.draws import Draws
+from fastem.grid import CELL
 from fastem.registry import BY_SHORT_NAME
 
 FAITHFUL = Path(__file__).parents[2] / "examples" / "faithful.csv"
@@ -186,6 +187,35 @@ def test_what_does_not_go_together_is_one_sentence(run, options, sentence):
     assert err.endswith(".\n")
     assert err.count("\n") == 1
     assert sorted(os.listdir()) == before
+
+
+@pytest.mark.parametrize("name", [name.value for name in ModelName if name is not ModelName.kmeans])
+def test_incremental_em_is_the_library_s(run, name):
+    X = rows_for(name, 3 * CELL)
+    np.save("t.npy", X)
+    fit = ("fit", "t.npy", "--model", name, "-k", 2, "--n-init", 1, "--max-iter", 3, "--seed", 3)
+    assert run(*fit, "--blocks", 3, "--save", "m.npz", "-q")[0] == 0
+    found = fastem.load("m.npz")
+    assert (found.algorithm, found.n_blocks, found.accelerate) == ("incremental", 3, None)
+    want = models.estimator(ModelName(name), 2, blocks=3, n_init=1, random_state=3, max_iter=3)
+    models.run_to_the_end(want, len(X), None, 3)
+    assert found.score(X) == want.fit(X).score(X)
+
+
+@pytest.mark.parametrize(
+    ("options", "sentence"),
+    [
+        ("--model kmeans", "--blocks is for models with a likelihood, and k-means has none."),
+        ("--model gmm --checkpoint c.npz", "--checkpoint does not go with --blocks: "),
+        ("--model gmm --by x0", "--blocks is for one model, and --by makes many."),
+    ],
+)
+def test_what_does_not_go_with_blocks(run, options, sentence):
+    np.save("t.npy", rows_for("gmm"))
+    code, out, err = run("fit", "t.npy", "-k", 2, "--blocks", 4, *options.split())
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert sentence in err
+    assert os.listdir() == ["t.npy"]
 
 
 @by_model

@@ -76,12 +76,12 @@ def test_the_first_pass_is_em_s_to_the_bit_and_later_ones_gain_more(name):
     assert got.objectives[3] > want.objectives[3]
 
 
-@pytest.mark.parametrize("kind", ["full", "tied", "diag", "spherical"])
-def test_the_bound_and_the_path_are_those_of_neal_and_hinton(kind):
+@pytest.mark.parametrize(("kind", "cells"), [("full", 1), ("tied", 1), ("diag", 2), ("spherical", 1)])
+def test_the_bound_and_the_path_are_those_of_neal_and_hinton(kind, cells):
     """q of every row is kept, and F(q, theta) added up term by term."""
     problem, start = posed(f"gaussian-{kind}", reg_covar=0.0)
     X, w, params = problem.source.X, problem.source.sample_weight, start
-    blocks = [slice(first, first + CELL) for first in range(0, N, CELL)]
+    blocks = [slice(first, first + cells * CELL) for first in range(0, N, cells * CELL)]
 
     def log_joint():
         return naive.gaussian_log_joint(X, *params[:3], kind)
@@ -103,7 +103,7 @@ def test_the_bound_and_the_path_are_those_of_neal_and_hinton(kind):
         }[kind]
         return GaussianFamily(2, kind, 0.0).with_covariances(n / n.sum(), means, covariances).params
 
-    got = run(problem, start, 3)
+    got = run(problem, start, 3, n_blocks=len(blocks))
     q, bounds = np.empty((N, 2)), []
     for number in range(3):
         for rows in blocks:
@@ -175,6 +175,21 @@ def test_the_bits_are_the_same_for_any_threads_and_any_source(name, missing):
             np.testing.assert_array_equal(got.objectives, want.objectives)
             for a, b in zip(got.params, want.params, strict=True):
                 np.testing.assert_array_equal(a, b)
+
+
+def test_a_run_ends_with_the_first_pass_that_gains_less_than_tol():
+    problem, start = posed("gaussian-diag")
+    whole = run(problem, start, 30)
+    gains = np.diff(whole.objectives)
+    tol = 1.01 * gains[:5].min()
+    last = 1 + int(np.argmax(gains < tol))  # passes before it
+    ended = run(problem, start, 30, tol=tol)
+    assert last > 1
+    assert whole.n_iter > last + 1
+    assert (ended.converged, ended.n_iter) == (True, last + 1)
+    np.testing.assert_array_equal(ended.objectives, whole.objectives[: last + 1])
+    went_on = IncrementalRun(problem, start, Settings(max_iter=30, n_blocks=8, tol=tol), reached=whole.objectives[0])
+    assert went_on.until(30).n_iter == 1  # its first pass gains nothing beyond what had been reached
 
 
 def test_blocks_of_more_rows_than_a_stream_s_have_the_same_bits():

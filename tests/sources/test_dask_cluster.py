@@ -140,6 +140,27 @@ def test_a_worker_that_keeps_failing_is_one_sentence(cluster):
     assert "\n" not in str(raised.value)
 
 
+@pytest.mark.deep
+def test_a_pass_that_keeps_failing_names_the_partitions_that_it_is_of(cluster):
+    """What one task takes of the rows that a worker holds cannot be told apart."""
+    source = fastem.rows(collection().persist()).source()
+
+    def fatal(part, rows):
+        if rows.start == 3 * CELL:
+            os._exit(1)
+        return np.zeros(1)
+
+    def count():
+        return source.fold(lambda part, rows: np.ones(1), 1)
+
+    for _ in range(2):  # after the first it is known who holds the rows
+        assert count() == -(-N // CELL)
+    with pytest.raises(ValueError, match=r"^One of the partitions \d to \d ended every worker .* 4 in all") as raised:
+        source.fold(fatal, 1)
+    assert "\n" not in str(raised.value)
+    assert count() == -(-N // CELL)  # what the workers held is made again
+
+
 def test_only_parameters_and_records_travel(cluster, X):
     """What comes to the client in an iteration is a record; what the workers hold stays where it is."""
     rows, sizes = collection(), []

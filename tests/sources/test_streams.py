@@ -285,6 +285,17 @@ def test_a_file_that_vanishes(table, tmp_path):
     refused(r"2\.parquet does not exist", lambda: stream)
 
 
+def test_a_file_that_vanishes_between_passes(table, tmp_path):
+    """Of rows that are decoded anew; what was kept of them needs the files no more (tested above)."""
+    written(tmp_path, table, ".parquet")
+    stream = fastem.rows(tmp_path, columns=NAMES, cache="never")
+    clusters = fastem.KMeans(2, random_state=0, callback=lambda info: (tmp_path / "2.parquet").unlink())
+    with pytest.raises(ValueError, match=r"2\.parquet does not exist") as raised:
+        clusters.fit(stream)
+    assert "\n" not in str(raised.value)
+    assert not hasattr(clusters, "cluster_centers_")
+
+
 @pytest.mark.parametrize("suffix", [".parquet", ".csv"])
 def test_columns_that_differ_between_files(suffix, table, tmp_path):
     written(tmp_path, table, suffix)

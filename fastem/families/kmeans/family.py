@@ -310,9 +310,13 @@ class KMeansFamily(Family):
         objective = float(objectives[n_iter])
         return SmallRun(KMeansParams(centers), objective, objectives[:n_iter].copy(), n_iter, converged, memo)
 
+    @property
+    def leaves_undecided(self) -> bool:
+        return self.n_components > 1 and not self.on_sphere
+
     def undecided(self, memo: KMeansMemo) -> np.ndarray:
         """Return the numbers of rows that are as near to two centres: they belong to the first."""
-        return np.empty(0, np.int64) if self.n_components == 1 or self.on_sphere else memo.tied_rows()
+        return memo.tied_rows() if self.leaves_undecided else np.empty(0, np.int64)
 
     def beyond(self, partition: Partition, loose: Iterable[Loose], tol: float) -> Any:
         """Return the means after tied rows were moved to where they lower J, or None if none does.
