@@ -152,24 +152,50 @@ TARGET static void NAME(search)(const nearest_job *job, const REAL *x, ptrdiff_t
     if (n_open) NAME(look_again)(job, x, open, n_open, s);
 }
 
+#define SLOPPY(d) (4 * (double)((d) + 16) * EPSILON) /* by which squared distances may differ that are equal to rounding */
+
+/* Squared distance of x - o to a centroid by differences of the rows' type: off by SLOPPY of itself, and by what the
+   rounding of x - o does, (|x - o| + D) EPSILON / 2 in D. */
+INLINE TARGET REAL NAME(roughly)(const REAL *RESTRICT x, const REAL *RESTRICT o, const REAL *RESTRICT c, ptrdiff_t d) {
+    NAME(vec) q[4] = {SPLAT(0), SPLAT(0), SPLAT(0), SPLAT(0)};
+    REAL lane[VL], total = 0;
+    ptrdiff_t j = 0;
+    for (; j + 4 * VL <= d; j += 4 * VL) UNROLL for (int t = 0; t < 4; t++) {
+            const NAME(vec) e = (LOAD(x + j + t * VL) - LOAD(o + j + t * VL)) - LOAD(c + j + t * VL);
+            q[t] = FMA(e, e, q[t]);
+        }
+    for (; j < d; j++) total += ((x[j] - o[j]) - c[j]) * ((x[j] - o[j]) - c[j]);
+    STORE(lane, (q[0] + q[1]) + (q[2] + q[3]));
+    for (int i = 0; i < VL; i++) total += lane[i];
+    return total;
+}
+
 /* Whether row `i` is as near to another centroid as to its own, by differences in float64.  What is left of the rows that
    a score can't decide is worth to be looked at outside: of rows in general position none. */
 TARGET NOINLINE int NAME(is_tied)(const nearest_job *job, ptrdiff_t i, ptrdiff_t own) {
     const ptrdiff_t d = job->d, k = job->k;
     const REAL *x = (const REAL *)job->x + i * d, *o = (const REAL *)job->origin, *centers = (const REAL *)job->centers;
-    double norm = 0, most = INFINITY;
-    for (ptrdiff_t j = 0; j < d; j++) norm += (double)x[j] * x[j];
+    double norm = 0, centred = 0, most = INFINITY, roughly = INFINITY;
+    for (ptrdiff_t j = 0; j < d; j++) {
+        norm += (double)x[j] * x[j];
+        centred += ((double)x[j] - (double)o[j]) * ((double)x[j] - (double)o[j]);
+    }
     for (ptrdiff_t t = -1; t < k; t++) { /* its own first */
         const ptrdiff_t c = t < 0 ? own : t;
         double sqdist = 0;
         if (t == own) continue;
+        if (t >= 0 && NAME(roughly)(x, o, centers + c * d, d) > roughly) continue;
         for (ptrdiff_t j = 0; j < d; j++) {
             const double e = (double)x[j] - (double)o[j] - (double)centers[c * d + j];
             sqdist += e * e;
         }
         if (t >= 0 && sqdist <= most) return 1;
         if (t < 0 && !(sqdist > 0)) return 0; /* there is nothing to gain */
-        if (t < 0) most = sqdist + TIES * EPSILON * sqrt(sqdist) * (sqrt(sqdist) + sqrt(norm));
+        if (t < 0) {
+            most = sqdist + TIES * EPSILON * sqrt(sqdist) * (sqrt(sqdist) + sqrt(norm));
+            roughly = most * (1 + SLOPPY(d)) + 4 * EPSILON * sqrt(most) * (sqrt(centred) + sqrt(most));
+            roughly += 4 * (double)EPSILON * EPSILON * centred;
+        }
     }
     return 0;
 }

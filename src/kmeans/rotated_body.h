@@ -25,7 +25,6 @@
 
 #define A_SHARE (1.0 / 1024)  /* a */
 #define LIST 8192             /* pairs that wait for the second step */
-#define SLOPPY(d) (4 * (double)((d) + 16) * EPSILON) /* by which squared distances may differ that are equal to rounding */
 
 typedef struct {
     ptrdiff_t m, n_pairs, n_left;
@@ -349,10 +348,15 @@ TARGET static void NAME(search_group)(const nearest_job *job, const nearest_memo
     for (ptrdiff_t r = 0; r < s->m; r++) {
         s->guess[r] = s->nearest[r];
         s->extra[r] = 0;
-        if (job->tied) { /* as `note_ties` */
-            double norm = 0;
-            for (ptrdiff_t j = 0; j < d; j++) norm += (double)s->rows[r * d + j] * s->rows[r * d + j];
-            s->extra[r] = (REAL)(4.2 * NAME(rounding)(k, d) * (2.5 * norm + 1.5 * (double)s->best[r]));
+        if (job->tied) { /* what `is_tied` allows, and the rounding of rows and of `between` */
+            const REAL *x = (const REAL *)job->x + (start + s->number[r]) * d;
+            double norm = 0, centred = 0, best = s->best[r];
+            for (ptrdiff_t j = 0; j < d; j++) {
+                norm += (double)x[j] * x[j];
+                centred += (double)s->rows[r * d + j] * s->rows[r * d + j];
+            }
+            const double near = sqrt(best) * (sqrt(best) + sqrt(norm) + sqrt(centred));
+            s->extra[r] = (REAL)(SLOPPY(d) * best + 2 * TIES * EPSILON * near + 4 * (double)EPSILON * EPSILON * centred);
         }
     }
     NAME(aim)(d, s);
