@@ -222,7 +222,7 @@ class KMeansFamily(Family):
         """Return half the distance (k,) of each centre to the nearest other, or less.
 
         Only distances to centres that moved are new: the others' gaps are at least what they were or the nearest of
-        these.  They cost k^2 d, and are left at 0 where that is much beside a pass: always, beside a search by rotation.
+        these.  They cost k^2 d, and are left at 0 where that is much beside a pass, or a search by rotation.
         """
         if memo.rotated is not None or GAPS_PAY * self.n_components > len(memo.labels):
             return np.zeros(self.n_components)
