@@ -10,6 +10,7 @@ import fastem
 from fastem import families
 from fastem.draws import Draws
 from fastem.engine import em
+from fastem.engine.checkpoint import Restart
 from fastem.engine.incremental import IncrementalRun, Node, Records, block_rows
 from fastem.engine.monitor import MonotonicityError, Settings
 from fastem.engine.problem import Problem
@@ -188,7 +189,8 @@ def test_a_run_ends_with_the_first_pass_that_gains_less_than_tol():
     assert whole.n_iter > last + 1
     assert (ended.converged, ended.n_iter) == (True, last + 1)
     np.testing.assert_array_equal(ended.objectives, whole.objectives[: last + 1])
-    went_on = IncrementalRun(problem, start, Settings(max_iter=30, n_blocks=8, tol=tol), reached=whole.objectives[0])
+    place = Restart(reached=whole.objectives[0])
+    went_on = IncrementalRun(problem, start, Settings(max_iter=30, n_blocks=8, tol=tol), place)
     assert went_on.until(30).n_iter == 1  # its first pass gains nothing beyond what had been reached
 
 

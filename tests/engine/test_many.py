@@ -11,6 +11,7 @@ from fastem.engine import many
 from fastem.engine.monitor import Settings
 from fastem.families.base import Groups
 from fastem.families.gaussian.family import GaussianFamily
+from fastem.families.kmeans import KMeansParams
 from fastem.grid import CELL
 from fastem.starts import groups as starts
 from fastem.starts.mixture import MixtureStart
@@ -145,9 +146,12 @@ def test_each_of_many_clusterings_is_the_fit_of_its_rows(weighted, dtype):
     X, w, offsets = many_problems(5, np.random.default_rng(2).integers(10, 400, 40), 3, 4, dtype)
     w = w if weighted else w[:0]
     groups = Groups(X, w, offsets)
-    found = many.cluster(
-        groups, lambda g, draws, limits: starts.clusters(g, 4, draws, limits), Settings(max_iter=300, tol=1e-4), 3, 7
-    )
+
+    def clustering(groups, draws, limits):
+        found, runs = starts.clusters(groups, 4, draws, limits)
+        return KMeansParams(found.centers), found.labels, runs
+
+    found = many.cluster(groups, clustering, Settings(max_iter=300, tol=1e-4), 3, 7)
     assert (found.n_iter > 0).sum() >= 30
     for g in np.flatnonzero(found.n_iter):
         rows = slice(offsets[g], offsets[g + 1])
