@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import sparse
 
 from fastem import BisectingKMeans, KMeans, MiniBatchKMeans
+from fastem.families.kmeans import csr
 from fastem.families.kmeans.csr import CSRRows
 from fastem.sources.csr import CSRSource, source_of
 
@@ -210,3 +211,18 @@ def test_memory_is_of_the_order_of_values_and_centres():
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert peak < 6 * 10 * d * 8  # dense rows: 200 times as much
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_norms_and_variances_of_runs_are_those_of_all_rows(monkeypatch, dtype):
+    monkeypatch.setattr(csr, "RUN", 7)
+    for seed in range(20):
+        X = table(seed, n=60 + seed, d=1 + seed % 5, density=0.4).astype(dtype)
+        w = np.random.default_rng(seed).random(len(X)).astype(dtype)
+        source = CSRSource(sparse.csr_matrix(X), w)
+        runs = [number for rows in source.rows.runs() for number in range(rows.start, rows.stop)]
+        assert runs == list(range(len(X)))
+        np.testing.assert_allclose(source.rows.squares, np.square(X, dtype=np.float64).sum(axis=1), rtol=1e-14)
+        mean = np.average(X.astype(np.float64), axis=0, weights=w)
+        variances = np.average(np.square(X - mean), axis=0, weights=w)
+        assert source.mean_variance == pytest.approx(variances.mean(), rel=1e-6)

@@ -162,3 +162,22 @@ def test_a_rotation_of_other_rows_is_refused():
     search = rotated.with_centers(rotated.rotate(X, rotated.find_basis(X, 10**6), 1), prepared)
     with pytest.raises(ValueError, match="rotation of other rows"):
         nearest.search_rotated(X[:200], *prepared[:3], search, np.zeros(200, np.int32), 1)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("offset", [0, 30])
+def test_tied_rows_are_those_of_all_pairs(dtype, offset):
+    """What the last pass looks at by a rotation holds every row that differences find tied."""
+    rng = np.random.default_rng(8)
+    X = (rng.integers(0, 2, (3000, 70)) * (np.arange(70) < 12) + offset).astype(dtype)
+    centers = X[rng.choice(len(X), 40, replace=False)].astype(np.float64)
+    centers[:, :20] += rng.integers(0, 2, (40, 20)) / 4  # ties, and few of them at distance 0
+    tied = {}
+    for algorithm in ("lloyd", "rotated"):
+        family = KMeansFamily(40, algorithm)
+        memo = family.new_memo(len(X))
+        for _ in range(2):  # the second pass is a last one
+            family.total_of_memo(X, X[:0, 0], family.prepare(KMeansParams(centers), X.dtype), 2, memo)
+        tied[algorithm] = family.undecided(memo)
+    assert len(tied["lloyd"]) > 50
+    np.testing.assert_array_equal(np.sort(tied["rotated"]), np.sort(tied["lloyd"]))
