@@ -169,9 +169,9 @@ def test_a_rotation_of_other_rows_is_refused():
 def test_tied_rows_are_those_of_all_pairs(dtype, offset):
     """What the last pass looks at by a rotation holds every row that differences find tied."""
     rng = np.random.default_rng(8)
-    X = (rng.integers(0, 2, (3000, 70)) * (np.arange(70) < 12) + offset).astype(dtype)
+    X = (0.1 * rng.integers(0, 2, (3000, 70)) * (np.arange(70) < 12) + offset).astype(dtype)
     centers = X[rng.choice(len(X), 40, replace=False)].astype(np.float64)
-    centers[:, :20] += rng.integers(0, 2, (40, 20)) / 4  # ties, and few of them at distance 0
+    centers[:, :20] += rng.integers(0, 2, (40, 20)) / 30  # ties but for their rounding, few of them at distance 0
     tied = {}
     for algorithm in ("lloyd", "rotated"):
         family = KMeansFamily(40, algorithm)
