@@ -25,6 +25,7 @@
 
 #define A_SHARE (1.0 / 1024)  /* a */
 #define LIST 8192             /* pairs that wait for the second step */
+#define CLOSE(d) ((REAL)(1 + SLOPPY(d) / 2)) /* squared distances by `between` that are no farther apart may be equal */
 
 typedef struct {
     ptrdiff_t m, n_pairs, n_left;
@@ -37,6 +38,8 @@ typedef struct {
     REAL *rows;          /* x - o */
     REAL *extra;         /* by which a tied row's squared distances may differ */
     INT *nearest, *guess;
+    INT *close;          /* centroids as near as the best so far, to rounding: VL for each row */
+    uint16_t *n_close;   /* how many, also where they are more than VL */
     uint16_t *number;    /* of the rows in their cell */
     uint32_t *pairs;     /* centroid << 8 | row of the group, after the first step */
     uint32_t *left;      /* after the second, */
@@ -52,14 +55,15 @@ static ptrdiff_t NAME(group_rows)(ptrdiff_t d) {
 
 static size_t NAME(carve_group)(NAME(group) * s, char *memory, ptrdiff_t d) {
     const size_t rows = (size_t)NAME(group_rows)(d), each = rows * REAL_BYTES, left = 2 * LIST;
-    const size_t bytes[16] = {each * FIRST_SIZE, each, each, each, each, each, each, each * (size_t)d, each, each, each,
-                              rows * 2, LIST * 4, left * 4, left * REAL_BYTES, left * 4};
-    void **const field[16] = {(void **)&s->xt, (void **)&s->threshold, (void **)&s->limit, (void **)&s->best,
-                              (void **)&s->second, (void **)&s->pruned, (void **)&s->error, (void **)&s->rows,
-                              (void **)&s->extra, (void **)&s->nearest, (void **)&s->guess, (void **)&s->number,
-                              (void **)&s->pairs, (void **)&s->left, (void **)&s->bound, (void **)&s->order};
+    const size_t bytes[] = {each * FIRST_SIZE, each, each, each, each, each, each, each * (size_t)d, each, each, each,
+                            each * VL, rows * 2, rows * 2, LIST * 4, left * 4, left * REAL_BYTES, left * 4};
+    void **const field[] = {(void **)&s->xt, (void **)&s->threshold, (void **)&s->limit, (void **)&s->best,
+                            (void **)&s->second, (void **)&s->pruned, (void **)&s->error, (void **)&s->rows,
+                            (void **)&s->extra, (void **)&s->nearest, (void **)&s->guess, (void **)&s->close,
+                            (void **)&s->n_close, (void **)&s->number, (void **)&s->pairs, (void **)&s->left,
+                            (void **)&s->bound, (void **)&s->order};
     size_t at = 0;
-    for (int i = 0; i < 16; i++) {
+    for (size_t i = 0; i < sizeof bytes / sizeof *bytes; i++) {
         *field[i] = (void *)(memory + at);
         at += (bytes[i] + 127) / 64 * 64;
     }
@@ -239,6 +243,11 @@ INLINE TARGET void NAME(compare)(const nearest_job *job, NAME(group) * s, ptrdif
     }
     const REAL sqdist = NAME(between)(s->rows + r * d, (const REAL *)job->centers + c * d, d), before = s->best[r];
     s->second[r] = sqdist < before ? before : sqdist < s->second[r] ? sqdist : s->second[r];
+    if (sqdist * CLOSE(d) < before) s->n_close[r] = 0;
+    if (!(sqdist > before * CLOSE(d))) {
+        if (s->n_close[r] < VL) s->close[r * VL + s->n_close[r]] = (INT)c;
+        s->n_close[r] += s->n_close[r] <= VL;
+    }
     if (!(sqdist < before)) return;
     s->best[r] = sqdist;
     s->nearest[r] = (INT)c;
@@ -288,29 +297,64 @@ TARGET static void NAME(hold_against)(const nearest_rotation *rotation, ptrdiff_
     }
 }
 
+/* Which of the centroids close to a row is the nearest, by sums as `look_again` makes them. */
+TARGET NOINLINE void NAME(choose_close)(const nearest_job *job, NAME(group) * s, ptrdiff_t r, REAL *RESTRICT turned) {
+    const ptrdiff_t d = job->d, n = s->n_close[r];
+    const INT *close = s->close + r * VL;
+    REAL lane[VL], first = INFINITY, second = INFINITY;
+    NAME(vec) q = SPLAT(0);
+    for (ptrdiff_t l = 0; l < VL; l++) {
+        const REAL *center = (const REAL *)job->centers + close[l < n ? l : 0] * d;
+        for (ptrdiff_t j = 0; j < d; j++) turned[j * VL + l] = center[j];
+    }
+    for (ptrdiff_t j = 0; j < d; j++) {
+        const NAME(vec) e = SPLAT(s->rows[r * d + j]) - LOAD(turned + j * VL);
+        q = FMA(e, e, q);
+    }
+    STORE(lane, q);
+    for (ptrdiff_t l = 0; l < n; l++) {
+        const int better = lane[l] < first || (lane[l] == first && close[l] < s->nearest[r]);
+        second = better ? first : lane[l] < second ? lane[l] : second;
+        s->nearest[r] = better ? close[l] : s->nearest[r];
+        first = better ? lane[l] : first;
+    }
+    s->best[r] = first;
+    s->second[r] = second;
+}
+
+/* Rows that are close to more centroids than are noted, at most 2 VL: all centroids are looked at. */
+TARGET NOINLINE void NAME(choose_any)(const nearest_job *job, ptrdiff_t start, NAME(group) * s, const uint16_t *which,
+                                      ptrdiff_t n, const NAME(scratch) * more) {
+    const ptrdiff_t d = job->d;
+    uint16_t open[2 * VL] = {0};
+    for (ptrdiff_t t = 0; t < n; t++) {
+        open[t] = (uint16_t)t;
+        more->norms[t] = 0;
+        memcpy(more->packed + t * d, (const REAL *)job->x + (start + s->number[which[t]]) * d, (size_t)d * REAL_BYTES);
+    }
+    NAME(look_again)(job, more->packed, open, n, more);
+    for (ptrdiff_t t = 0; t < n; t++) {
+        s->nearest[which[t]] = more->nearest[t];
+        s->best[which[t]] = -2 * more->best[t];
+        s->second[which[t]] = -2 * more->second[t];
+    }
+}
+
 /* Rows with centroids that are equally near, to the rounding of `between`: as `search` decides them. */
 TARGET NOINLINE void NAME(decide_ties)(const nearest_job *job, ptrdiff_t start, NAME(group) * s, const NAME(scratch) * more) {
-    const ptrdiff_t d = job->d;
-    const REAL margin = (REAL)(1 + SLOPPY(d) / 2);
-    uint16_t tied[2 * VL], open[2 * VL];
+    uint16_t many[2 * VL];
     ptrdiff_t n = 0;
-    for (ptrdiff_t r = 0; r <= s->m; r++) {
-        if (n == 2 * VL || (r == s->m && n)) {
-            for (ptrdiff_t t = 0; t < n; t++) {
-                open[t] = (uint16_t)t;
-                more->norms[t] = 0;
-                memcpy(more->packed + t * d, (const REAL *)job->x + (start + s->number[tied[t]]) * d, (size_t)d * REAL_BYTES);
-            }
-            NAME(look_again)(job, more->packed, open, n, more);
-            for (ptrdiff_t t = 0; t < n; t++) {
-                s->nearest[tied[t]] = more->nearest[t];
-                s->best[tied[t]] = -2 * more->best[t];
-                s->second[tied[t]] = -2 * more->second[t];
-            }
-            n = 0;
-        }
-        if (r < s->m && !(s->second[r] > s->best[r] * margin)) tied[n++] = (uint16_t)r;
+    for (ptrdiff_t r = 0; r < s->m; r++) {
+        if (s->second[r] > s->best[r] * CLOSE(job->d)) continue;
+        if (s->n_close[r] <= VL)
+            NAME(choose_close)(job, s, r, more->again);
+        else
+            many[n++] = (uint16_t)r;
+        if (n < 2 * VL) continue;
+        NAME(choose_any)(job, start, s, many, n, more);
+        n = 0;
     }
+    if (n) NAME(choose_any)(job, start, s, many, n, more);
 }
 
 /* Labels, bounds and changes of the rows of a group that was searched. */
@@ -346,7 +390,8 @@ TARGET static void NAME(search_group)(const nearest_job *job, const nearest_memo
             s->best[r] = NAME(between)(s->rows + r * d, (const REAL *)job->centers + s->nearest[r] * d, d);
     }
     for (ptrdiff_t r = 0; r < s->m; r++) {
-        s->guess[r] = s->nearest[r];
+        s->guess[r] = s->close[r * VL] = s->nearest[r];
+        s->n_close[r] = 1;
         s->extra[r] = 0;
         if (job->tied) { /* what `is_tied` allows, and the rounding of rows and of `between` */
             const REAL *x = (const REAL *)job->x + (start + s->number[r]) * d;
