@@ -85,12 +85,14 @@ class Rotation:
     def __init__(
         self,
         rows: NDArray[Real],  # (n, ROTATED)
-        centers: NDArray[Real],  # (k, ROTATED)
+        order: NDArray[np.uint16],  # (n,) rows of each cell, neighbours near each other
+        centers: NDArray[Real],  # (k, ROTATED) in such an order
+        names: NDArray[np.int32],  # (k,) which centroids they are
         half_norms: NDArray[Real],  # (k,) of the first numbers, lowered by what is not known of them
         allowance: NDArray[Real],  # (k,) what is not known of a centroid
         row_error: float,  # share of its norm by which a rotated row is off
         blind: bool,  # labels are no guesses yet
-        movers: NDArray[np.int64] | None,  # centroids that moved since labels were found; None: any may have
+        movers: NDArray[np.int64] | None,  # places of those that moved since labels were found; None: any may have
     ) -> None: ...
 
 def search_rotated(
@@ -106,6 +108,7 @@ def search_rotated(
     lower: NDArray[Real] | None = None,  # OUT (n,)
     tied: NDArray[np.int32] | None = None,  # OUT (n,)
     n_tied: NDArray[np.int32] | None = None,  # OUT (n_cells,)
+    carried: bool = False,  # IN bounds are known
 ) -> None: ...
 def score_seeds(
     X: NDArray[Real],  # (n, d)

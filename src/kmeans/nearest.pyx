@@ -27,8 +27,11 @@ cdef extern from *:
 cdef extern from "kmeans/tile.h" nogil:
     ctypedef struct nearest_rotation:
         const void *rows
+        const uint16_t *order
         const void *centers
+        const int32_t *names
         const void *packed
+        const void *deep
         const void *allowance
         double row_error
         int32_t blind

@@ -12,8 +12,12 @@ cdef class Rotation:
     ----------
     rows : array (n, ROTATED)
         Rotated rows: coordinates, the norm of the rest, further coordinates, the norm of what they leave.
+    order : uint16 array (n,)
+        The rows of each cell of the grid, by their numbers there, in an order in which neighbours lie near each other.
     centers : array (k, ROTATED)
-        The same of the centroids.
+        The centroids, rotated as the rows are, in such an order.
+    names : int32 array (k,)
+        Which centroids they are.
     half_norms : array (k,)
         Half the squared norm of the first numbers of each, lowered by what is not known of it.
     allowance : array (k,)
@@ -23,63 +27,77 @@ cdef class Rotation:
     blind : bool
         Whether labels are no guesses yet.
     movers : int array (m,), or None
-        Centroids that moved since labels were found, if the others did not; None: any may have.
+        Places in `centers` of those that moved since labels were found, if the others did not; None: any may have.
     """
 
     cdef nearest_rotation view, of_movers
     cdef tuple kept, kept_of_movers  # arrays
     cdef bint single
 
-    def __init__(self, rows, centers, half_norms, allowance, double row_error, bint blind, movers):
+    def __init__(self, rows, order, centers, names, half_norms, allowance, double row_error, bint blind, movers):
         if len(centers) < LEAST_ROTATED or not len(rows):
             raise ValueError(f"{len(rows)} rows and {len(centers)} centroids are too few to be searched by a rotation")
-        shapes = (rows.shape[1:], centers.shape[1:], half_norms.shape, allowance.shape)
-        if shapes != ((ROTATED,), (ROTATED,), (len(centers),), (len(centers),)):
+        k = len(centers)
+        shapes = (rows.shape[1:], order.shape, centers.shape[1:], names.shape, half_norms.shape, allowance.shape)
+        if shapes != ((ROTATED,), (len(rows),), (ROTATED,), (k,), (k,), (k,)):
             raise ValueError(f"arrays of a rotation do not fit each other: {shapes}")
         self.single = rows.dtype == np.float32
         self.view.row_error, self.view.blind = row_error, blind
         self.of_movers = self.view
-        self.kept = self.fill(&self.view, rows, centers, half_norms, allowance)
+        self.kept = self.fill(&self.view, rows, order, centers, names, half_norms, allowance)
         self.kept_of_movers = ()
         if movers is None:
             return
         self.view.movers, self.view.n_movers = &self.of_movers, len(movers)
         if len(movers):
             self.kept_of_movers = self.fill(
-                &self.of_movers, rows, centers[movers], half_norms[movers], allowance[movers]
+                &self.of_movers, rows, order, centers[movers], names[movers], half_norms[movers], allowance[movers]
             )
 
-    cdef tuple fill(self, nearest_rotation *view, rows, centers, half_norms, allowance):
-        """Make a view of arrays, which are returned to be kept."""
+    cdef tuple fill(self, nearest_rotation *view, rows, order, centers, names, half_norms, allowance):
+        """Make a view of arrays, which are returned to be kept: of rows, then of centroids, as one step takes them."""
         if self.single:
-            fill_rotation[float](view, rows, centers, allowance)
+            fill_rotation[float](view, rows, order, centers, names, allowance)
         else:
-            fill_rotation[double](view, rows, centers, allowance)
-        return rows, centers, half_norms, allowance, np.ascontiguousarray(centers[:, :ROTATED_FIRST])
+            fill_rotation[double](view, rows, order, centers, names, allowance)
+        # A score of more numbers rounds more: see `aim`.
+        deep = centers.copy()
+        deep[:, ROTATED_FIRST - 1] = 0
+        more = (ROTATED - ROTATED_FIRST) * np.finfo(rows.dtype).eps
+        squares = np.einsum("kj,kj->k", deep, deep, dtype=np.float64)
+        return (
+            (rows, order, centers, names, allowance),
+            (np.ascontiguousarray(centers[:, :ROTATED_FIRST]), half_norms),
+            (deep, (half_norms - 0.51 * more * squares).astype(rows.dtype)),
+        )
 
     cdef int serve(self, nearest_job *job, const nearest_kernels *kernels, bint wide) except -1:
         """Make a job be searched by this rotation."""
-        cdef nearest_job first = job[0]
-        if wide == self.single or self.kept[0].shape[0] != job.n or self.kept[1].shape[0] != job.k or job.d < ROTATED_SIZE:
+        shape = self.kept[0][0].shape[0], self.kept[0][2].shape[0]
+        if wide == self.single or shape != (job.n, job.k) or job.d < ROTATED:
             raise ValueError(f"a rotation of other rows or centroids than {job.n} and {job.k}, or of {job.d} features")
-        first.d = FIRST_SIZE
-        self.kept = (*self.kept[:5], pack_first(&self.view, kernels, &first, self.kept))
+        self.kept += pack_steps(&self.view, kernels, self.kept)
         if self.view.n_movers:
-            first.k = self.view.n_movers
-            self.kept_of_movers = (
-                *self.kept_of_movers[:5], pack_first(&self.of_movers, kernels, &first, self.kept_of_movers)
-            )
+            self.kept_of_movers += pack_steps(&self.of_movers, kernels, self.kept_of_movers)
         job.rotation = &self.view
         return 0
 
 
-cdef pack_first(nearest_rotation *view, const nearest_kernels *kernels, nearest_job *first, tuple kept):
-    """Return the first numbers of centroids in the order of the tile, which the view shows."""
-    packed = _aligned(kernels.panel_bytes(first.k, FIRST_SIZE))
-    cdef unsigned char[::1] room = packed
-    first.centers, first.half_norms = address(kept[4]), address(kept[2])
-    kernels.pack(first, &room[0])
-    view.packed = &room[0]
+cdef tuple pack_steps(nearest_rotation *view, const nearest_kernels *kernels, tuple kept):
+    """Return the centroids' numbers of either step in the order of the tile, which the view shows."""
+    first, deep = pack_numbers(kernels, kept[1]), pack_numbers(kernels, kept[2])
+    view.packed, view.deep = address(first), address(deep)
+    return first, deep
+
+
+cdef pack_numbers(const nearest_kernels *kernels, tuple numbers):
+    cdef nearest_job job
+    centers, half_norms = numbers
+    memset(&job, 0, sizeof(job))
+    job.k, job.d = centers.shape
+    job.centers, job.half_norms = address(centers), address(half_norms)
+    packed = np.asarray(_aligned(kernels.panel_bytes(job.k, job.d)))
+    kernels.pack(&job, <void *>address(packed))
     return packed
 
 
@@ -87,9 +105,10 @@ cdef const void *address(array) except NULL:
     return <const void *><size_t>array.ctypes.data
 
 
-cdef void fill_rotation(nearest_rotation *view, const real[:, ::1] rows, const real[:, ::1] centers,
-                        const real[::1] allowance):
-    view.rows, view.centers, view.allowance = &rows[0, 0], &centers[0, 0], &allowance[0]
+cdef void fill_rotation(nearest_rotation *view, const real[:, ::1] rows, const uint16_t[::1] order,
+                        const real[:, ::1] centers, const int32_t[::1] names, const real[::1] allowance):
+    view.rows, view.order = &rows[0, 0], &order[0]
+    view.centers, view.names, view.allowance = &centers[0, 0], &names[0], &allowance[0]
 
 
 def search_rotated(
@@ -105,6 +124,7 @@ def search_rotated(
     real[::1] lower=None,
     int32_t[::1] tied=None,
     int32_t[::1] n_tied=None,
+    bint carried=False,
 ):
     """Nearest centroid of every row, by a rotation: the labels of `assign`.
 
@@ -122,6 +142,8 @@ def search_rotated(
         OUT. As in `assign`.
     upper, lower, tied, n_tied : arrays, optional
         OUT. As in `accumulate`.
+    carried : bool
+        Whether the bounds are known: rows of which `upper` is less than `lower` are left alone.
     """
     cdef const nearest_kernels *kernels = kernels_for(isa, real is double)
     cdef nearest_job job = job_of[real](X, half_norms[:0], origin, centers, half_norms)
@@ -141,6 +163,9 @@ def search_rotated(
         memset(&memo, 0, sizeof(memo))
         memo.upper, memo.lower = &upper[0], &lower[0]
         kept = &memo
+    still = np.zeros(max(16, job.k), np.float64 if real is double else np.float32)
+    if carried:
+        memo.moved = memo.drop = memo.gap = address(still)
     with nogil:
         if threads == 1:
             for t in range(n_tasks):

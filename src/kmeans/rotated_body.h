@@ -9,8 +9,14 @@
    numbers, some in a thousand after ROTATED_SIZE, and only these are compared in full.  A row of ROTATED_SIZE numbers
    holds FIRST_SIZE - 1 coordinates, the norm of the rest, further coordinates, and the norm of what they leave.
 
-   Floor of the three steps, n rows, k centroids, a share p of pairs left by the first step, q by the second, f
-   multiply-adds a second: n k FIRST_SIZE / f, n k p ROTATED_SIZE / f, n (k q + 1) d / f, and to read X and y once.
+   Rows of a cell and centroids are taken in an order in which those that follow each other lie near each other in the
+   first two coordinates (rotated.py).  So a block of rows and a panel of centroids have boxes there, and a panel is left out
+   whose box lies farther from the rows' than any of their limits.  Where the first step leaves much, it takes all the
+   numbers of y at once instead.
+
+   Floor of the three steps, n rows, k centroids, a share b of panels in reach, p of pairs left by the first step, q by
+   the second, f multiply-adds a second: n k b FIRST_SIZE / f, n k p ROTATED_SIZE / f, n (k q + 1) d / f, and to read X and y
+   once.
 
    Rounding.  What is known of y_x is off by at most e_x in length, of y_c by e_c (fastem/families/kmeans/rotated.py says why), so
    that |y_x - y_c| is at most D + e_x + e_c, D the true distance, and its square, for any a, at most
@@ -27,9 +33,13 @@
 #define LIST 8192             /* pairs that wait for the second step */
 #define CLOSE(d) ((REAL)(1 + SLOPPY(d) / 2)) /* squared distances by `between` that are no farther apart may be equal */
 
+#define DEEP 8 /* of so many pairs one must be left by the first numbers for all numbers to be taken at once */
+
 typedef struct {
-    ptrdiff_t m, n_pairs, n_left;
-    REAL *xt;            /* first numbers of y: [block][number][row] */
+    ptrdiff_t m, n_pairs, n_left, n_found;
+    ptrdiff_t size;      /* numbers of the first step */
+    int deep;            /* it takes all */
+    REAL *xt;            /* the numbers of y that it takes: [block][number][row] */
     REAL *threshold;     /* of first scores: below, a centroid is left out */
     REAL *limit;         /* (u + e_x)^2 */
     REAL *best, *second; /* squared distances: to the best centroid so far, to the next of those compared in full */
@@ -45,6 +55,8 @@ typedef struct {
     uint32_t *left;      /* after the second, */
     REAL *bound;         /* and their v */
     uint32_t *order;     /* of `left` by rows */
+    REAL *boxes;         /* of panels: least and largest first coordinate, second coordinate, largest allowance */
+    uint32_t *reach;     /* panels that a block may need */
 } NAME(group);
 
 /* Rows of a group: whole blocks of the tile, whose rows stay in the second-level cache. */
@@ -53,27 +65,29 @@ static ptrdiff_t NAME(group_rows)(ptrdiff_t d) {
     return BLOCK * (fit < 1 ? 1 : fit > most ? most : fit);
 }
 
-static size_t NAME(carve_group)(NAME(group) * s, char *memory, ptrdiff_t d) {
+static size_t NAME(carve_group)(NAME(group) * s, char *memory, ptrdiff_t k, ptrdiff_t d) {
     const size_t rows = (size_t)NAME(group_rows)(d), each = rows * REAL_BYTES, left = 2 * LIST;
-    const size_t bytes[] = {each * FIRST_SIZE, each, each, each, each, each, each, each * (size_t)d, each, each, each,
-                            each * VL, rows * 2, rows * 2, LIST * 4, left * 4, left * REAL_BYTES, left * 4};
+    const size_t panels = (size_t)(k + NK - 1) / NK;
+    const size_t bytes[] = {each * ROTATED_SIZE, each, each, each, each, each, each, each * (size_t)d, each, each, each,
+                            each * VL, rows * 2, rows * 2, LIST * 4, left * 4, left * REAL_BYTES, left * 4,
+                            5 * panels * REAL_BYTES, panels * 4};
     void **const field[] = {(void **)&s->xt, (void **)&s->threshold, (void **)&s->limit, (void **)&s->best,
                             (void **)&s->second, (void **)&s->pruned, (void **)&s->error, (void **)&s->rows,
                             (void **)&s->extra, (void **)&s->nearest, (void **)&s->guess, (void **)&s->close,
                             (void **)&s->n_close, (void **)&s->number, (void **)&s->pairs, (void **)&s->left,
-                            (void **)&s->bound, (void **)&s->order};
+                            (void **)&s->bound, (void **)&s->order, (void **)&s->boxes, (void **)&s->reach};
     size_t at = 0;
     for (size_t i = 0; i < sizeof bytes / sizeof *bytes; i++) {
         *field[i] = (void *)(memory + at);
         at += (bytes[i] + 127) / 64 * 64;
     }
-    s->m = s->n_pairs = s->n_left = 0;
+    s->m = s->n_pairs = s->n_left = s->n_found = s->deep = 0;
     return at;
 }
 
 static size_t NAME(rotated_bytes)(ptrdiff_t k, ptrdiff_t d) {
     NAME(group) s;
-    return NAME(carve_group)(&s, NULL, d) + NAME(scratch_bytes)(k, d);
+    return NAME(carve_group)(&s, NULL, k, d) + NAME(scratch_bytes)(k, d);
 }
 
 /* Squared distance of two vectors of `d` numbers, d at least VL. */
@@ -107,17 +121,16 @@ INLINE double NAME(error_of)(double square, double rest, double row_error) {
     return (row_error + 2 * (double)EPSILON) * sqrt(square) + (rest * rest > 2 * off ? off / rest : sqrt(3 * off));
 }
 
-/* First numbers of y, and e_x, of the rows of a group; lanes beyond the last row repeat it. */
-INLINE void NAME(fetch_rotated)(const nearest_rotation *rotation, ptrdiff_t start, const NAME(group) * s) {
+/* The first `size` numbers of y, and e_x, of the rows of a group; lanes beyond the last row repeat it. */
+INLINE void NAME(fetch_rotated)(const nearest_rotation *rotation, ptrdiff_t start, ptrdiff_t size, NAME(group) * s) {
+    s->size = size;
     for (ptrdiff_t r = 0; r < (s->m + BLOCK - 1) / BLOCK * BLOCK; r++) {
         const ptrdiff_t i = start + s->number[r < s->m ? r : s->m - 1];
         const REAL *y = (const REAL *)rotation->rows + i * ROTATED_SIZE;
-        REAL *to = s->xt + r / BLOCK * BLOCK * FIRST_SIZE + r % BLOCK;
+        REAL *to = s->xt + r / BLOCK * BLOCK * size + r % BLOCK;
         double square = 0;
-        for (int j = 0; j < FIRST_SIZE; j++) {
-            to[j * BLOCK] = y[j];
-            square += (double)y[j] * y[j];
-        }
+        for (ptrdiff_t j = 0; j < size; j++) to[j * BLOCK] = y[j];
+        for (int j = 0; j < FIRST_SIZE; j++) square += (double)y[j] * y[j];
         s->error[r] = (REAL)NAME(error_of)(square, (double)y[ROTATED_SIZE - 1], rotation->row_error);
         s->threshold[r] = (REAL)square; /* until `aim` */
     }
@@ -148,30 +161,32 @@ TARGET NOINLINE void NAME(guess_first)(const nearest_rotation *rotation, ptrdiff
             a.first_index = (INT)k0;
             NAME(tiles)[1][nk - 1](&a);
         }
+        for (ptrdiff_t r = row; r < row + BLOCK && r < s->m; r++) s->nearest[r] = rotation->names[s->nearest[r]];
     }
 }
 
 /* Limits and thresholds of the rows of a group, whose best centroids so far are known. */
 INLINE void NAME(aim)(ptrdiff_t d, const NAME(group) * s) {
+    const double rounding = (double)(s->size + 8) * (double)EPSILON; /* of a score: rotated.py lowers half norms by as much */
     for (ptrdiff_t r = 0; r < s->m; r++) {
         const double square = s->threshold[r];
         s->limit[r] = NAME(limit_of)(s, r, d);
         const double most = (1 + A_SHARE) * (double)s->limit[r];
         s->pruned[r] = s->limit[r];
         s->second[r] = INFINITY;
-        s->threshold[r] = (REAL)((square * (1 - 24 * (double)EPSILON) - most) / 2 - 4 * (double)EPSILON * (square + most));
+        s->threshold[r] = (REAL)((square * (1 - rounding) - most) / 2 - 4 * (double)EPSILON * (square + most));
     }
     for (ptrdiff_t r = s->m; r < (s->m + BLOCK - 1) / BLOCK * BLOCK; r++) s->threshold[r] = INFINITY;
 }
 
 /* First step: a block of rows against nk centroids; pairs that are not left out go on the list. */
-INLINE TARGET ptrdiff_t NAME(prune)(const int nk, const REAL *RESTRICT xt, const REAL *RESTRICT panel,
+INLINE TARGET ptrdiff_t NAME(prune)(const int nk, ptrdiff_t size, const REAL *RESTRICT xt, const REAL *RESTRICT panel,
                                     const REAL *RESTRICT half, const REAL *RESTRICT threshold, uint32_t pair,
                                     uint32_t *RESTRICT list) {
     NAME(vec) acc[NK][NV];
     ptrdiff_t n = 0;
     UNROLL for (int c = 0; c < nk; c++) UNROLL for (int v = 0; v < NV; v++) acc[c][v] = SPLAT(half[c]);
-    for (int j = 0; j < FIRST_SIZE; j++) {
+    for (ptrdiff_t j = 0; j < size; j++) {
         NAME(vec) x[NV];
         UNROLL for (int v = 0; v < NV; v++) x[v] = LOAD(xt + (j * NV + v) * VL);
         UNROLL for (int c = 0; c < nk; c++) {
@@ -197,9 +212,10 @@ INLINE TARGET ptrdiff_t NAME(prune)(const int nk, const REAL *RESTRICT xt, const
 }
 
 #define PRUNES(nk)                                                                                                     \
-    TARGET static ptrdiff_t NAME(prune_##nk)(const REAL *xt, const REAL *panel, const REAL *half, const REAL *threshold, \
-                                             uint32_t pair, uint32_t *list) {                                          \
-        return NAME(prune)(nk, xt, panel, half, threshold, pair, list);                                                \
+    TARGET static ptrdiff_t NAME(prune_##nk)(ptrdiff_t size, const REAL *xt, const REAL *panel, const REAL *half,       \
+                                             const REAL *threshold, uint32_t pair, uint32_t *list) {                   \
+        return size == FIRST_SIZE ? NAME(prune)(nk, FIRST_SIZE, xt, panel, half, threshold, pair, list)                \
+                                  : NAME(prune)(nk, ROTATED_SIZE, xt, panel, half, threshold, pair, list);             \
     }
 PRUNES(1) PRUNES(2) PRUNES(3) PRUNES(4)
 #if NK == 8
@@ -207,7 +223,8 @@ PRUNES(5) PRUNES(6) PRUNES(7) PRUNES(8)
 #endif
 #undef PRUNES
 
-typedef ptrdiff_t (*NAME(prune_function))(const REAL *, const REAL *, const REAL *, const REAL *, uint32_t, uint32_t *);
+typedef ptrdiff_t (*NAME(prune_function))(ptrdiff_t, const REAL *, const REAL *, const REAL *, const REAL *, uint32_t,
+                                          uint32_t *);
 static const NAME(prune_function) NAME(prunes)[NK] = {NAME(prune_1), NAME(prune_2), NAME(prune_3), NAME(prune_4),
 #if NK == 8
                                                       NAME(prune_5), NAME(prune_6), NAME(prune_7), NAME(prune_8)
@@ -225,11 +242,12 @@ TARGET NOINLINE void NAME(prune_more)(const nearest_rotation *rotation, ptrdiff_
         const REAL first_rest = y[FIRST_SIZE - 1] - of_c[FIRST_SIZE - 1]; /* whose coordinates are all there now */
         const REAL v = (NAME(between)(y, of_c, ROTATED_SIZE) - first_rest * first_rest) * share - allowance[c];
         const int out = v > s->limit[r];
-        s->left[s->n_left] = s->pairs[f];
+        s->left[s->n_left] = (uint32_t)rotation->names[c] << 8 | (uint32_t)r;
         s->bound[s->n_left] = v;
         s->n_left += !out;
         if (out && v < s->pruned[r]) s->pruned[r] = v;
     }
+    s->n_found += s->n_pairs;
     s->n_pairs = 0;
 }
 
@@ -274,27 +292,82 @@ TARGET NOINLINE void NAME(compare_left)(const nearest_job *job, NAME(group) * s)
     s->n_left = 0;
 }
 
-/* All rows of a group against the k centroids of a rotation.  What two steps leave is compared in full, or, where there is
-   `open` (CELL_ROWS,), its rows are marked there. */
-TARGET static void NAME(hold_against)(const nearest_rotation *rotation, ptrdiff_t k, ptrdiff_t start, NAME(group) * s,
-                                      const nearest_job *job, uint8_t *open) {
-    const REAL *packed = (const REAL *)rotation->packed;
+/* Boxes of the panels of k centroids. */
+static void NAME(box)(const nearest_rotation *rotation, ptrdiff_t k, NAME(group) * s) {
     const ptrdiff_t panels = (k + NK - 1) / NK;
+    const REAL *allowance = (const REAL *)rotation->allowance;
     for (ptrdiff_t p = 0; p < panels; p++) {
-        const ptrdiff_t k0 = p * k / panels, nk = (p + 1) * k / panels - k0;
-        for (ptrdiff_t row = 0; row < s->m; row += BLOCK) {
-            const int end = p + 1 == panels && row + BLOCK >= s->m;
-            s->n_pairs += NAME(prunes)[nk - 1](s->xt + row * FIRST_SIZE, packed + k0 * FIRST_SIZE, packed + k * FIRST_SIZE + k0,
-                                               s->threshold + row, (uint32_t)k0 << 8 | (uint32_t)row, s->pairs + s->n_pairs);
-            if (s->n_pairs <= LIST - NK * BLOCK && !end) continue;
-            NAME(prune_more)(rotation, start, s);
-            if (open) {
-                for (ptrdiff_t f = 0; f < s->n_left; f++) open[s->number[s->left[f] & 255]] = 1;
-                s->n_left = 0;
-            } else if (s->n_left > LIST || end)
-                NAME(compare_left)(job, s);
+        const ptrdiff_t k0 = p * k / panels, k1 = (p + 1) * k / panels;
+        REAL *of_p = s->boxes + p;
+        for (int t = 0; t < 5; t++) of_p[t * panels] = t < 4 && t % 2 == 0 ? INFINITY : -INFINITY;
+        for (ptrdiff_t c = k0; c < k1; c++) {
+            const REAL *y = (const REAL *)rotation->centers + c * ROTATED_SIZE;
+            for (int j = 0; j < 2; j++) {
+                REAL *low = of_p + 2 * j * panels, *high = low + panels;
+                *low = y[j] < *low ? y[j] : *low;
+                *high = y[j] > *high ? y[j] : *high;
+            }
+            of_p[4 * panels] = allowance[c] > of_p[4 * panels] ? allowance[c] : of_p[4 * panels];
         }
     }
+}
+
+/* Panels that a row of the block from `row` on may need; returns how many. */
+TARGET NOINLINE ptrdiff_t NAME(in_reach)(const NAME(group) * s, ptrdiff_t row, ptrdiff_t panels) {
+    const REAL *RESTRICT boxes = s->boxes, *xt = s->xt + row * s->size;
+    const REAL share = (REAL)((1 - 16 * (double)EPSILON) / (1 + A_SHARE));
+    REAL low[2] = {INFINITY, INFINITY}, high[2] = {-INFINITY, -INFINITY}, limit = 0;
+    ptrdiff_t n = 0;
+    for (int j = 0; j < 2; j++)
+        for (ptrdiff_t r = 0; r < BLOCK; r++) {
+            const REAL z = xt[j * BLOCK + r];
+            low[j] = z < low[j] ? z : low[j];
+            high[j] = z > high[j] ? z : high[j];
+        }
+    for (ptrdiff_t r = row; r < row + BLOCK && r < s->m; r++) /* NaN reaches everything */
+        limit = s->limit[r] <= limit ? limit : s->limit[r] == s->limit[r] ? s->limit[r] : INFINITY;
+    for (ptrdiff_t p = 0; p < panels; p++) {
+        REAL square = 0;
+        for (int j = 0; j < 2; j++) {
+            const REAL above = boxes[2 * j * panels + p] - high[j], below = low[j] - boxes[(2 * j + 1) * panels + p];
+            const REAL gap = above > below ? above : below;
+            square += gap > 0 ? gap * gap : 0;
+        }
+        s->reach[n] = (uint32_t)p;
+        n += !(square * share - boxes[4 * panels + p] > limit);
+    }
+    return n;
+}
+
+/* Pairs that the first step left.  What the second leaves is compared in full, or, where there is `open` (CELL_ROWS,), its
+   rows are marked there. */
+TARGET static void NAME(settle_pairs)(const nearest_rotation *rotation, ptrdiff_t start, NAME(group) * s,
+                                      const nearest_job *job, uint8_t *open) {
+    NAME(prune_more)(rotation, start, s);
+    if (open) {
+        for (ptrdiff_t f = 0; f < s->n_left; f++) open[s->number[s->left[f] & 255]] = 1;
+        s->n_left = 0;
+    } else if (s->n_left > LIST)
+        NAME(compare_left)(job, s);
+}
+
+/* All rows of a group against the k centroids of a rotation. */
+TARGET static void NAME(hold_against)(const nearest_rotation *rotation, ptrdiff_t k, ptrdiff_t start, NAME(group) * s,
+                                      const nearest_job *job, uint8_t *open) {
+    const ptrdiff_t panels = (k + NK - 1) / NK, size = s->size;
+    const REAL *packed = (const REAL *)(size == FIRST_SIZE ? rotation->packed : rotation->deep);
+    s->n_found = 0;
+    for (ptrdiff_t row = 0; row < s->m; row += BLOCK) {
+        const ptrdiff_t n = NAME(in_reach)(s, row, panels);
+        for (ptrdiff_t t = 0; t < n; t++) {
+            const ptrdiff_t p = s->reach[t], k0 = p * k / panels, nk = (p + 1) * k / panels - k0;
+            s->n_pairs += NAME(prunes)[nk - 1](size, s->xt + row * size, packed + k0 * size, packed + k * size + k0,
+                                               s->threshold + row, (uint32_t)k0 << 8 | (uint32_t)row, s->pairs + s->n_pairs);
+            if (s->n_pairs > LIST - NK * BLOCK) NAME(settle_pairs)(rotation, start, s, job, open);
+        }
+    }
+    NAME(settle_pairs)(rotation, start, s, job, open);
+    if (!open) NAME(compare_left)(job, s);
 }
 
 /* Which of the centroids close to a row is the nearest, by sums as `look_again` makes them. */
@@ -365,8 +438,9 @@ INLINE TARGET void NAME(keep_found)(const nearest_job *job, const nearest_memo *
         const ptrdiff_t i = start + s->number[r];
         const int32_t now = (int32_t)s->nearest[r];
         if (memo) {
-            const double near = sqrt((double)s->second[r]), out = sqrt((double)s->pruned[r]) - (double)s->error[r];
-            const double other = (near < out ? near : out) * (1 - SLOPPY(d));
+            const double near = sqrt((double)s->second[r]) * (1 - (double)(d + 8) * EPSILON);
+            const double out = (sqrt((double)s->pruned[r]) - (double)s->error[r]) * (1 - 4 * (double)EPSILON);
+            const double other = near < out ? near : out;
             ((REAL *)memo->upper)[i] = NAME(upper_bound)(s->best[r], d);
             ((REAL *)memo->lower)[i] = (REAL)(other > 0 ? other : 0);
             if (memo->changes && now != job->labels[i])
@@ -383,7 +457,7 @@ TARGET static void NAME(search_group)(const nearest_job *job, const nearest_memo
     const nearest_rotation *rotation = job->rotation;
     const ptrdiff_t d = job->d, k = job->k;
     if (!s->m) return;
-    NAME(fetch_rotated)(rotation, start, s);
+    NAME(fetch_rotated)(rotation, start, FIRST_SIZE, s);
     if (rotation->blind) {
         NAME(guess_first)(rotation, k, s);
         for (ptrdiff_t r = 0; r < s->m; r++)
@@ -404,8 +478,10 @@ TARGET static void NAME(search_group)(const nearest_job *job, const nearest_memo
             s->extra[r] = (REAL)(SLOPPY(d) * best + 2 * TIES * EPSILON * near + 4 * (double)EPSILON * EPSILON * centred);
         }
     }
+    if (s->deep) NAME(fetch_rotated)(rotation, start, ROTATED_SIZE, s);
     NAME(aim)(d, s);
     NAME(hold_against)(rotation, k, start, s, job, NULL);
+    s->deep |= s->n_found * DEEP > s->m * k;
     NAME(decide_ties)(job, start, s, more);
     NAME(keep_found)(job, memo, start, s, n_changed);
     s->m = 0;
@@ -418,8 +494,10 @@ TARGET static ptrdiff_t NAME(spare)(const nearest_job *job, const nearest_memo *
     const ptrdiff_t rows = NAME(group_rows)(job->d);
     const nearest_rotation *movers = job->rotation->movers;
     uint8_t open[CELL_ROWS];
+    REAL beyond[CELL_ROWS]; /* which no centroid that moved is nearer than */
     ptrdiff_t n_left = 0;
     memset(open, 0, sizeof open);
+    NAME(box)(movers, job->rotation->n_movers, s);
     for (ptrdiff_t f = 0; f < n_failed;) {
         for (s->m = 0; f < n_failed && s->m < rows; f++) {
             const ptrdiff_t i = failed[f];
@@ -429,22 +507,33 @@ TARGET static ptrdiff_t NAME(spare)(const nearest_job *job, const nearest_memo *
             s->best[s->m] = u * u;
             s->extra[s->m] = 0;
             s->number[s->m++] = (uint16_t)i;
+            beyond[i] = INFINITY;
         }
         if (!s->m || !job->rotation->n_movers) continue;
-        NAME(fetch_rotated)(movers, start, s);
+        NAME(fetch_rotated)(movers, start, FIRST_SIZE, s);
         NAME(aim)(job->d, s);
         NAME(hold_against)(movers, job->rotation->n_movers, start, s, job, open);
+        for (ptrdiff_t r = 0; r < s->m; r++)
+            beyond[s->number[r]] = (REAL)((sqrt((double)s->limit[r]) - (double)s->error[r]) * (1 - 4 * (double)EPSILON));
     }
     s->m = 0;
     for (ptrdiff_t f = 0; f < n_failed; f++) {
         const ptrdiff_t i = failed[f];
-        const REAL u = ((const REAL *)memo->upper)[start + i];
         if (open[i])
             failed[n_left++] = (uint16_t)i;
-        else /* who moved is farther than u */
-            ((REAL *)memo->lower)[start + i] = lower[i] < u ? lower[i] : u;
+        else
+            ((REAL *)memo->lower)[start + i] = lower[i] < beyond[i] ? lower[i] : beyond[i];
     }
     return n_left;
+}
+
+/* Puts some rows of a cell of m into the order (m,) of all. */
+static void NAME(line_up)(const uint16_t *order, ptrdiff_t m, uint16_t *failed, ptrdiff_t n_failed) {
+    uint8_t among[CELL_ROWS] = {0};
+    ptrdiff_t n = 0;
+    for (ptrdiff_t f = 0; f < n_failed; f++) among[failed[f]] = 1;
+    for (ptrdiff_t i = 0; i < m; i++)
+        if (among[order[i]]) failed[n++] = order[i];
 }
 
 /* Rows of one grid cell as `bounded_cell`, or, where no bounds are known, all of them.  Returns how many changed. */
@@ -457,16 +546,20 @@ TARGET static ptrdiff_t NAME(rotated_cell)(const nearest_job *job, const nearest
     ptrdiff_t n_failed = 0, n_changed = 0;
     NAME(group) s;
     NAME(scratch) more;
-    NAME(carve)(&more, (char *)memory + NAME(carve_group)(&s, (char *)memory, d), k, d);
+    NAME(carve)(&more, (char *)memory + NAME(carve_group)(&s, (char *)memory, k, d), k, d);
     if (job->tied) job->n_tied[start / CELL_ROWS] = 0;
     if (bounded) {
         REAL lower[CELL_ROWS];
         memcpy(lower, (const REAL *)memo->lower + start, (size_t)m * REAL_BYTES);
         n_failed = NAME(move_bounds)(memo, m, k, job->labels + start, (REAL *)memo->upper + start,
                                      (REAL *)memo->lower + start, NULL, failed, 0);
+        NAME(line_up)(job->rotation->order + start, m, failed, n_failed);
         if (job->rotation->movers) n_failed = NAME(spare)(job, memo, start, lower, failed, n_failed, &s);
-    } else
-        for (; n_failed < m; n_failed++) failed[n_failed] = (uint16_t)n_failed;
+    } else {
+        memcpy(failed, job->rotation->order + start, (size_t)m * sizeof *failed);
+        n_failed = m;
+    }
+    NAME(box)(job->rotation, k, &s);
     for (ptrdiff_t f = 0; f < n_failed; f++) {
         const ptrdiff_t i = failed[f];
         const char *next = (const char *)(X + failed[f + 2 < n_failed ? f + 2 : f] * d);

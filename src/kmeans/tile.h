@@ -85,8 +85,11 @@
 /* Rows and centroids in a rotated basis (rotated_body.h), all of the rows' type. */
 typedef struct nearest_rotation {
     const void *rows;      /* (n, ROTATED_SIZE) */
-    const void *centers;   /* (k, ROTATED_SIZE) */
+    const uint16_t *order; /* (n,): the rows of each cell, by their numbers there, in the order in which they are taken */
+    const void *centers;   /* (k, ROTATED_SIZE) in an order of their own */
+    const int32_t *names;  /* (k,): which centroids these are */
     const void *packed;    /* first numbers of the centroids in the order of the tile, and what stands for half their norms */
+    const void *deep;      /* the same of all their numbers, but that the first norm of a rest is 0 */
     const void *allowance; /* (k,): by which v is lowered for what is not known of a centroid */
     double row_error;      /* a rotated row is off by so much of its norm */
     int32_t blind;         /* the labels are no guesses yet */

@@ -165,7 +165,7 @@ def test_a_rotation_of_other_rows_is_refused():
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("offset", [0, 30])
+@pytest.mark.parametrize("offset", [0, 30, 300])
 def test_tied_rows_are_those_of_all_pairs(dtype, offset):
     """What the last pass looks at by a rotation holds every row that differences find tied."""
     rng = np.random.default_rng(8)

@@ -108,7 +108,8 @@ class KMeansFamily(Family):
 
     def recall(self, saved: dict[str, Any], memo: KMeansMemo) -> KMeansPrepared:
         memo.recall(saved, self.n_components)
-        return KMeansPrepared(**saved["prepared"])
+        memo.last = KMeansPrepared(**saved["prepared"])
+        return memo.last
 
     def accumulator(self, n_features: int) -> NativePass:
         return NativePass()
@@ -119,11 +120,12 @@ class KMeansFamily(Family):
         final = memo.begun and not prepared.moved.size  # or the first of a new origin, where ties do no harm
         memo.begun = True
         memo.note_ties(final)
+        before, memo.last = memo.last, prepared
         if self.algorithm == "lloyd":
             return self._count(X, w, prepared, n_threads, memo)
         stale = memo.passes == RECOUNT and self.n_components < CHEAP
         if memo.bounds is None or not prepared.moved.size or stale:
-            return self._start(X, w, prepared, n_threads, memo)
+            return self._start(X, w, prepared, n_threads, memo, before)
         if memo.rotates:
             memo.rotated, memo.rotates = self._rotations.of(X, prepared, True, n_threads, memo.empty), False
         delta = np.empty_like(memo.bounds.total)
@@ -172,8 +174,13 @@ class KMeansFamily(Family):
         nearest.merge_tree(records, n_threads)
         return records[0].copy()
 
-    def _start(self, X, w, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo) -> np.ndarray:
-        """Compare every row with every centre, and make the bounds, and the sums that are kept up to date, of that."""
+    def _start(
+        self, X, w, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo, before: KMeansPrepared | None
+    ) -> np.ndarray:
+        """Compare every row with every centre, and make the bounds, and the sums that are kept up to date, of that.
+
+        A search by rotation spares the rows that bounds by the centres of the pass before still protect.
+        """
         n = len(X)
         kept = memo.bounds
         self._rotate(X, prepared, n_threads, memo)
@@ -188,8 +195,12 @@ class KMeansFamily(Family):
         if search is None:
             total = self._count(X, w, prepared, n_threads, memo, upper, lower)
         else:
+            carried = kept is not None and before is not None
+            if kept is not None and before is not None:
+                kept.carry(memo.labels, before, prepared)
             limited = threads.native_threads(n_threads)
-            nearest.search_rotated(X, *prepared[:3], search, memo.labels, limited, None, upper, lower, *memo.noted)
+            out = None, upper, lower, *memo.noted
+            nearest.search_rotated(X, *prepared[:3], search, memo.labels, limited, *out, carried=carried)
             total = self.record_of(X, w, prepared, memo.labels, n_threads).copy()
         memo.bounds = Bounds(upper, lower, changes, near, active, total, float(total[-1]) + self._gain(total, prepared))
         memo.passes, memo.half_gaps = 0, np.empty(0)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastem._native import nearest
 from fastem.grid import CELL, n_cells
 from fastem.records import Empty, Layout
 
@@ -50,6 +51,22 @@ class Bounds(NamedTuple):
     total: np.ndarray  # (size,) the current record
     square: float  # sum of w abs(x - o)^2
 
+    def carry(self, labels: np.ndarray, before: KMeansPrepared, after: KMeansPrepared) -> None:
+        """Make bounds by some centres (k, d) hold for others, so that rows that are tied between two fail them.
+
+        Relative to another origin a row is another by the rounding of what is left, eps / 2 of |x - o|.  Tied are
+        distances that differ by t eps (D + |x|) / 2, t the roundings of two of them (`is_tied`, differences_body.h).
+        No centre is farther than `size` from either origin or from 0, so that |x| and |x - o| are at most upper + size.
+        """
+        there, here = (kept.centers + kept.origin.astype(np.float64) for kept in (before, after))
+        moved = np.sqrt(np.einsum("kj,kj->k", here - there, here - there))
+        tables = there, here, before.centers, after.centers
+        size = max(float(np.sqrt(np.einsum("kj,kj->k", each, each, dtype=np.float64).max())) for each in tables)
+        eps = float(np.finfo(self.upper.dtype).eps)
+        self.upper[:] = (self.upper + moved[labels]) * (1 + 4 * eps)
+        allowed = (2 * nearest.ROUNDINGS_OF_TIES + 4) * eps * (self.upper + size)
+        self.lower[:] = self.lower * (1 - 4 * eps) - moved.max() - allowed
+
 
 class KMeansMemo:
     """What is kept of a run for each row: the labels, and bounds once the bounded algorithm has made them."""
@@ -61,6 +78,7 @@ class KMeansMemo:
         self.half_gaps = np.empty(0)  # (k,) half the distance of a centre to the nearest other
         self.passes = 0  # since the last count from zero
         self.begun = False  # a pass was made
+        self.last: KMeansPrepared | None = None  # by what
         self.rotated: Any = None  # the rows in a rotated basis (`rotated.RotatedRows`), if that pays
         self.rotates = False  # of a saved run: rows were rotated, and have not been yet
         self.is_part = False  # of another memo, for one pass

@@ -53,6 +53,9 @@ FOUND = 70
 # Share of the centres that may have moved for rows to be held against these first.
 MOVERS = 0.5
 
+# Rows, and centres, that have about one box: those of a block and a panel of the kernel.
+BOX_ROWS, BOX_CENTERS = 24, 4
+
 DIRECTIONS = nearest.ROTATED - 2
 FIRST = nearest.ROTATED_FIRST - 1
 
@@ -70,6 +73,7 @@ class RotatedRows(NamedTuple):
     basis: Basis
     skew: float  # by how much the directions are not orthonormal
     rows: np.ndarray  # (n, ROTATED)
+    order: np.ndarray  # (n,) uint16, rows of each cell by their numbers there, neighbours near each other
     row_error: float  # a rotated row is off by so much of its norm
 
     def same_of(self, X: np.ndarray) -> np.ndarray:
@@ -87,17 +91,19 @@ def rotate(
     skew = float(np.linalg.norm(directions.T @ directions - np.eye(DIRECTIONS)))
     eps = float(np.finfo(X.dtype).eps)
     row_error = ((STRIP + 4) * DIRECTIONS**0.5 / 2 + 2) * eps + skew
-    rotated, largest = empty((len(X), nearest.ROTATED), X.dtype), np.empty(n_cells(len(X)))
+    rotated, order = empty((len(X), nearest.ROTATED), X.dtype), empty(len(X), np.uint16)
+    largest = np.empty(n_cells(len(X)))
 
     def cell(number: int) -> None:
         rows = slice(number * CELL, (number + 1) * CELL)
         largest[number] = _rotate_cell(X[rows], *basis, rotated[rows])
+        order[rows] = in_boxes(rotated[rows], BOX_ROWS)
 
     with threads.single_threaded_blas():
         threads.map_tasks(cell, len(largest), n_threads)
     if not largest.max() < LARGEST[X.dtype]:
         return None
-    return RotatedRows(basis, skew, rotated, row_error)
+    return RotatedRows(basis, skew, rotated, order, row_error)
 
 
 class Rotations:
@@ -213,6 +219,18 @@ def _rotate_cell(X: np.ndarray, mean: np.ndarray, basis: np.ndarray, out: np.nda
         return float(norms.max())
 
 
+def in_boxes(points: np.ndarray, size: int) -> np.ndarray:
+    """Return an order (m,) in which so many points in a row lie near each other in the first two coordinates.
+
+    Strips of the first are ordered by the second, of such a width that what a box holds is about as wide as high.
+    """
+    boxes = len(points) / size
+    across, along = points[:, :2].std(axis=0, dtype=np.float64)
+    n_strips = int(np.clip(np.sqrt(boxes * across / along), 1, max(boxes, 1))) if along > 0 else max(int(boxes), 1)
+    strips = np.array_split(np.argsort(points[:, 0], kind="stable"), n_strips)
+    return np.concatenate([strip[np.argsort(points[strip, 1], kind="stable")] for strip in strips])
+
+
 def arrange(coordinates: np.ndarray, norms: np.ndarray, out: np.ndarray) -> None:
     """Write coordinates (m, DIRECTIONS), and the norms of what they leave of rows of squared `norms` (m,)."""
     out[:, :FIRST], out[:, FIRST + 1 : -1] = coordinates[:, :FIRST], coordinates[:, FIRST:]
@@ -251,11 +269,10 @@ def with_centers(rotated: RotatedRows, prepared: Any, blind: bool = False) -> ne
     of_rest = np.where(rest > small, off / np.maximum(rest, small + np.finfo(dtype).tiny), np.sqrt(3 * off))
     allowance = (1 + 1 / SHARE) * np.square(relative * np.sqrt(norms) + lost + of_rest)
     half_norms = 0.5 * (norms * (1 - 24 * eps) - allowance)
-    up = 1 + 2 * eps
-    movers = np.flatnonzero(prepared.moved) if len(prepared.moved) else None
+    allowance *= (1 + 2 * eps) / (1 + SHARE)
+    order = in_boxes(out, BOX_CENTERS)
+    movers = np.flatnonzero(prepared.moved[order]) if len(prepared.moved) else None
     if movers is not None and len(movers) > MOVERS * len(centers):
         movers = None
-    return nearest.Rotation(
-        rotated.rows, out, half_norms.astype(dtype), (allowance / (1 + SHARE) * up).astype(dtype), rotated.row_error,
-        blind, movers,
-    )  # fmt: skip
+    of_centers = out[order], order.astype(np.int32), *(table[order].astype(dtype) for table in (half_norms, allowance))
+    return nearest.Rotation(rotated.rows, rotated.order, *of_centers, rotated.row_error, blind, movers)
