@@ -20,6 +20,7 @@ class BuildSideBySide(build_ext):
     """Compiles the sources of all modules on all processors, and only those that have changed or whose headers have."""
 
     def build_extensions(self) -> None:
+        """Let the compiler take sources from a pool of threads."""
         compile_all = self.compiler.compile
 
         def compile_one(source: str, output_dir: str, how: dict[str, Any]) -> str:
