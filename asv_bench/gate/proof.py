@@ -180,7 +180,7 @@ def _plant_native(folder: Path, name: str, percent: int) -> None:
         f"    plant_wait(start);\n    {give}\n}}\n\n"
     )
     text = body.read_text()
-    start = text.index("static const nearest_kernels NAME(kernels)")
+    start = text.index("const nearest_kernels NAME(kernels)")
     table = re.sub(rf"NAME\({name}\)", "NAME(planted)", text[start:], count=1)
     body.write_text(text[:start] + wrapper + table)
     clock = (

@@ -24,7 +24,7 @@ cdef extern from *:
     """
     const int HAS_OPENMP
 
-cdef extern from "kmeans/tile.h" nogil:
+cdef extern from "kmeans/dispatch.h" nogil:
     ctypedef struct nearest_rotation:
         const void *rows
         const uint16_t *order

@@ -1,7 +1,7 @@
 /* The register tile and what is fused with it, for one number type and one instruction set.
 
-   tile.h includes this file once for each pair, after defining REAL, INT (an integer as wide as REAL), REAL_BYTES,
-   NAME(x), TARGET and the operations of one lanes_*.h.  A score is x.c - |c|^2 / 2: its largest value marks the nearest
+   Each kernels_*.c includes this file and the other bodies (by kernels.h) for one pair, after the operations of one
+   lanes_*.h.  A score is x.c - |c|^2 / 2: its largest value marks the nearest
    centroid, and the centroid with the lowest index wins a tie because only a strictly larger score replaces the best.
 
    All numbers are relative to an origin inside the data: rows are shifted while they are transposed. */
@@ -38,7 +38,11 @@ typedef struct {
     REAL *again;    /* transposed rows of a second look */
 } NAME(scratch);
 
-static ptrdiff_t NAME(chunk)(ptrdiff_t d) { return chunk_of(d, CHUNK_BYTES / BLOCK / REAL_BYTES); }
+/* Features per chunk: all of them when they fit, else equal parts, in whole transposition steps. */
+static ptrdiff_t NAME(chunk)(ptrdiff_t d) {
+    const ptrdiff_t most = CHUNK_BYTES / BLOCK / REAL_BYTES, chunks = (d + most - 1) / most;
+    return chunks <= 1 ? (d < 1 ? 1 : d) : ((d + chunks - 1) / chunks + 3) / 4 * 4;
+}
 
 static int NAME(blocks)(ptrdiff_t d) {
     const ptrdiff_t fit = GROUP_BYTES / (BLOCK * REAL_BYTES * (d < NAME(chunk)(d) ? d : NAME(chunk)(d)));

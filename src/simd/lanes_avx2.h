@@ -1,4 +1,6 @@
 /* Vector operations of the tile for AVX2 with FMA: 32-byte vectors, 3 x 4 accumulators in 16 registers. */
+#define NAME(x) JOIN(x, avx2, TYPE)
+#define TARGET __attribute__((target("avx2,fma")))
 #define CHUNK_BYTES 24576 /* a transposed block of a chunk of features: with its panel it stays in a 32 KiB L1 */
 #define NV 3
 #define NK 4

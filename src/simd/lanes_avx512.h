@@ -1,4 +1,6 @@
 /* Vector operations of the tile for AVX-512: 64-byte vectors, 3 x 8 accumulators in 32 registers. */
+#define NAME(x) JOIN(x, avx512, TYPE)
+#define TARGET __attribute__((target("avx512f,avx512vl,avx512bw,avx512dq,avx2,fma")))
 #define CHUNK_BYTES 36864 /* a transposed block of a chunk of features: with its panel it stays in a 48 KiB L1 */
 #define NV 3
 #define NK 8

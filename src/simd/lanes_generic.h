@@ -1,5 +1,7 @@
 /* Vector operations of the tile in portable form: 16-byte GCC / Clang vectors (SSE2, NEON, ...), 2 x 4 accumulators,
    or, with any other compiler, "vectors" of one number. */
+#define NAME(x) JOIN(x, generic, TYPE)
+#define TARGET
 #define CHUNK_BYTES 24576 /* a transposed block of a chunk of features: with its panel it stays in a 32 KiB L1 */
 #define NK 4
 #define FC 4

@@ -1,0 +1,10 @@
+/* All kernels of one instruction set and one number type; their table is at the end of the last. */
+#include "tile_body.h"
+#include "settle_body.h"
+#include "differences_body.h"
+#include "bounds_body.h"
+#include "rotated_body.h"
+#include "seeding_body.h"
+#include "screened_body.h"
+#include "csr_body.h"
+#include "cell_body.h"
