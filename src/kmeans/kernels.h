@@ -4,6 +4,7 @@
 #include "differences_body.h"
 #include "bounds_body.h"
 #include "rotated_body.h"
+#include "rotated_cell_body.h"
 #include "seeding_body.h"
 #include "screened_body.h"
 #include "csr_body.h"

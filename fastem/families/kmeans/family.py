@@ -198,9 +198,10 @@ class KMeansFamily(Family):
             carried = kept is not None and before is not None
             if kept is not None and before is not None:
                 kept.carry(memo.labels, before, prepared)
-            limited = threads.native_threads(n_threads)
-            out = None, upper, lower, *memo.noted
-            nearest.search_rotated(X, *prepared[:3], search, memo.labels, limited, *out, carried=carried)
+            limited, (tied, n_tied) = threads.native_threads(n_threads), memo.noted or (None, None)
+            nearest.search_rotated(
+                X, *prepared[:3], search, memo.labels, limited, None, upper, lower, tied, n_tied, carried
+            )
             total = self.record_of(X, w, prepared, memo.labels, n_threads).copy()
         memo.bounds = Bounds(upper, lower, changes, near, active, total, float(total[-1]) + self._gain(total, prepared))
         memo.passes, memo.half_gaps = 0, np.empty(0)
