@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from fastem import KMeans
 from fastem._native import nearest
-from fastem.families.kmeans import KMeansFamily, KMeansParams, rotated
+from fastem.families.kmeans import KMeansFamily, KMeansParams, active_centers, rotated
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -146,6 +146,20 @@ def test_auto_asks_a_sample(monkeypatch):
         KMeans(400, init=centers, max_iter=1).fit(X)
         assert bool(made) == pays
         made.clear()
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+def test_auto_asks_again_when_centres_are_means(monkeypatch, grouped):
+    """Of single rows few others are ruled out; a run that has begun without a rotation goes on with one."""
+    answers, rotate, made = [2.0, 0.0], rotated.rotate, []
+    monkeypatch.setattr(rotated, "WORK", 0)
+    monkeypatch.setattr(rotated, "share_of_work", lambda *args: answers.pop(0))
+    monkeypatch.setattr(rotated, "rotate", lambda *args: made.append(1) or rotate(*args))
+    monkeypatch.setattr(active_centers, "worthwhile", lambda *args: grouped)
+    X, centers, _ = rows_and_centers("decaying", 5000, 72, 160, np.float32, 2)
+    exact, fast = (KMeans(160, init=centers, max_iter=9, tol=0.0, algorithm=a).fit(X) for a in ("lloyd", "auto"))
+    np.testing.assert_array_equal(fast.labels_, exact.labels_)
+    assert made == [1] and not answers
 
 
 def test_values_that_overflow_when_squared_are_searched_without():

@@ -128,6 +128,9 @@ class KMeansFamily(Family):
             return self._start(X, w, prepared, n_threads, memo, before)
         if memo.rotates:
             memo.rotated, memo.rotates = self._rotations.of(X, prepared, True, n_threads, memo.empty), False
+        elif memo.passes == 0:
+            # Centres that were single rows are means now, to which many more rows are nearer than to all others.
+            self._rotate(X, prepared, n_threads, memo)
         delta = np.empty_like(memo.bounds.total)
         search = rotated.with_centers(memo.rotated, prepared) if memo.rotated else None
         nearest.accumulate_bounded(
@@ -217,11 +220,14 @@ class KMeansFamily(Family):
 
     def _rotate(self, X: np.ndarray, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo) -> None:
         """Give the memo of all rows a rotated basis if it has none and one is wanted."""
-        if memo.rotated is not None or memo.bounds is not None or memo.is_part:
+        if memo.rotated is not None or memo.is_part:
             return
         if self.algorithm in ("rotated", "auto") and rotated.possible(X.shape[1], self.n_components):
             asked = self.algorithm == "rotated"
             memo.rotated = self._rotations.of(X, prepared, asked, n_threads, memo.empty)
+        if memo.rotated is not None and memo.bounds is not None and memo.bounds.near.size:
+            np.minimum(memo.bounds.lower, memo.bounds.near, out=memo.bounds.lower)
+            memo.bounds = memo.bounds._replace(near=memo.bounds.near[:0], active=np.zeros(self.n_components, bool))
 
     def _gain(self, total: np.ndarray, prepared: KMeansPrepared) -> float:
         """Return 2 sum c.S - sum N abs(c)^2: by how much the centres lower sum w abs(x - o)^2 to J."""

@@ -39,11 +39,11 @@ LARGEST = {np.dtype(np.float32): 1e30, np.dtype(np.float64): 1e250}
 MOST_CENTERS = 2**24
 
 # Multiply-adds of a full pass from which a sample is asked, of how many rows, and the share of a full pass that a
-# search by rotation must not exceed.  A multiply-add of the first step, and of the further ones, costs so many of it.
+# search by rotation must not exceed.  A multiply-add of the first step, of the second and of the third costs so many of it.
 WORK = 2_000_000_000
 ASKED = 128
 PAYS = 0.7
-TILED, PICKED = 2.5, 6.0
+TILED, PICKED, COMPARED = 2.5, 6.0, 3.0
 # The same of the rotation of the rows.
 TURNED = 8.0
 # A sample in which the directions are found costs 7 multiply-adds for each of its numbers and directions; it may be so
@@ -111,20 +111,26 @@ class Rotations:
 
     def __init__(self) -> None:
         self._last: tuple[np.ndarray, RotatedRows | None] | None = None
+        self._basis: tuple[np.ndarray, Basis | None] | None = None
 
     def of(
         self, X: np.ndarray, prepared: Any, asked: bool, n_threads: int, empty: Callable[..., np.ndarray]
     ) -> RotatedRows | None:
-        """Return the rotated rows, made once for the same array, if they are asked for, or pay by a sample."""
+        """Return the rotated rows, made once for the same array, if they are asked for, or pay by a sample.
+
+        Where they don't pay, other centres may be asked for later.
+        """
+        if self._last is not None and self._last[0] is X:
+            return self._last[1]
         if not asked and X.size * len(prepared.centers) < WORK:
             return None
-        last = self._last
-        if last is None or last[0] is not X:
-            basis = find_basis(X, len(prepared.centers))
-            if basis is not None and not asked and share_of_work(X, basis, prepared) > PAYS:
-                basis = None
-            last = self._last = X, None if basis is None else rotate(X, basis, n_threads, empty)
-        return last[1]
+        if self._basis is None or self._basis[0] is not X:
+            self._basis = X, find_basis(X, len(prepared.centers))
+        basis = self._basis[1]
+        if basis is not None and not asked and share_of_work(X, basis, prepared) > PAYS:
+            return None
+        self._last = X, None if basis is None else rotate(X, basis, n_threads, empty)
+        return self._last[1]
 
     def for_one_pass(self, X: np.ndarray, prepared: Any, blind: bool, n_threads: int) -> RotatedRows | None:
         """Return the rotated rows if they are known, or pay by a sample for a single pass; these are not kept.
@@ -157,7 +163,7 @@ def share_of_work(X: np.ndarray, basis: Basis, prepared: Any) -> float:
     """Return about what a search by rotation costs beside one that compares every row with every centre.
 
     A sample of the rows tells which share of all pairs each step leaves.  Steps that pick pairs pay more for each
-    number than a tile does.
+    number than a tile does; where the first leaves many, a tile takes the second's numbers.
     """
     rows = X[:: max(1, len(X) // ASKED)][:ASKED].astype(np.float64)
     centers = prepared.centers + prepared.origin.astype(np.float64)
@@ -172,8 +178,9 @@ def share_of_work(X: np.ndarray, basis: Basis, prepared: Any) -> float:
         rest = [np.sqrt(np.maximum(a - np.square(b).sum(axis=1), 0.0)) for a, b in zip(norms, inside, strict=True)]
         bound = _between(*inside) + np.square(rest[0][:, None] - rest[1])
         left.append(float(np.mean(bound <= nearest_of_all)))
-    picked = left[0] * nearest.ROTATED + left[1] * d + d / k
-    return (TILED * nearest.ROTATED_FIRST + PICKED * picked) / d
+    compared = COMPARED * (left[1] * d + d / k)
+    second = min(PICKED * left[0], TILED) * nearest.ROTATED
+    return (TILED * nearest.ROTATED_FIRST + second + compared) / d
 
 
 def _between(rows: np.ndarray, centers: np.ndarray) -> np.ndarray:
