@@ -159,7 +159,8 @@ def test_auto_asks_again_when_centres_are_means(monkeypatch, grouped):
     X, centers, _ = rows_and_centers("decaying", 5000, 72, 160, np.float32, 2)
     exact, fast = (KMeans(160, init=centers, max_iter=9, tol=0.0, algorithm=a).fit(X) for a in ("lloyd", "auto"))
     np.testing.assert_array_equal(fast.labels_, exact.labels_)
-    assert made == [1] and not answers
+    assert made == [1]
+    assert not answers
 
 
 def test_values_that_overflow_when_squared_are_searched_without():

@@ -39,7 +39,8 @@ LARGEST = {np.dtype(np.float32): 1e30, np.dtype(np.float64): 1e250}
 MOST_CENTERS = 2**24
 
 # Multiply-adds of a full pass from which a sample is asked, of how many rows, and the share of a full pass that a
-# search by rotation must not exceed.  A multiply-add of the first step, of the second and of the third costs so many of it.
+# search by rotation must not exceed.  A multiply-add of the first step, of the second and of the third costs so many of
+# it.
 WORK = 2_000_000_000
 ASKED = 128
 PAYS = 0.7
