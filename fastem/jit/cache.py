@@ -17,6 +17,7 @@ Each change of a kernel or a version leaves a folder behind: making a new one re
 from __future__ import annotations
 
 import contextlib
+import dis
 import functools
 import hashlib
 import logging
@@ -34,6 +35,7 @@ import numba
 import numpy as np
 from numba import config, types
 
+STORE_GLOBAL = dis.opmap["STORE_GLOBAL"]
 UNUSED_DAYS = 30  # after which a folder of another stamp is removed
 
 
@@ -127,10 +129,11 @@ def fingerprint(dispatcher: Any) -> str:
 
 def _of_function(function: Any, seen: set[Any]) -> Iterator[str]:
     """All that the machine code of a Python function depends on, called functions included, as text."""
-    if function in seen:
+    code: CodeType = function.__code__
+    # Numba compiles no function that writes to a global: what it reads are no constants but the state of the moment.
+    if function in seen or STORE_GLOBAL in code.co_code[::2]:
         return
     seen.add(function)
-    code: CodeType = function.__code__
     yield f"{function.__module__}.{function.__qualname__}:{code.co_firstlineno} {function.__defaults__}"
     names = set(code.co_names)
     pending = [code]

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import pytest
 
-from fastem import grid
+from fastem import grid, threads
 from fastem.jit import cache, drivers
 
 PACKAGE_PARENT = Path(cache.__file__).parents[2]
@@ -189,6 +189,17 @@ def test_kernels_made_by_one_factory_do_not_share_code():
         out = np.empty(4)
         make(power).serial(X, prepared, 0, 1, out)
         np.testing.assert_allclose(out, X[:, 0] ** power, rtol=1e-15)
+
+
+def test_fingerprint_is_the_same_whatever_runs_meanwhile():
+    # Kernels reach functions of `threads` by names that they share with others; its state would compile them anew.
+    def function():
+        return threads.side_by_side
+
+    kernel = drivers.kernel(function)
+    before = cache.fingerprint(kernel)
+    with threads.single_threaded_blas():
+        assert cache.fingerprint(kernel) == before
 
 
 def test_fingerprint_sees_options_defaults_and_nested_calls():
