@@ -4,121 +4,35 @@ With d features a row costs a component d^2 / 2 multiply-adds for its distance a
 else next to nothing.  So the pass is taken apart into tasks of one component and many rows, on packed panels
 (`panels`), which keep all threads busy also where the rows fill one cell of the grid.
 
-What cannot matter is left out.  A distance is a sum of squares of the columns of a triangular product: after the first
-columns a row's log-density is at most the offset less what has been added up, in exact and in rounded arithmetic.  The
-component that seems the most likely after a few columns is evaluated completely, and the others go on in steps, twice
-as many columns each time, with the rows for which they may still matter: the sum over components and all that rounding
-keeps of it stay what they are.  With hundreds of features rows belong to one component for certain, and the others cost
-a row a few columns.
-
-Rows are taken together cell by cell (`grid`), and the moments of a cell in blocks of rows that matter to the component,
-so that no sum depends on threads, tasks or batches.
+What cannot matter is left out (`wide_distances`).  Rows are taken together cell by cell (`grid`), and the moments of a
+cell in blocks of rows that matter to the component, so that no sum depends on threads, tasks or batches.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from fastem import grid, threads
+from fastem import threads
 from fastem.jit import Sweep, kernel
 from fastem.kernels.blocks import BLOCK, STRIDE, padded
 from fastem.kernels.elementary import log
 from fastem.kernels.panels import (
     BLOCK_ROWS,
-    COLUMNS,
     FEATURE_BYTES,
     FEATURES,
-    PANEL_BYTES,
-    add_squares,
     add_upper,
     add_weighted,
     mirror,
-    pack_factor,
-    pack_rows,
     pack_weighted,
 )
-from fastem.kernels.responsibilities import finish_rows, fix_labels, most_responsible, shares
+from fastem.kernels.responsibilities import finish_rows, most_responsible
+from fastem.kernels.wide_distances import Distances, Shares
 from fastem.records import Fields
 
-# Columns after which a component is guessed for each row; at least this many are added each time.
-FIRST_COLUMNS = 64
-# Rows of a task.
-TASK_ROWS = 256
-# Cells that are taken together, at most, and bytes of their records.
-MOST_CELLS = 8
-RECORD_BYTES = 2**25
-
 # --- kernels
-
-
-@kernel
-def add_columns(
-    X,  # (n, d)
-    index,  # (m,) int64 rows
-    first,  # the row that `squares` begins with
-    origin,  # (d,)
-    mean,  # (d,)
-    packed,  # the component's factor, packed
-    start,
-    stop,  # columns, multiples of 4
-    squares,  # (rows,) INOUT
-):
-    """Add the squares of some columns of the product of some rows with a factor."""
-    count = index.shape[0]
-    width = PANEL_BYTES // X.itemsize
-    whole = (count + width - 1) // width * width
-    panel = np.empty(whole * stop, X.dtype)
-    own = np.zeros(whole, X.dtype)
-    room = np.empty(COLUMNS * width, X.dtype)
-    for t in range(count):
-        own[t] = squares[index[t] - first]
-    pack_rows(X, index, count, stop, origin, mean, panel)
-    add_squares(count, stop, start, stop, panel, packed, room, own)
-    for t in range(count):
-        squares[index[t] - first] = own[t]
-
-
-@kernel
-def weigh(
-    log_joint,  # (k, rows) INOUT: becomes exp(log_joint - best)
-    start,
-    stop,  # which of the rows
-    labels,  # (n,) int32 or empty
-    first,  # the row that log_joint begins with
-    best,  # (rows,) OUT
-    total,  # (rows,) OUT
-):
-    """Turn log-densities into unnormalised responsibilities; return the number of far rows (see `shares`)."""
-    k = log_joint.shape[0]
-    space = np.zeros((k + 2, STRIDE), log_joint.dtype)
-    share, highest, sums = space[:k], space[k], space[k + 1]
-    heavy, nothing = np.zeros(k), np.zeros(k)
-    far = 0
-    for at in range(start, stop, BLOCK):
-        m = min(BLOCK, stop - at)
-        rows = padded(m)
-        for r in range(rows):
-            highest[r] = -np.inf if r < m else 0
-        for c in range(k):
-            for r in range(m):
-                value = log_joint[c, at + r]
-                share[c, r] = value
-                highest[r] = value if value > highest[r] else highest[r]
-            for r in range(m, rows):
-                share[c, r] = 0
-        fix_labels(labels, first + at, m, share, highest)
-        far += shares(rows, nothing, share, highest, sums, heavy)
-        for c in range(k):
-            for r in range(m):
-                log_joint[c, at + r] = share[c, r]
-        for r in range(m):
-            best[at + r] = highest[r]
-            total[at + r] = sums[r]
-    return far
 
 
 @kernel
@@ -289,7 +203,7 @@ class WideAccumulation(_FromWidth):
                 record[:] = tree.total()
 
     def _moments(
-        self, found: _Shares, X: Any, w: Any, labels: Any, prepared: Any, records: np.ndarray, n_threads: int
+        self, found: Shares, X: Any, w: Any, labels: Any, prepared: Any, records: np.ndarray, n_threads: int
     ) -> None:
         """Write the records of a batch of cells."""
         k, d = prepared.means.shape
@@ -326,7 +240,7 @@ class WideExpectation(_FromWidth):
         for cells in batch.cells(1):
             found = batch.shares(cells, prune=not exact, log_joint=out.log_joint)
 
-            def task(cell: int, found: _Shares = found) -> None:
+            def task(cell: int, found: Shares = found) -> None:
                 if found.far[cell]:
                     number = found.cells[cell]
                     self.narrow.serial(X, prepared, number, number + 1, out)
@@ -334,18 +248,6 @@ class WideExpectation(_FromWidth):
                     tell(found.share, *found.bounds[cell], found.first, found.best, found.factor, out)
 
             threads.map_tasks(task, len(cells), n_threads)
-
-
-class _Shares(NamedTuple):
-    """Responsibilities of the rows of some cells, not normalised."""
-
-    cells: range
-    first: int  # the row that the arrays begin with
-    bounds: list[tuple[int, int]]  # of each cell, from there
-    share: np.ndarray  # (k, rows)
-    best: np.ndarray  # (rows,)
-    factor: np.ndarray  # (rows,): the sum of a row's shares
-    far: np.ndarray  # (cells,): how many rows are so far that the cell needs care
 
 
 class _Tree:
@@ -376,95 +278,3 @@ class _Tree:
             left[bounds[i] : bounds[i + 1]] += right[bounds[i] : bounds[i + 1]]
 
         threads.map_tasks(part, self.n_threads, self.n_threads)
-
-
-class Distances:
-    """Log-densities and responsibilities of rows, some cells at a time."""
-
-    def __init__(self, X: np.ndarray, labels: np.ndarray, prepared: Any, n_threads: int) -> None:
-        self.X, self.labels, self.prepared, self.n_threads = X, labels, prepared, n_threads
-        factors = prepared.precisions_cholesky
-        k, dp = factors.shape[:2]
-        self.packed = np.empty((k, dp * (dp + 4) // 2), X.dtype)
-        threads.map_tasks(lambda c: pack_factor(factors[c], self.packed[c]), k, n_threads)
-        self.offsets = prepared.offsets.astype(X.dtype)
-        diagonals = np.diagonal(factors, axis1=1, axis2=2)[:, :FIRST_COLUMNS].astype(np.float64)
-        self.guesses = prepared.log_weights + np.log(np.where(diagonals > 0, diagonals, 1.0)).sum(axis=1)
-        # exp of what lies lower is no more than the share that does not matter, with room for the rounding of both.
-        with np.errstate(divide="ignore"):
-            self.lower = (np.log(prepared.negligible) - 1.0).astype(X.dtype)
-
-    def may_leave_out(self) -> bool:
-        """Tell whether components may be left out where they do not matter: there is more than one."""
-        return len(self.offsets) > 1
-
-    def cells(self, size: int) -> Iterator[range]:
-        """Cut the grid into runs of cells, whose records have `size` numbers."""
-        most = max(1, min(MOST_CELLS, RECORD_BYTES // (8 * size)))
-        n_cells = grid.n_cells(len(self.X))
-        for first in range(0, n_cells, most):
-            yield range(first, min(first + most, n_cells))
-
-    def shares(self, cells: range, prune: bool, log_joint: np.ndarray | None = None) -> _Shares:
-        """Evaluate the rows of some cells; write complete log-densities to `log_joint`, if it has any rows."""
-        first, stop = cells.start * grid.CELL, min(cells.stop * grid.CELL, len(self.X))
-        found = self._log_joint(first, stop - first, prune)
-        if log_joint is not None and log_joint.shape[0]:
-            log_joint[first:stop] = found.T
-        bounds = [(cell * grid.CELL - first, min((cell + 1) * grid.CELL, stop) - first) for cell in cells]
-        best, total = np.empty((2, stop - first), self.X.dtype)
-        far = np.zeros(len(cells), np.int64)
-
-        def task(cell: int) -> None:
-            far[cell] = weigh(found, *bounds[cell], self.labels, first, best, total)
-
-        threads.map_tasks(task, len(cells), self.n_threads)
-        return _Shares(cells, first, bounds, found, best, total, far)
-
-    def _log_joint(self, first: int, m: int, prune: bool) -> np.ndarray:
-        """Return the log-densities (k, m) of rows from `first` on; -inf where one does not matter, if they may be."""
-        k, dp = self.prepared.precisions_cholesky.shape[:2]
-        squares = np.zeros((k, m), self.X.dtype)
-        rows = np.arange(m)
-        if not (prune and self.may_leave_out()):
-            self.add_columns(first, [rows] * k, 0, dp, squares)
-            return self._densities(squares)
-        done = FIRST_COLUMNS
-        self.add_columns(first, [rows] * k, 0, done, squares)
-        guess = (self.guesses[:, None] - 0.5 * squares).argmax(axis=0)
-        self.add_columns(first, [np.flatnonzero(guess == c) for c in range(k)], done, dp, squares)
-        half = self.X.dtype.type(0.5)
-        reached = self.offsets[guess] - half * squares[guess, rows]
-        waiting = [np.flatnonzero(guess != c) for c in range(k)]
-        with np.errstate(invalid="ignore", over="ignore"):  # rows so far off that squares overflow
-            while True:
-                for c, own in enumerate(waiting):
-                    highest = self.offsets[c] - half * squares[c, own]
-                    keep = ~(highest - reached[own] < self.lower[c])
-                    squares[c, own[~keep]] = np.inf
-                    waiting[c] = own[keep]
-                if done == dp:
-                    return self._densities(squares)
-                following = min(done + max(COLUMNS, done // 2 // COLUMNS * COLUMNS), dp)
-                self.add_columns(first, waiting, done, following, squares)
-                done = following
-
-    def _densities(self, squares: np.ndarray) -> np.ndarray:
-        squares *= -0.5
-        squares += self.offsets[:, None]
-        return squares
-
-    def add_columns(self, first: int, rows: list[np.ndarray], start: int, stop: int, squares: np.ndarray) -> None:
-        """Add the squares of some columns to those of each component's rows."""
-        parts = [
-            (c, first + own[at : at + TASK_ROWS]) for c, own in enumerate(rows) for at in range(0, len(own), TASK_ROWS)
-        ]
-        prepared = self.prepared
-
-        def task(number: int) -> None:
-            c, index = parts[number]
-            add_columns(
-                self.X, index, first, prepared.origin, prepared.means[c], self.packed[c], start, stop, squares[c]
-            )  # fmt: skip
-
-        threads.map_tasks(task, len(parts), self.n_threads)
