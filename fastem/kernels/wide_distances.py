@@ -8,7 +8,10 @@ of what they can still reach, and the sum over components and all that rounding 
 The first is that of Cauchy and Schwarz: of the columns that are left, |y|^2 >= (y w)^2 for every w of length 1, and
 y w = (x - mu) (P w) is one inner product of a row.  With w along what y is on average for rows of the likely component,
 (mu_likely - mu) P, it is nearly all where means lie apart: a component costs such a row 2 d operations instead of d^2.
-What passes goes on in steps, half as many columns more each time, as long as it may still matter.
+It is asked only of means that lie far enough apart.
+
+The second is what some columns add up to: what passes goes on from column to column as long as it may still matter.
+After how many columns it pays to see to that, a sample of the rows says.
 """
 
 from __future__ import annotations
@@ -27,6 +30,10 @@ from fastem.kernels.responsibilities import fix_labels, shares
 
 # Columns after which a component is guessed for each row; at least this many are added each time.
 FIRST_COLUMNS = 64
+# Rows of a sample, which is made where there are so many times more to be decided, columns that it holds apart, and how
+# often at most what it says is used to leave out rows.
+SAMPLE, SAMPLED = 16, 16
+APART, LOOKS = 64, 6
 # Rows whose panels are packed at a time: they stay in the second cache.
 CHUNK_ROWS = 256
 # Multiply-adds of a task: a call of a kernel costs as much as some 10^5 of them, and one thread waits for another to
@@ -70,19 +77,45 @@ def add_columns(
 
 
 @kernel
+def columns_apart(
+    X,  # (n, d)
+    index,  # (m,) int64 rows, at most CHUNK_ROWS
+    origin,  # (d,)
+    mean,  # (d,)
+    packed,  # the component's factor, packed
+    dp,  # its columns
+    out,  # (m, -(-dp // APART)) OUT
+):
+    """Write the squares of every APART columns of the product of some rows with a factor."""
+    width = PANEL_BYTES // X.itemsize
+    count = index.shape[0]
+    whole = (count + width - 1) // width * width
+    panel = np.empty(whole * dp, X.dtype)
+    own = np.empty(whole, X.dtype)
+    room = np.empty(COLUMNS * width, X.dtype)
+    pack_rows(X, index, count, dp, origin, mean, panel)
+    for start in range(0, dp, APART):
+        own[:] = 0
+        add_squares(count, dp, start, min(start + APART, dp), panel, packed, room, own)
+        for t in range(count):
+            out[t, start // APART] = own[t]
+
+
+@kernel
 def project(
     X,  # (n, d)
     index,  # (m,) int64 rows
     first,  # the row that `least` begins with
     origin,  # (d,)
+    which,  # int64 components that are asked for
     directions,  # (k, d) float64
     at_means,  # (k,) float64: directions times the means
     lengths,  # (k,) float64: of the means
     rounding,  # (k,) float64: of such a product, relative to the length of the row
-    least,  # (k, rows) OUT
+    least,  # (k, rows) INOUT
 ):
-    """Write the squares of rows along directions, relative to the means, less what may be rounding."""
-    k, d = directions.shape
+    """Add the squares of rows along directions, relative to the means, less what may be rounding."""
+    d = X.shape[1]
     centred = np.empty(d)
     for r in index:
         norm = 0.0
@@ -91,12 +124,12 @@ def project(
             centred[j] = x
             norm += x * x
         norm = math.sqrt(norm)
-        for c in range(k):
+        for c in which:
             along = 0.0
             for j in range(d):
                 along += directions[c, j] * centred[j]
             along = abs(along - at_means[c]) - rounding[c] * (norm + lengths[c])
-            least[c, r - first] = along * along if along > 0 else 0.0  # 0 for NaN
+            least[c, r - first] += along * along if along > 0 else 0.0  # 0 for NaN
 
 
 @kernel
@@ -162,6 +195,7 @@ class Distances:
         k, dp = factors.shape[:2]
         self.packed = np.empty((k, dp * (dp + 4) // 2), X.dtype)
         threads.map_tasks(lambda c: pack_factor(factors[c], self.packed[c]), k, n_threads)
+        self._known: Any = None
         self.offsets = prepared.offsets.astype(X.dtype)
         diagonals = np.diagonal(factors, axis1=1, axis2=2)[:, :FIRST_COLUMNS].astype(np.float64)
         self.guesses = prepared.log_weights + np.log(np.where(diagonals > 0, diagonals, 1.0)).sum(axis=1)
@@ -209,73 +243,128 @@ class Distances:
         guess = (self.guesses[:, None] - 0.5 * squares).argmax(axis=0)
         likely = [np.flatnonzero(guess == c) for c in range(k)]
         self.add_columns(first, likely, done, dp, squares)
-        half = self.X.dtype.type(0.5)
-        reached = self.offsets[guess] - half * squares[guess, rows]
-        waiting = [np.flatnonzero(guess != c) for c in range(k)]
-        least = self._least(first, likely, done, squares)
         with np.errstate(invalid="ignore", over="ignore"):  # rows so far off that squares overflow
-            while True:
-                for c, own in enumerate(waiting):
-                    highest = self.offsets[c] - half * least[c, own]
-                    keep = ~(highest - reached[own] < self.lower[c])
-                    squares[c, own[~keep]] = np.inf
-                    waiting[c] = own[keep]
-                if done == dp:
-                    return self._densities(squares)
-                following = min(done + max(FIRST_COLUMNS, done // 2 // COLUMNS * COLUMNS), dp)
-                self.add_columns(first, waiting, done, following, squares)
-                done, least = following, squares
+            # A component matters to a row only if its squares add up to no more than this.
+            reached = self.offsets[guess] - self.X.dtype.type(0.5) * squares[guess, rows]
+            most = 2 * ((self.offsets - self.lower)[:, None] - reached)
+            waiting = [np.flatnonzero(guess != c) for c in range(k)]
+            self._leave_out(waiting, self._least(first, likely, squares), most, squares)
+            for stop in self._stops(first, waiting, most):
+                self.add_columns(first, waiting, done, stop, squares)
+                self._leave_out(waiting, squares, most, squares)
+                done = stop
+        return self._densities(squares)
 
-    def _least(self, first: int, likely: list[np.ndarray], done: int, squares: np.ndarray) -> np.ndarray:
+    def _leave_out(self, waiting: list[np.ndarray], least: np.ndarray, most: np.ndarray, squares: np.ndarray) -> None:
+        """Keep of the waiting rows of each component those to which it may matter; the others' squares are infinite."""
+        for c, own in enumerate(waiting):
+            keep = ~(least[c, own] > most[c, own])
+            squares[c, own[~keep]] = np.inf
+            waiting[c] = own[keep]
+
+    def _look_at_last(
+        self, first: int, waiting: list[np.ndarray], starts: list[int], most: np.ndarray, squares: np.ndarray
+    ) -> None:
+        """Keep of the waiting rows those that the last columns, back to those that components start with, leave."""
+        stop = self.prepared.precisions_cholesky.shape[1]
+        least = squares.copy() if min(starts) < stop else squares
+        while min(starts) < stop:
+            own = [rows if start < stop else rows[:0] for rows, start in zip(waiting, starts, strict=True)]
+            begin = (stop - 1) // APART * APART
+            self.add_columns(first, own, begin, stop, least)
+            self._leave_out(own, least, most, squares)
+            waiting[:] = [
+                some if start < stop else rows for rows, some, start in zip(waiting, own, starts, strict=True)
+            ]
+            stop = begin
+
+    def _stops(self, first: int, waiting: list[np.ndarray], most: np.ndarray) -> list[int]:
+        """Return after which columns to see what can be left out, up to the last: where a sample of rows says so."""
+        dp = self.prepared.precisions_cholesky.shape[1]
+        which = [c for c, own in enumerate(waiting) if len(own) >= SAMPLED * SAMPLE]
+        if not which:
+            return _growing(dp)
+        enough = np.empty((len(which), SAMPLE))
+
+        def task(number: int) -> None:
+            c = which[number]
+            own = waiting[c][np.linspace(0, len(waiting[c]) - 1, SAMPLE).astype(np.int64)]
+            squares = np.empty((SAMPLE, -(-dp // APART)), self.X.dtype)
+            prepared = self.prepared
+            columns_apart(self.X, first + own, prepared.origin, prepared.means[c], self.packed[c], dp, squares)
+            decided = np.cumsum(squares, axis=1) > most[c, own, None]
+            enough[number] = np.where(decided.any(axis=1), APART * (1 + decided.argmax(axis=1)), dp)
+
+        threads.map_tasks(task, len(which), self.n_threads)
+        stops = np.quantile(enough, np.arange(1, LOOKS) / LOOKS, method="higher").astype(int)
+        return sorted({int(stop) for stop in stops if FIRST_COLUMNS < stop < dp} | {dp})
+
+    def _least(self, first: int, likely: list[np.ndarray], squares: np.ndarray) -> np.ndarray:
         """Return what squares (k, m) are at least when all columns are added, by the bound of Cauchy and Schwarz.
 
-        `likely` are the rows of each component that is guessed, `done` the columns that are in `squares`.
+        `likely` are the rows of each component that is guessed; in `squares` are the first columns.
         """
         k, d = self.prepared.means.shape
-        directions, at_means, rounding = self._directions(done)
+        far, directions, at_means, rounding = self._directions()
+        if not far.any():
+            return squares
         lengths = np.sqrt(np.square(self.prepared.means.astype(np.float64)).sum(axis=1))
-        least = np.empty_like(squares)
+        least = squares.copy()
         size = max(TASK_ROWS, TASK_WORK // (k * d))
-        parts = [(g, first + own[at : at + size]) for g, own in enumerate(likely) for at in range(0, len(own), size)]
+        parts = [
+            (g, first + own[at : at + size])
+            for g, own in enumerate(likely)
+            for at in range(0, len(own) if far[g].any() else 0, size)
+        ]
 
         def task(number: int) -> None:
             g, index = parts[number]
+            which = np.flatnonzero(far[g])
             project(
-                self.X, index, first, self.prepared.origin, directions[g], at_means[g], lengths, rounding[g], least
+                self.X, index, first, self.prepared.origin, which, directions[g], at_means[g], lengths, rounding[g],
+                least,
             )  # fmt: skip
 
         threads.map_tasks(task, len(parts), self.n_threads)
-        with np.errstate(over="ignore"):
-            least += squares
         return least
 
-    def _directions(self, done: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _directions(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         """Return for rows of each component g and each component c a direction u, its products and its rounding.
 
-        With w of length 1 along the columns from `done` on of (mu_g - mu_c) P_c, it is P_c w: (k, k, d), g first.
-        Times mu_c, (k, k).  The product of a direction with a row is off by the rounding of the row's numbers, and by
-        d epsilons of float64 of the factor's length; both relative to the row's (k, k).
+        All (k, k, ...), g first.  With w of length 1 along the columns after the first ones of (mu_g - mu_c) P_c, the
+        direction is P_c w (d,), where (mu_g - mu_c) P_c is so long that it may decide anything: that is told first.
+        Then its product with mu_c.  The product of a direction with a row is off by the rounding of the row's numbers,
+        and by d epsilons of float64 of the factor's length; both relative to the row's.
         """
+        if self._known is None:
+            self._known = self._make_directions()
+        return self._known
+
+    def _make_directions(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
         factors, means = self.prepared.precisions_cholesky, self.prepared.means.astype(np.float64)
         k, d = means.shape
-        directions = np.empty((k, k, d))
-        at_means, rounding = np.empty((2, k, k))
+        far = np.zeros((k, k), bool)
+        directions, at_means, rounding = np.zeros((k, k, d)), np.zeros((k, k)), np.zeros((k, k))
+        given, made = np.finfo(self.X.dtype).eps, d * np.finfo(np.float64).eps
 
         def component(c: int) -> None:
-            factor = factors[c, :d, :d].astype(np.float64, copy=False)
-            w = (means - means[c]) @ factor
-            w[:, :done] = 0
-            length = np.sqrt(np.square(w).sum(axis=1, keepdims=True))
-            w /= np.where(length > 0, length, 1)
-            own = w @ factor.T
-            directions[:, c] = own
-            at_means[:, c] = own @ means[c]
-            given, made = np.finfo(self.X.dtype).eps, d * np.finfo(np.float64).eps
-            rounding[:, c] = 4 * (given * np.sqrt(np.square(own).sum(axis=1)) + made * np.sqrt(np.square(factor).sum()))
+            factor = factors[c, :d, :d]
+            w = (self.prepared.means - self.prepared.means[c]) @ factor
+            w = w.astype(np.float64)
+            w[:, :FIRST_COLUMNS] = 0
+            length = np.square(w).sum(axis=1)
+            own = far[:, c] = length > d / 2
+            if own.any():
+                factor = factor.astype(np.float64, copy=False)
+                u = (w[own] / np.sqrt(length[own, None])) @ factor.T
+                directions[own, c] = u
+                at_means[own, c] = u @ means[c]
+                size = given * np.sqrt(np.square(u).sum(axis=1)) + made * np.sqrt(np.square(factor).sum())
+                rounding[own, c] = 4 * size
 
         with threads.single_threaded_blas(), np.errstate(invalid="ignore", over="ignore"):
             threads.map_tasks(component, k, self.n_threads)
-        return directions, at_means, rounding
+        return far, directions, at_means, rounding
 
     def _densities(self, squares: np.ndarray) -> np.ndarray:
         squares *= -0.5
@@ -295,3 +384,12 @@ class Distances:
             )  # fmt: skip
 
         threads.map_tasks(task, len(parts), self.n_threads)
+
+
+def _growing(dp: int) -> list[int]:
+    """Return numbers of columns that grow by a half each time, up to all of them."""
+    stops, done = [], FIRST_COLUMNS
+    while done < dp:
+        done = min(done + max(FIRST_COLUMNS, done // 2 // COLUMNS * COLUMNS), dp)
+        stops.append(done)
+    return stops
