@@ -40,9 +40,8 @@ CHUNK_ROWS = 256
 # let go of Python; and rows of it, at least.
 TASK_WORK = 2**24
 TASK_ROWS = 128
-# Cells that are taken together, at most, and bytes of their records.
+# Cells that are taken together, at most.
 MOST_CELLS = 8
-RECORD_BYTES = 2**25
 
 # --- kernels
 
@@ -207,12 +206,11 @@ class Distances:
         """Tell whether components may be left out where they do not matter: there is more than one."""
         return len(self.offsets) > 1
 
-    def cells(self, size: int) -> Iterator[range]:
-        """Cut the grid into runs of cells, whose records have `size` numbers."""
-        most = max(1, min(MOST_CELLS, RECORD_BYTES // (8 * size)))
+    def cells(self) -> Iterator[range]:
+        """Cut the grid into runs of cells."""
         n_cells = grid.n_cells(len(self.X))
-        for first in range(0, n_cells, most):
-            yield range(first, min(first + most, n_cells))
+        for first in range(0, n_cells, MOST_CELLS):
+            yield range(first, min(first + MOST_CELLS, n_cells))
 
     def shares(self, cells: range, prune: bool, log_joint: np.ndarray | None = None) -> Shares:
         """Evaluate the rows of some cells; write complete log-densities to `log_joint`, if it has any rows."""
@@ -334,7 +332,7 @@ class Distances:
         All (k, k, ...), g first.  With w of length 1 along the columns after the first ones of (mu_g - mu_c) P_c, the
         direction is P_c w (d,), where (mu_g - mu_c) P_c is so long that it may decide anything: that is told first.
         Then its product with mu_c.  The product of a direction with a row is off by the rounding of the row's numbers,
-        and by d epsilons of float64 of the factor's length; both relative to the row's.
+        and by d epsilons of the factor's length; both relative to the row's.
         """
         if self._known is None:
             self._known = self._make_directions()
@@ -345,22 +343,20 @@ class Distances:
         k, d = means.shape
         far = np.zeros((k, k), bool)
         directions, at_means, rounding = np.zeros((k, k, d)), np.zeros((k, k)), np.zeros((k, k))
-        given, made = np.finfo(self.X.dtype).eps, d * np.finfo(np.float64).eps
+        eps = np.finfo(self.X.dtype).eps
 
         def component(c: int) -> None:
             factor = factors[c, :d, :d]
             w = (self.prepared.means - self.prepared.means[c]) @ factor
-            w = w.astype(np.float64)
             w[:, :FIRST_COLUMNS] = 0
-            length = np.square(w).sum(axis=1)
+            length = np.square(w).sum(axis=1, dtype=np.float64)
             own = far[:, c] = length > d / 2
             if own.any():
-                factor = factor.astype(np.float64, copy=False)
-                u = (w[own] / np.sqrt(length[own, None])) @ factor.T
+                u = ((w[own] / np.sqrt(length[own, None])).astype(w.dtype) @ factor.T).astype(np.float64)
                 directions[own, c] = u
                 at_means[own, c] = u @ means[c]
-                size = given * np.sqrt(np.square(u).sum(axis=1)) + made * np.sqrt(np.square(factor).sum())
-                rounding[own, c] = 4 * size
+                size = math.sqrt(np.vdot(factors[c], factors[c]))
+                rounding[own, c] = 4 * eps * (np.sqrt(np.square(u).sum(axis=1)) + d * size)
 
         with threads.single_threaded_blas(), np.errstate(invalid="ignore", over="ignore"):
             threads.map_tasks(component, k, self.n_threads)

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fastem import threads
+from fastem import grid, threads
 from fastem.jit import Sweep, kernel
 from fastem.kernels.blocks import BLOCK, STRIDE, padded
 from fastem.kernels.elementary import log
@@ -30,7 +30,10 @@ from fastem.kernels.panels import (
 )
 from fastem.kernels.responsibilities import finish_rows, most_responsible
 from fastem.kernels.wide_distances import Distances, Shares
-from fastem.records import Fields
+from fastem.records import Fields, Layout
+
+# Bytes of the records of cells that are made together.
+RECORD_BYTES = 2**25
 
 # --- kernels
 
@@ -78,9 +81,9 @@ def add_cell(
     threshold,  # a smaller share does not matter
     counts,  # (k,) float64 of the cell OUT
     sums,  # (d,) float64 OUT
-    scatter,  # (d, d) float64 OUT
+    scatter,  # (d, d) float64 OUT: its upper triangle, and something in tiles on the diagonal
 ):
-    """Add count, sums and scatter of one component, in blocks of rows that matter."""
+    """Write count, sums and scatter of one component, of blocks of rows that matter."""
     d = X.shape[1]
     panel = FEATURE_BYTES // X.itemsize
     features = (d + panel - 1) // panel * panel
@@ -92,7 +95,7 @@ def add_cell(
             index[found] = r
             found += 1
     for i in range(d):
-        for j in range(d):
+        for j in range(i // panel * panel, d):
             scatter[i, j] = 0.0
     most = min(found, BLOCK_ROWS)
     Z = np.empty(most * features, X.dtype)
@@ -114,7 +117,20 @@ def add_cell(
     counts[c] = count
     for j in range(d):
         sums[j] = padded_sums[j]
-    mirror(d, scatter)
+
+
+@kernel
+def add_rows_above(
+    start,
+    stop,
+    scatter,  # (d, d) INOUT
+    other,  # (d, d)
+):
+    """Add some rows of the upper triangle of a matrix."""
+    d = scatter.shape[0]
+    for i in range(start, stop):
+        for j in range(i, d):
+            scatter[i, j] += other[i, j]
 
 
 @kernel
@@ -182,6 +198,12 @@ class WideAccumulation(_FromWidth):
         super().__init__(least, narrow)
         self.fields = fields
 
+    def plan(self, n_rows: int, n_features: int, size: int) -> grid.Plan:
+        """Cut the grid into tasks: one, whose records are merged here, by all threads and triangles alone."""
+        if n_features < self.least:
+            return self.narrow.plan(n_rows, n_features, size)
+        return grid.Plan(max(0, grid.n_cells(n_rows) - 1).bit_length(), 1)
+
     def run(self, args: tuple, level: int, out: np.ndarray, n_threads: int) -> None:
         """Fill row t of `out` with the record of task t; see `fastem.threads.run_sweep`."""
         X, w, labels, prepared = args
@@ -189,41 +211,48 @@ class WideAccumulation(_FromWidth):
         if X.shape[1] < self.least:
             self.narrow.run(args, level, out, n_threads)
             return
+        layout = self.fields.layout(*prepared.means.shape)
         batch = Distances(X, labels, prepared, n_threads)
-        trees = [_Tree(n_threads) for _ in out]
-        for cells in batch.cells(size):
-            records = out[cells.start : cells.stop] if level == 0 else np.empty((len(cells), size))
+        trees = [_Tree(layout, record, n_threads) for record in out]
+        most = max(1, RECORD_BYTES // (8 * size))
+        for cells in batch.cells():
             found = batch.shares(cells, prune=not labels.size)
-            self._moments(found, X, w, labels, prepared, records, n_threads)
-            if level:
-                for cell, record in zip(cells, records, strict=True):
-                    trees[cell >> level].add(record)
-        if level:
-            for record, tree in zip(out, trees, strict=True):
-                record[:] = tree.total()
+            for first in range(0, len(cells), most):
+                some = range(first, min(first + most, len(cells)))
+                own = [trees[cells[number] >> level] for number in some]
+                records = [tree.empty() for tree in own]
+                self._moments(found, some, X, w, labels, prepared, records, n_threads)
+                for tree, record in zip(own, records, strict=True):
+                    tree.add(record)
+        for tree in trees:
+            tree.end()
+        views = [layout.view(record) for record in out]
+        k, d = prepared.means.shape
+        threads.map_tasks(lambda i: mirror(d, views[i // k].scatter[i % k]), k * len(out), n_threads)
 
     def _moments(
-        self, found: Shares, X: Any, w: Any, labels: Any, prepared: Any, records: np.ndarray, n_threads: int
+        self, found: Shares, some: range, X: Any, w: Any, labels: Any, prepared: Any, records: list, n_threads: int
     ) -> None:
-        """Write the records of a batch of cells."""
+        """Write the records of some cells of a batch; below the diagonal a scatter may be anything."""
         k, d = prepared.means.shape
         views = [self.fields.layout(k, d).view(record) for record in records]
 
         def task(number: int) -> None:
-            cell, c = divmod(number, k)
+            place, c = divmod(number, k)
+            cell = some[place]
             if found.far[cell]:
                 if c == 0:
-                    self.narrow.serial(X, w, labels, prepared, 0, found.cells[cell], records[cell : cell + 1])
+                    self.narrow.serial(X, w, labels, prepared, 0, found.cells[cell], records[place][None])
                 return
-            (start, stop), record = found.bounds[cell], views[cell]
+            (start, stop), record = found.bounds[cell], views[place]
             add_cell(
                 X, found.first, start, stop, c, prepared.origin, prepared.means[c], found.share, found.factor,
                 float(prepared.negligible[c]), record.counts, record.sums[c], record.scatter[c],
             )  # fmt: skip
 
-        for cell, (start, stop) in enumerate(found.bounds):
+        for view, cell in zip(views, some, strict=True):
             if not found.far[cell]:
-                views[cell].loglik[...] = finish(start, stop, w, found.first, found.best, found.factor)
+                view.loglik[...] = finish(*found.bounds[cell], w, found.first, found.best, found.factor)
         threads.map_tasks(task, k * len(records), n_threads)
 
 
@@ -237,7 +266,7 @@ class WideExpectation(_FromWidth):
             return
         batch = Distances(X, np.empty(0, np.int32), prepared, n_threads)
         exact = bool(out.log_joint.shape[0] or out.resp.shape[0])
-        for cells in batch.cells(1):
+        for cells in batch.cells():
             found = batch.shares(cells, prune=not exact, log_joint=out.log_joint)
 
             def task(cell: int, found: Shares = found) -> None:
@@ -251,11 +280,26 @@ class WideExpectation(_FromWidth):
 
 
 class _Tree:
-    """Records that are added as the grid's tree has them."""
+    """Records that are added as the grid's tree has them, of which a new one is made only where none has become free.
 
-    def __init__(self, n_threads: int) -> None:
-        self.n_threads, self.n_added = n_threads, 0
+    Parameters
+    ----------
+    layout : Layout
+        Of a record.
+    out : ndarray (size,)
+        The record where the sum is left.
+    n_threads : int
+        Threads that add.
+    """
+
+    def __init__(self, layout: Layout, out: np.ndarray, n_threads: int) -> None:
+        self.layout, self.n_threads, self.n_added = layout, n_threads, 0
+        self.free = [out]  # of which the first is taken first: it stays the leftmost
         self.stack: list[np.ndarray] = []
+
+    def empty(self) -> np.ndarray:
+        """Return a record to write to."""
+        return self.free.pop() if self.free else np.empty(self.layout.size)
 
     def add(self, record: np.ndarray) -> None:
         self.stack.append(record)
@@ -265,16 +309,23 @@ class _Tree:
             done >>= 1
         self.n_added += 1
 
-    def total(self) -> np.ndarray:
+    def end(self) -> None:
+        """Leave the sum."""
         while len(self.stack) > 1:  # the ragged end of the grid: right to left, as the full tree would
             self._merge()
-        return self.stack[0]
 
     def _merge(self) -> None:
-        right, left = self.stack.pop(), self.stack[-1]
-        bounds = [len(left) * i // self.n_threads for i in range(self.n_threads + 1)]
+        right = self.stack.pop()
+        left, other = self.layout.view(self.stack[-1]), self.layout.view(right)
+        for own, its in zip(left, other, strict=True):
+            if own.ndim < 3:
+                own += its
+        k, d = left.sums.shape
+        bounds = [0, d // 8, d // 4, d // 2, d]
 
-        def part(i: int) -> None:
-            left[bounds[i] : bounds[i + 1]] += right[bounds[i] : bounds[i + 1]]
+        def part(number: int) -> None:
+            c, band = divmod(number, 4)
+            add_rows_above(bounds[band], bounds[band + 1], left.scatter[c], other.scatter[c])
 
-        threads.map_tasks(part, self.n_threads, self.n_threads)
+        threads.map_tasks(part, 4 * k, self.n_threads)
+        self.free.append(right)
