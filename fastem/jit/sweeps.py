@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastem import threads
+from fastem import grid, threads
 
 # `nnan` and `ninf` are left out: they delete the guards against NaN and -inf.
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
@@ -24,6 +24,10 @@ class Sweep(NamedTuple):
     # What C calls: from the kernel's arguments the address of an `entry` of fastem.jit.drivers, and the context that it
     # takes, which must be kept, and whose first word says after a call whether one failed.  None: there is none.
     bind: Callable[[tuple], tuple[int, np.ndarray]] | None = None
+
+    def plan(self, n_rows: int, n_features: int, size: int) -> grid.Plan:
+        """Cut the grid into tasks for `run`."""
+        return grid.plan(n_rows, size)
 
     def run(self, args: tuple, level: int, out: np.ndarray, n_threads: int) -> None:
         """Run a `sweep` over all tasks; see `fastem.threads.run_sweep`."""

@@ -4,22 +4,14 @@ With d features a row costs a component d^2 / 2 multiply-adds for its distance a
 else next to nothing.  So the pass is taken apart into tasks of one component and many rows, on packed panels
 (`panels`), which keep all threads busy also where the rows fill one cell of the grid.
 
-What cannot matter is left out.  A distance is a sum of squares of the columns of a triangular product: after the first
-columns a row's log-density is at most the offset less what has been added up, in exact and in rounded arithmetic.  The
-component that seems the most likely after a few columns is evaluated completely, and the others go on in steps, twice
-as many columns each time, with the rows for which they may still matter: the sum over components and all that rounding
-keeps of it stay what they are.  With hundreds of features rows belong to one component for certain, and the others cost
-a row a few columns.
-
-Rows are taken together cell by cell (`grid`), and the moments of a cell in blocks of rows that matter to the component,
-so that no sum depends on threads, tasks or batches.
+What cannot matter is left out (`wide_distances`).  Rows are taken together cell by cell (`grid`), and the moments of a
+cell in blocks of rows that matter to the component, so that no sum depends on threads, tasks or batches.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -29,96 +21,21 @@ from fastem.kernels.blocks import BLOCK, STRIDE, padded
 from fastem.kernels.elementary import log
 from fastem.kernels.panels import (
     BLOCK_ROWS,
-    COLUMNS,
     FEATURE_BYTES,
     FEATURES,
-    PANEL_BYTES,
-    add_squares,
     add_upper,
     add_weighted,
     mirror,
-    pack_factor,
-    pack_rows,
     pack_weighted,
 )
-from fastem.kernels.responsibilities import finish_rows, fix_labels, most_responsible, shares
-from fastem.records import Fields
+from fastem.kernels.responsibilities import finish_rows, most_responsible
+from fastem.kernels.wide_distances import Distances, Shares
+from fastem.records import Fields, Layout
 
-# Columns after which a component is guessed for each row; at least this many are added each time.
-FIRST_COLUMNS = 64
-# Rows of a task.
-TASK_ROWS = 256
-# Cells that are taken together, at most, and bytes of their records.
-MOST_CELLS = 8
+# Bytes of the records of cells that are made together.
 RECORD_BYTES = 2**25
 
 # --- kernels
-
-
-@kernel
-def add_columns(
-    X,  # (n, d)
-    index,  # (m,) int64 rows
-    first,  # the row that `squares` begins with
-    origin,  # (d,)
-    mean,  # (d,)
-    packed,  # the component's factor, packed
-    start,
-    stop,  # columns, multiples of 4
-    squares,  # (rows,) INOUT
-):
-    """Add the squares of some columns of the product of some rows with a factor."""
-    count = index.shape[0]
-    width = PANEL_BYTES // X.itemsize
-    whole = (count + width - 1) // width * width
-    panel = np.empty(whole * stop, X.dtype)
-    own = np.zeros(whole, X.dtype)
-    room = np.empty(COLUMNS * width, X.dtype)
-    for t in range(count):
-        own[t] = squares[index[t] - first]
-    pack_rows(X, index, count, stop, origin, mean, panel)
-    add_squares(count, stop, start, stop, panel, packed, room, own)
-    for t in range(count):
-        squares[index[t] - first] = own[t]
-
-
-@kernel
-def weigh(
-    log_joint,  # (k, rows) INOUT: becomes exp(log_joint - best)
-    start,
-    stop,  # which of the rows
-    labels,  # (n,) int32 or empty
-    first,  # the row that log_joint begins with
-    best,  # (rows,) OUT
-    total,  # (rows,) OUT
-):
-    """Turn log-densities into unnormalised responsibilities; return the number of far rows (see `shares`)."""
-    k = log_joint.shape[0]
-    space = np.zeros((k + 2, STRIDE), log_joint.dtype)
-    share, highest, sums = space[:k], space[k], space[k + 1]
-    heavy, nothing = np.zeros(k), np.zeros(k)
-    far = 0
-    for at in range(start, stop, BLOCK):
-        m = min(BLOCK, stop - at)
-        rows = padded(m)
-        for r in range(rows):
-            highest[r] = -np.inf if r < m else 0
-        for c in range(k):
-            for r in range(m):
-                value = log_joint[c, at + r]
-                share[c, r] = value
-                highest[r] = value if value > highest[r] else highest[r]
-            for r in range(m, rows):
-                share[c, r] = 0
-        fix_labels(labels, first + at, m, share, highest)
-        far += shares(rows, nothing, share, highest, sums, heavy)
-        for c in range(k):
-            for r in range(m):
-                log_joint[c, at + r] = share[c, r]
-        for r in range(m):
-            best[at + r] = highest[r]
-            total[at + r] = sums[r]
-    return far
 
 
 @kernel
@@ -164,9 +81,9 @@ def add_cell(
     threshold,  # a smaller share does not matter
     counts,  # (k,) float64 of the cell OUT
     sums,  # (d,) float64 OUT
-    scatter,  # (d, d) float64 OUT
+    scatter,  # (d, d) float64 OUT: its upper triangle, and something in tiles on the diagonal
 ):
-    """Add count, sums and scatter of one component, in blocks of rows that matter."""
+    """Write count, sums and scatter of one component, of blocks of rows that matter."""
     d = X.shape[1]
     panel = FEATURE_BYTES // X.itemsize
     features = (d + panel - 1) // panel * panel
@@ -178,7 +95,7 @@ def add_cell(
             index[found] = r
             found += 1
     for i in range(d):
-        for j in range(d):
+        for j in range(i // panel * panel, d):
             scatter[i, j] = 0.0
     most = min(found, BLOCK_ROWS)
     Z = np.empty(most * features, X.dtype)
@@ -200,7 +117,20 @@ def add_cell(
     counts[c] = count
     for j in range(d):
         sums[j] = padded_sums[j]
-    mirror(d, scatter)
+
+
+@kernel
+def add_rows_above(
+    start,
+    stop,
+    scatter,  # (d, d) INOUT
+    other,  # (d, d)
+):
+    """Add some rows of the upper triangle of a matrix."""
+    d = scatter.shape[0]
+    for i in range(start, stop):
+        for j in range(i, d):
+            scatter[i, j] += other[i, j]
 
 
 @kernel
@@ -268,6 +198,12 @@ class WideAccumulation(_FromWidth):
         super().__init__(least, narrow)
         self.fields = fields
 
+    def plan(self, n_rows: int, n_features: int, size: int) -> grid.Plan:
+        """Cut the grid into tasks: one, whose records are merged here, by all threads and triangles alone."""
+        if n_features < self.least:
+            return self.narrow.plan(n_rows, n_features, size)
+        return grid.Plan(max(0, grid.n_cells(n_rows) - 1).bit_length(), 1)
+
     def run(self, args: tuple, level: int, out: np.ndarray, n_threads: int) -> None:
         """Fill row t of `out` with the record of task t; see `fastem.threads.run_sweep`."""
         X, w, labels, prepared = args
@@ -275,41 +211,48 @@ class WideAccumulation(_FromWidth):
         if X.shape[1] < self.least:
             self.narrow.run(args, level, out, n_threads)
             return
+        layout = self.fields.layout(*prepared.means.shape)
         batch = Distances(X, labels, prepared, n_threads)
-        trees = [_Tree(n_threads) for _ in out]
-        for cells in batch.cells(size):
-            records = out[cells.start : cells.stop] if level == 0 else np.empty((len(cells), size))
+        trees = [_Tree(layout, record, n_threads) for record in out]
+        most = max(1, RECORD_BYTES // (8 * size))
+        for cells in batch.cells():
             found = batch.shares(cells, prune=not labels.size)
-            self._moments(found, X, w, labels, prepared, records, n_threads)
-            if level:
-                for cell, record in zip(cells, records, strict=True):
-                    trees[cell >> level].add(record)
-        if level:
-            for record, tree in zip(out, trees, strict=True):
-                record[:] = tree.total()
+            for first in range(0, len(cells), most):
+                some = range(first, min(first + most, len(cells)))
+                own = [trees[cells[number] >> level] for number in some]
+                records = [tree.empty() for tree in own]
+                self._moments(found, some, X, w, labels, prepared, records, n_threads)
+                for tree, record in zip(own, records, strict=True):
+                    tree.add(record)
+        for tree in trees:
+            tree.end()
+        views = [layout.view(record) for record in out]
+        k, d = prepared.means.shape
+        threads.map_tasks(lambda i: mirror(d, views[i // k].scatter[i % k]), k * len(out), n_threads)
 
     def _moments(
-        self, found: _Shares, X: Any, w: Any, labels: Any, prepared: Any, records: np.ndarray, n_threads: int
+        self, found: Shares, some: range, X: Any, w: Any, labels: Any, prepared: Any, records: list, n_threads: int
     ) -> None:
-        """Write the records of a batch of cells."""
+        """Write the records of some cells of a batch; below the diagonal a scatter may be anything."""
         k, d = prepared.means.shape
         views = [self.fields.layout(k, d).view(record) for record in records]
 
         def task(number: int) -> None:
-            cell, c = divmod(number, k)
+            place, c = divmod(number, k)
+            cell = some[place]
             if found.far[cell]:
                 if c == 0:
-                    self.narrow.serial(X, w, labels, prepared, 0, found.cells[cell], records[cell : cell + 1])
+                    self.narrow.serial(X, w, labels, prepared, 0, found.cells[cell], records[place][None])
                 return
-            (start, stop), record = found.bounds[cell], views[cell]
+            (start, stop), record = found.bounds[cell], views[place]
             add_cell(
                 X, found.first, start, stop, c, prepared.origin, prepared.means[c], found.share, found.factor,
                 float(prepared.negligible[c]), record.counts, record.sums[c], record.scatter[c],
             )  # fmt: skip
 
-        for cell, (start, stop) in enumerate(found.bounds):
+        for view, cell in zip(views, some, strict=True):
             if not found.far[cell]:
-                views[cell].loglik[...] = finish(start, stop, w, found.first, found.best, found.factor)
+                view.loglik[...] = finish(*found.bounds[cell], w, found.first, found.best, found.factor)
         threads.map_tasks(task, k * len(records), n_threads)
 
 
@@ -323,10 +266,10 @@ class WideExpectation(_FromWidth):
             return
         batch = Distances(X, np.empty(0, np.int32), prepared, n_threads)
         exact = bool(out.log_joint.shape[0] or out.resp.shape[0])
-        for cells in batch.cells(1):
+        for cells in batch.cells():
             found = batch.shares(cells, prune=not exact, log_joint=out.log_joint)
 
-            def task(cell: int, found: _Shares = found) -> None:
+            def task(cell: int, found: Shares = found) -> None:
                 if found.far[cell]:
                     number = found.cells[cell]
                     self.narrow.serial(X, prepared, number, number + 1, out)
@@ -336,24 +279,27 @@ class WideExpectation(_FromWidth):
             threads.map_tasks(task, len(cells), n_threads)
 
 
-class _Shares(NamedTuple):
-    """Responsibilities of the rows of some cells, not normalised."""
-
-    cells: range
-    first: int  # the row that the arrays begin with
-    bounds: list[tuple[int, int]]  # of each cell, from there
-    share: np.ndarray  # (k, rows)
-    best: np.ndarray  # (rows,)
-    factor: np.ndarray  # (rows,): the sum of a row's shares
-    far: np.ndarray  # (cells,): how many rows are so far that the cell needs care
-
-
 class _Tree:
-    """Records that are added as the grid's tree has them."""
+    """Records that are added as the grid's tree has them, of which a new one is made only where none has become free.
 
-    def __init__(self, n_threads: int) -> None:
-        self.n_threads, self.n_added = n_threads, 0
+    Parameters
+    ----------
+    layout : Layout
+        Of a record.
+    out : ndarray (size,)
+        The record where the sum is left.
+    n_threads : int
+        Threads that add.
+    """
+
+    def __init__(self, layout: Layout, out: np.ndarray, n_threads: int) -> None:
+        self.layout, self.n_threads, self.n_added = layout, n_threads, 0
+        self.free = [out]  # of which the first is taken first: it stays the leftmost
         self.stack: list[np.ndarray] = []
+
+    def empty(self) -> np.ndarray:
+        """Return a record to write to."""
+        return self.free.pop() if self.free else np.empty(self.layout.size)
 
     def add(self, record: np.ndarray) -> None:
         self.stack.append(record)
@@ -363,108 +309,23 @@ class _Tree:
             done >>= 1
         self.n_added += 1
 
-    def total(self) -> np.ndarray:
+    def end(self) -> None:
+        """Leave the sum."""
         while len(self.stack) > 1:  # the ragged end of the grid: right to left, as the full tree would
             self._merge()
-        return self.stack[0]
 
     def _merge(self) -> None:
-        right, left = self.stack.pop(), self.stack[-1]
-        bounds = [len(left) * i // self.n_threads for i in range(self.n_threads + 1)]
+        right = self.stack.pop()
+        left, other = self.layout.view(self.stack[-1]), self.layout.view(right)
+        for own, its in zip(left, other, strict=True):
+            if own.ndim < 3:
+                own += its
+        k, d = left.sums.shape
+        bounds = [0, d // 8, d // 4, d // 2, d]
 
-        def part(i: int) -> None:
-            left[bounds[i] : bounds[i + 1]] += right[bounds[i] : bounds[i + 1]]
+        def part(number: int) -> None:
+            c, band = divmod(number, 4)
+            add_rows_above(bounds[band], bounds[band + 1], left.scatter[c], other.scatter[c])
 
-        threads.map_tasks(part, self.n_threads, self.n_threads)
-
-
-class Distances:
-    """Log-densities and responsibilities of rows, some cells at a time."""
-
-    def __init__(self, X: np.ndarray, labels: np.ndarray, prepared: Any, n_threads: int) -> None:
-        self.X, self.labels, self.prepared, self.n_threads = X, labels, prepared, n_threads
-        factors = prepared.precisions_cholesky
-        k, dp = factors.shape[:2]
-        self.packed = np.empty((k, dp * (dp + 4) // 2), X.dtype)
-        threads.map_tasks(lambda c: pack_factor(factors[c], self.packed[c]), k, n_threads)
-        self.offsets = prepared.offsets.astype(X.dtype)
-        diagonals = np.diagonal(factors, axis1=1, axis2=2)[:, :FIRST_COLUMNS].astype(np.float64)
-        self.guesses = prepared.log_weights + np.log(np.where(diagonals > 0, diagonals, 1.0)).sum(axis=1)
-        # exp of what lies lower is no more than the share that does not matter, with room for the rounding of both.
-        with np.errstate(divide="ignore"):
-            self.lower = (np.log(prepared.negligible) - 1.0).astype(X.dtype)
-
-    def may_leave_out(self) -> bool:
-        """Tell whether components may be left out where they do not matter: there is more than one."""
-        return len(self.offsets) > 1
-
-    def cells(self, size: int) -> Iterator[range]:
-        """Cut the grid into runs of cells, whose records have `size` numbers."""
-        most = max(1, min(MOST_CELLS, RECORD_BYTES // (8 * size)))
-        n_cells = grid.n_cells(len(self.X))
-        for first in range(0, n_cells, most):
-            yield range(first, min(first + most, n_cells))
-
-    def shares(self, cells: range, prune: bool, log_joint: np.ndarray | None = None) -> _Shares:
-        """Evaluate the rows of some cells; write complete log-densities to `log_joint`, if it has any rows."""
-        first, stop = cells.start * grid.CELL, min(cells.stop * grid.CELL, len(self.X))
-        found = self._log_joint(first, stop - first, prune)
-        if log_joint is not None and log_joint.shape[0]:
-            log_joint[first:stop] = found.T
-        bounds = [(cell * grid.CELL - first, min((cell + 1) * grid.CELL, stop) - first) for cell in cells]
-        best, total = np.empty((2, stop - first), self.X.dtype)
-        far = np.zeros(len(cells), np.int64)
-
-        def task(cell: int) -> None:
-            far[cell] = weigh(found, *bounds[cell], self.labels, first, best, total)
-
-        threads.map_tasks(task, len(cells), self.n_threads)
-        return _Shares(cells, first, bounds, found, best, total, far)
-
-    def _log_joint(self, first: int, m: int, prune: bool) -> np.ndarray:
-        """Return the log-densities (k, m) of rows from `first` on; -inf where one does not matter, if they may be."""
-        k, dp = self.prepared.precisions_cholesky.shape[:2]
-        squares = np.zeros((k, m), self.X.dtype)
-        rows = np.arange(m)
-        if not (prune and self.may_leave_out()):
-            self.add_columns(first, [rows] * k, 0, dp, squares)
-            return self._densities(squares)
-        done = FIRST_COLUMNS
-        self.add_columns(first, [rows] * k, 0, done, squares)
-        guess = (self.guesses[:, None] - 0.5 * squares).argmax(axis=0)
-        self.add_columns(first, [np.flatnonzero(guess == c) for c in range(k)], done, dp, squares)
-        half = self.X.dtype.type(0.5)
-        reached = self.offsets[guess] - half * squares[guess, rows]
-        waiting = [np.flatnonzero(guess != c) for c in range(k)]
-        with np.errstate(invalid="ignore", over="ignore"):  # rows so far off that squares overflow
-            while True:
-                for c, own in enumerate(waiting):
-                    highest = self.offsets[c] - half * squares[c, own]
-                    keep = ~(highest - reached[own] < self.lower[c])
-                    squares[c, own[~keep]] = np.inf
-                    waiting[c] = own[keep]
-                if done == dp:
-                    return self._densities(squares)
-                following = min(done + max(COLUMNS, done // 2 // COLUMNS * COLUMNS), dp)
-                self.add_columns(first, waiting, done, following, squares)
-                done = following
-
-    def _densities(self, squares: np.ndarray) -> np.ndarray:
-        squares *= -0.5
-        squares += self.offsets[:, None]
-        return squares
-
-    def add_columns(self, first: int, rows: list[np.ndarray], start: int, stop: int, squares: np.ndarray) -> None:
-        """Add the squares of some columns to those of each component's rows."""
-        parts = [
-            (c, first + own[at : at + TASK_ROWS]) for c, own in enumerate(rows) for at in range(0, len(own), TASK_ROWS)
-        ]
-        prepared = self.prepared
-
-        def task(number: int) -> None:
-            c, index = parts[number]
-            add_columns(
-                self.X, index, first, prepared.origin, prepared.means[c], self.packed[c], start, stop, squares[c]
-            )  # fmt: skip
-
-        threads.map_tasks(task, len(parts), self.n_threads)
+        threads.map_tasks(part, 4 * k, self.n_threads)
+        self.free.append(right)

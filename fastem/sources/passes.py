@@ -44,10 +44,10 @@ def total(
     if memo is not None:
         return family.total_of_memo(X, w, prepared, n_threads, memo)
     size = family.layout(X.shape[1]).size
-    level, n_tasks = grid.plan(len(X), size)
-    records = np.empty((n_tasks, size))
     labels = family.assigned(X, labels, prepared, n_threads)
     kernel = family.accumulator(X.shape[1])
+    level, n_tasks = grid.plan(len(X), size) if kernel is None else kernel.plan(*X.shape, size)
+    records = np.empty((n_tasks, size))
     if kernel is None:
         _by_numpy(family, X, w, labels, prepared, level, records, n_threads)
     else:

@@ -8,7 +8,7 @@ from fastem import families, grid
 from fastem.draws import Draws
 from fastem.families.elliptical.full import SHAPE, WIDE
 from fastem.families.elliptical.records import prepared_means
-from fastem.kernels import wide_pass
+from fastem.kernels import wide_distances, wide_pass
 from fastem.sources.memory import MemorySource
 
 EPS = {"float64": 2.2e-16, "float32": 1.2e-7}
@@ -93,10 +93,13 @@ def test_bits_depend_on_no_tasks_batches_or_threads(monkeypatch, spread):
     parts = [record(family, X[first : first + grid.CELL], prepared) for first in range(0, len(X), grid.CELL)]
     whole = grid.merge_tree(np.array([np.concatenate([np.ravel(field) for field in part]) for part in parts]))
     assert np.array_equal(whole, np.concatenate([np.ravel(field) for field in one]))
-    monkeypatch.setattr(wide_pass, "TASK_ROWS", 37)
-    monkeypatch.setattr(wide_pass, "MOST_CELLS", 1)
+    monkeypatch.setattr(wide_distances, "TASK_ROWS", 37)
+    monkeypatch.setattr(wide_distances, "TASK_WORK", 1)
+    monkeypatch.setattr(wide_distances, "MOST_CELLS", 1)
+    monkeypatch.setattr(wide_distances, "SAMPLED", 1)
     assert same(one, record(family, X, prepared))
-    monkeypatch.setattr(grid, "MAX_TASK_BYTES", 1)  # a task has all cells
+    monkeypatch.setattr(SHAPE.accumulate, "plan", lambda n, d, size: grid.plan(n, size))  # a task has one cell
+    monkeypatch.setattr(wide_pass, "RECORD_BYTES", 1)
     assert same(one, record(family, X, prepared))
 
 
@@ -106,11 +109,11 @@ def test_what_is_left_out_does_not_matter(monkeypatch, dtype, spread):
     family, X, prepared = problem(1500, 150, 4, dtype, spread)
     columns = []
 
-    def counting(self, first, rows, start, stop, squares, go_on=wide_pass.Distances.add_columns):
+    def counting(self, first, rows, start, stop, squares, go_on=wide_distances.Distances.add_columns):
         columns.append(sum(map(len, rows)) * (stop**2 - start**2))
         go_on(self, first, rows, start, stop, squares)
 
-    monkeypatch.setattr(wide_pass.Distances, "add_columns", counting)
+    monkeypatch.setattr(wide_distances.Distances, "add_columns", counting)
     labels, loglik, found = (
         family.most_probable(X, prepared, 2), family.log_prob(X, prepared, 2), record(family, X, prepared)
     )  # fmt: skip
@@ -118,7 +121,7 @@ def test_what_is_left_out_does_not_matter(monkeypatch, dtype, spread):
     family.posterior(X, prepared, 2)  # of which nothing is left out
     complete = len(X) * 4 * 152**2
     assert work < 0.5 * complete if spread == 2.0 else work <= complete
-    monkeypatch.setattr(wide_pass.Distances, "may_leave_out", lambda self: False)
+    monkeypatch.setattr(wide_distances.Distances, "may_leave_out", lambda self: False)
     assert np.array_equal(labels, family.most_probable(X, prepared, 2))
     assert np.array_equal(loglik, family.log_prob(X, prepared, 2))
     assert same(found, record(family, X, prepared))

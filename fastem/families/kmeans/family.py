@@ -22,14 +22,13 @@ from typing import Any
 
 import numpy as np
 
-from fastem import threads
+from fastem import grid, threads
 from fastem._native import nearest
 from fastem.draws import Draws
 from fastem.families.base import Family, Limits, Loose, MStep, SmallRun, State
 from fastem.families.kmeans import active_centers, rotated
 from fastem.families.kmeans.partition import ROUNDINGS_OF_TIES, Partition
 from fastem.families.kmeans.records import Bounds, KMeansMemo, KMeansParams, KMeansPrepared, KMeansStats, _layout
-from fastem.grid import plan
 from fastem.records import Empty, Layout
 
 # Bounded iterations between two counts from zero, so that rounding in the sums cannot pile up.
@@ -51,6 +50,10 @@ CANCELLED = 1e-9
 
 class NativePass:
     """The compiled pass that adds up counts, sums and inertia, by the interface of a `jit.sweep`."""
+
+    def plan(self, n_rows: int, n_features: int, size: int) -> grid.Plan:
+        """Cut the grid into tasks."""
+        return grid.plan(n_rows, size)
 
     def run(self, args: tuple, level: int, out: np.ndarray, n_threads: int) -> None:
         """Fill row t of `out` (tasks, size) with the record of task t; known labels play no part in k-means."""
@@ -166,7 +169,7 @@ class KMeansFamily(Family):
     def _count(self, X, w, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo, *bounds: np.ndarray):
         """Compare every row with every centre; write its bounds if asked."""
         size = _layout(self.n_components, X.shape[1]).size
-        level, n_tasks = plan(len(X), size)
+        level, n_tasks = grid.plan(len(X), size)
         records = np.empty((n_tasks, size))
         n_threads = threads.native_threads(n_threads)
         # The positional arguments between are bounds, or none.
@@ -351,7 +354,7 @@ class KMeansFamily(Family):
     def record_of(self, X: np.ndarray, w: np.ndarray, prepared: Any, labels: np.ndarray, n_threads: int) -> np.ndarray:
         """Return the record of rows that begin on the grid, with labels (n,) that are known."""
         size = _layout(self.n_components, X.shape[1]).size
-        level, n_tasks = plan(len(X), size)
+        level, n_tasks = grid.plan(len(X), size)
         records = np.empty((n_tasks, size))
         n_threads = threads.native_threads(n_threads)
         nearest.settle(X, w, prepared.origin, prepared.centers, level, records, labels, n_threads)
@@ -399,7 +402,7 @@ class KMeansFamily(Family):
         The first is an upper bound, the second a lower bound.
         """
         size = self.layout(X.shape[1]).size
-        level, n_tasks = plan(len(X), size)
+        level, n_tasks = grid.plan(len(X), size)
         upper, lower = np.empty(len(X), X.dtype), np.empty(len(X), X.dtype)
         nearest.accumulate(
             X, np.empty(0, X.dtype), *prepared[:3], level, np.empty((n_tasks, size)), labels,

@@ -1,0 +1,391 @@
+"""Log-densities and responsibilities of rows of very many features; what cannot matter is left out.
+
+A distance is a sum of squares of the columns of a triangular product, y = (x - mu) P: after some columns a row's
+log-density is at most the offset less half of what has been added up, in exact and in rounded arithmetic.  The
+component that seems the most likely after a few columns is evaluated completely; for the others there are two bounds
+of what they can still reach, and the sum over components and all that rounding keeps of it stay what they are.
+
+The first is that of Cauchy and Schwarz: of the columns that are left, |y|^2 >= (y w)^2 for every w of length 1, and
+y w = (x - mu) (P w) is one inner product of a row.  With w along what y is on average for rows of the likely component,
+(mu_likely - mu) P, it is nearly all where means lie apart: a component costs such a row 2 d operations instead of d^2.
+It is asked only of means that lie far enough apart.
+
+The second is what some columns add up to: what passes goes on from column to column as long as it may still matter.
+After how many columns it pays to see to that, a sample of the rows says.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from fastem import grid, threads
+from fastem.jit import kernel
+from fastem.kernels.blocks import BLOCK, STRIDE, padded
+from fastem.kernels.panels import COLUMNS, PANEL_BYTES, add_squares, pack_factor, pack_rows
+from fastem.kernels.responsibilities import fix_labels, shares
+
+# Columns after which a component is guessed for each row; at least this many are added each time.
+FIRST_COLUMNS = 64
+# Rows of a sample, which is made where there are so many times more to be decided, columns that it holds apart, and how
+# often at most what it says is used to leave out rows.
+SAMPLE, SAMPLED = 16, 16
+APART, LOOKS = 64, 6
+# Rows whose panels are packed at a time: they stay in the second cache.
+CHUNK_ROWS = 256
+# Multiply-adds of a task: a call of a kernel costs as much as some 10^5 of them, and one thread waits for another to
+# let go of Python; and rows of it, at least.
+TASK_WORK = 2**24
+TASK_ROWS = 128
+# Cells that are taken together, at most.
+MOST_CELLS = 8
+
+# --- kernels
+
+
+@kernel
+def add_columns(
+    X,  # (n, d)
+    index,  # (m,) int64 rows
+    first,  # the row that `squares` begins with
+    origin,  # (d,)
+    mean,  # (d,)
+    packed,  # the component's factor, packed
+    start,
+    stop,  # columns, multiples of 4
+    squares,  # (rows,) INOUT
+):
+    """Add the squares of some columns of the product of some rows with a factor."""
+    width = PANEL_BYTES // X.itemsize
+    most = (min(index.shape[0], CHUNK_ROWS) + width - 1) // width * width
+    panel = np.empty(most * stop, X.dtype)
+    own = np.zeros(most, X.dtype)
+    room = np.empty(COLUMNS * width, X.dtype)
+    for at in range(0, index.shape[0], CHUNK_ROWS):
+        here = index[at : at + CHUNK_ROWS]
+        count = here.shape[0]
+        for t in range(count):
+            own[t] = squares[here[t] - first]
+        pack_rows(X, here, count, stop, origin, mean, panel)
+        add_squares(count, stop, start, stop, panel, packed, room, own)
+        for t in range(count):
+            squares[here[t] - first] = own[t]
+
+
+@kernel
+def columns_apart(
+    X,  # (n, d)
+    index,  # (m,) int64 rows, at most CHUNK_ROWS
+    origin,  # (d,)
+    mean,  # (d,)
+    packed,  # the component's factor, packed
+    dp,  # its columns
+    out,  # (m, -(-dp // APART)) OUT
+):
+    """Write the squares of every APART columns of the product of some rows with a factor."""
+    width = PANEL_BYTES // X.itemsize
+    count = index.shape[0]
+    whole = (count + width - 1) // width * width
+    panel = np.empty(whole * dp, X.dtype)
+    own = np.empty(whole, X.dtype)
+    room = np.empty(COLUMNS * width, X.dtype)
+    pack_rows(X, index, count, dp, origin, mean, panel)
+    for start in range(0, dp, APART):
+        own[:] = 0
+        add_squares(count, dp, start, min(start + APART, dp), panel, packed, room, own)
+        for t in range(count):
+            out[t, start // APART] = own[t]
+
+
+@kernel
+def project(
+    X,  # (n, d)
+    index,  # (m,) int64 rows
+    first,  # the row that `least` begins with
+    origin,  # (d,)
+    which,  # int64 components that are asked for
+    directions,  # (k, d) float64
+    at_means,  # (k,) float64: directions times the means
+    lengths,  # (k,) float64: of the means
+    rounding,  # (k,) float64: of such a product, relative to the length of the row
+    least,  # (k, rows) INOUT
+):
+    """Add the squares of rows along directions, relative to the means, less what may be rounding."""
+    d = X.shape[1]
+    centred = np.empty(d)
+    for r in index:
+        norm = 0.0
+        for j in range(d):
+            x = np.float64(X[r, j] - origin[j])
+            centred[j] = x
+            norm += x * x
+        norm = math.sqrt(norm)
+        for c in which:
+            along = 0.0
+            for j in range(d):
+                along += directions[c, j] * centred[j]
+            along = abs(along - at_means[c]) - rounding[c] * (norm + lengths[c])
+            least[c, r - first] += along * along if along > 0 else 0.0  # 0 for NaN
+
+
+@kernel
+def weigh(
+    log_joint,  # (k, rows) INOUT: becomes exp(log_joint - best)
+    start,
+    stop,  # which of the rows
+    labels,  # (n,) int32 or empty
+    first,  # the row that log_joint begins with
+    best,  # (rows,) OUT
+    total,  # (rows,) OUT
+):
+    """Turn log-densities into unnormalised responsibilities; return the number of far rows (see `shares`)."""
+    k = log_joint.shape[0]
+    space = np.zeros((k + 2, STRIDE), log_joint.dtype)
+    share, highest, sums = space[:k], space[k], space[k + 1]
+    heavy, nothing = np.zeros(k), np.zeros(k)
+    far = 0
+    for at in range(start, stop, BLOCK):
+        m = min(BLOCK, stop - at)
+        rows = padded(m)
+        for r in range(rows):
+            highest[r] = -np.inf if r < m else 0
+        for c in range(k):
+            for r in range(m):
+                value = log_joint[c, at + r]
+                share[c, r] = value
+                highest[r] = value if value > highest[r] else highest[r]
+            for r in range(m, rows):
+                share[c, r] = 0
+        fix_labels(labels, first + at, m, share, highest)
+        far += shares(rows, nothing, share, highest, sums, heavy)
+        for c in range(k):
+            for r in range(m):
+                log_joint[c, at + r] = share[c, r]
+        for r in range(m):
+            best[at + r] = highest[r]
+            total[at + r] = sums[r]
+    return far
+
+
+# --- the distances
+
+
+class Shares(NamedTuple):
+    """Responsibilities of the rows of some cells, not normalised."""
+
+    cells: range
+    first: int  # the row that the arrays begin with
+    bounds: list[tuple[int, int]]  # of each cell, from there
+    share: np.ndarray  # (k, rows)
+    best: np.ndarray  # (rows,)
+    factor: np.ndarray  # (rows,): the sum of a row's shares
+    far: np.ndarray  # (cells,): how many rows are so far that the cell needs care
+
+
+class Distances:
+    """Log-densities and responsibilities of rows, some cells at a time."""
+
+    def __init__(self, X: np.ndarray, labels: np.ndarray, prepared: Any, n_threads: int) -> None:
+        self.X, self.labels, self.prepared, self.n_threads = X, labels, prepared, n_threads
+        factors = prepared.precisions_cholesky
+        k, dp = factors.shape[:2]
+        self.packed = np.empty((k, dp * (dp + 4) // 2), X.dtype)
+        threads.map_tasks(lambda c: pack_factor(factors[c], self.packed[c]), k, n_threads)
+        self._known: Any = None
+        self.offsets = prepared.offsets.astype(X.dtype)
+        diagonals = np.diagonal(factors, axis1=1, axis2=2)[:, :FIRST_COLUMNS].astype(np.float64)
+        self.guesses = prepared.log_weights + np.log(np.where(diagonals > 0, diagonals, 1.0)).sum(axis=1)
+        # exp of what lies lower is no more than the share that does not matter, with room for the rounding of both.
+        with np.errstate(divide="ignore"):
+            self.lower = (np.log(prepared.negligible) - 1.0).astype(X.dtype)
+
+    def may_leave_out(self) -> bool:
+        """Tell whether components may be left out where they do not matter: there is more than one."""
+        return len(self.offsets) > 1
+
+    def cells(self) -> Iterator[range]:
+        """Cut the grid into runs of cells."""
+        n_cells = grid.n_cells(len(self.X))
+        for first in range(0, n_cells, MOST_CELLS):
+            yield range(first, min(first + MOST_CELLS, n_cells))
+
+    def shares(self, cells: range, prune: bool, log_joint: np.ndarray | None = None) -> Shares:
+        """Evaluate the rows of some cells; write complete log-densities to `log_joint`, if it has any rows."""
+        first, stop = cells.start * grid.CELL, min(cells.stop * grid.CELL, len(self.X))
+        found = self._log_joint(first, stop - first, prune)
+        if log_joint is not None and log_joint.shape[0]:
+            log_joint[first:stop] = found.T
+        bounds = [(cell * grid.CELL - first, min((cell + 1) * grid.CELL, stop) - first) for cell in cells]
+        best, total = np.empty((2, stop - first), self.X.dtype)
+        far = np.zeros(len(cells), np.int64)
+
+        def task(cell: int) -> None:
+            far[cell] = weigh(found, *bounds[cell], self.labels, first, best, total)
+
+        threads.map_tasks(task, len(cells), self.n_threads)
+        return Shares(cells, first, bounds, found, best, total, far)
+
+    def _log_joint(self, first: int, m: int, prune: bool) -> np.ndarray:
+        """Return the log-densities (k, m) of rows from `first` on; -inf where one does not matter, if they may be."""
+        k, dp = self.prepared.precisions_cholesky.shape[:2]
+        squares = np.zeros((k, m), self.X.dtype)
+        rows = np.arange(m)
+        if not (prune and self.may_leave_out()):
+            self.add_columns(first, [rows] * k, 0, dp, squares)
+            return self._densities(squares)
+        done = FIRST_COLUMNS
+        self.add_columns(first, [rows] * k, 0, done, squares)
+        guess = (self.guesses[:, None] - 0.5 * squares).argmax(axis=0)
+        likely = [np.flatnonzero(guess == c) for c in range(k)]
+        self.add_columns(first, likely, done, dp, squares)
+        with np.errstate(invalid="ignore", over="ignore"):  # rows so far off that squares overflow
+            # A component matters to a row only if its squares add up to no more than this.
+            reached = self.offsets[guess] - self.X.dtype.type(0.5) * squares[guess, rows]
+            most = 2 * ((self.offsets - self.lower)[:, None] - reached)
+            waiting = [np.flatnonzero(guess != c) for c in range(k)]
+            self._leave_out(waiting, self._least(first, likely, squares), most, squares)
+            for stop in self._stops(first, waiting, most):
+                self.add_columns(first, waiting, done, stop, squares)
+                self._leave_out(waiting, squares, most, squares)
+                done = stop
+        return self._densities(squares)
+
+    def _leave_out(self, waiting: list[np.ndarray], least: np.ndarray, most: np.ndarray, squares: np.ndarray) -> None:
+        """Keep of the waiting rows of each component those to which it may matter; the others' squares are infinite."""
+        for c, own in enumerate(waiting):
+            keep = ~(least[c, own] > most[c, own])
+            squares[c, own[~keep]] = np.inf
+            waiting[c] = own[keep]
+
+    def _look_at_last(
+        self, first: int, waiting: list[np.ndarray], starts: list[int], most: np.ndarray, squares: np.ndarray
+    ) -> None:
+        """Keep of the waiting rows those that the last columns, back to those that components start with, leave."""
+        stop = self.prepared.precisions_cholesky.shape[1]
+        least = squares.copy() if min(starts) < stop else squares
+        while min(starts) < stop:
+            own = [rows if start < stop else rows[:0] for rows, start in zip(waiting, starts, strict=True)]
+            begin = (stop - 1) // APART * APART
+            self.add_columns(first, own, begin, stop, least)
+            self._leave_out(own, least, most, squares)
+            waiting[:] = [
+                some if start < stop else rows for rows, some, start in zip(waiting, own, starts, strict=True)
+            ]
+            stop = begin
+
+    def _stops(self, first: int, waiting: list[np.ndarray], most: np.ndarray) -> list[int]:
+        """Return after which columns to see what can be left out, up to the last: where a sample of rows says so."""
+        dp = self.prepared.precisions_cholesky.shape[1]
+        which = [c for c, own in enumerate(waiting) if len(own) >= SAMPLED * SAMPLE]
+        if not which:
+            return _growing(dp)
+        enough = np.empty((len(which), SAMPLE))
+
+        def task(number: int) -> None:
+            c = which[number]
+            own = waiting[c][np.linspace(0, len(waiting[c]) - 1, SAMPLE).astype(np.int64)]
+            squares = np.empty((SAMPLE, -(-dp // APART)), self.X.dtype)
+            prepared = self.prepared
+            columns_apart(self.X, first + own, prepared.origin, prepared.means[c], self.packed[c], dp, squares)
+            decided = np.cumsum(squares, axis=1) > most[c, own, None]
+            enough[number] = np.where(decided.any(axis=1), APART * (1 + decided.argmax(axis=1)), dp)
+
+        threads.map_tasks(task, len(which), self.n_threads)
+        stops = np.quantile(enough, np.arange(1, LOOKS) / LOOKS, method="higher").astype(int)
+        return sorted({int(stop) for stop in stops if FIRST_COLUMNS < stop < dp} | {dp})
+
+    def _least(self, first: int, likely: list[np.ndarray], squares: np.ndarray) -> np.ndarray:
+        """Return what squares (k, m) are at least when all columns are added, by the bound of Cauchy and Schwarz.
+
+        `likely` are the rows of each component that is guessed; in `squares` are the first columns.
+        """
+        k, d = self.prepared.means.shape
+        far, directions, at_means, rounding = self._directions()
+        if not far.any():
+            return squares
+        lengths = np.sqrt(np.square(self.prepared.means.astype(np.float64)).sum(axis=1))
+        least = squares.copy()
+        size = max(TASK_ROWS, TASK_WORK // (k * d))
+        parts = [
+            (g, first + own[at : at + size])
+            for g, own in enumerate(likely)
+            for at in range(0, len(own) if far[g].any() else 0, size)
+        ]
+
+        def task(number: int) -> None:
+            g, index = parts[number]
+            which = np.flatnonzero(far[g])
+            project(
+                self.X, index, first, self.prepared.origin, which, directions[g], at_means[g], lengths, rounding[g],
+                least,
+            )  # fmt: skip
+
+        threads.map_tasks(task, len(parts), self.n_threads)
+        return least
+
+    def _directions(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Return for rows of each component g and each component c a direction u, its products and its rounding.
+
+        All (k, k, ...), g first.  With w of length 1 along the columns after the first ones of (mu_g - mu_c) P_c, the
+        direction is P_c w (d,), where (mu_g - mu_c) P_c is so long that it may decide anything: that is told first.
+        Then its product with mu_c.  The product of a direction with a row is off by the rounding of the row's numbers,
+        and by d epsilons of the factor's length; both relative to the row's.
+        """
+        if self._known is None:
+            self._known = self._make_directions()
+        return self._known
+
+    def _make_directions(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        factors, means = self.prepared.precisions_cholesky, self.prepared.means.astype(np.float64)
+        k, d = means.shape
+        far = np.zeros((k, k), bool)
+        directions, at_means, rounding = np.zeros((k, k, d)), np.zeros((k, k)), np.zeros((k, k))
+        eps = np.finfo(self.X.dtype).eps
+
+        def component(c: int) -> None:
+            factor = factors[c, :d, :d]
+            w = (self.prepared.means - self.prepared.means[c]) @ factor
+            w[:, :FIRST_COLUMNS] = 0
+            length = np.square(w).sum(axis=1, dtype=np.float64)
+            own = far[:, c] = length > d / 2
+            if own.any():
+                u = ((w[own] / np.sqrt(length[own, None])).astype(w.dtype) @ factor.T).astype(np.float64)
+                directions[own, c] = u
+                at_means[own, c] = u @ means[c]
+                size = math.sqrt(np.vdot(factors[c], factors[c]))
+                rounding[own, c] = 4 * eps * (np.sqrt(np.square(u).sum(axis=1)) + d * size)
+
+        with threads.single_threaded_blas(), np.errstate(invalid="ignore", over="ignore"):
+            threads.map_tasks(component, k, self.n_threads)
+        return far, directions, at_means, rounding
+
+    def _densities(self, squares: np.ndarray) -> np.ndarray:
+        squares *= -0.5
+        squares += self.offsets[:, None]
+        return squares
+
+    def add_columns(self, first: int, rows: list[np.ndarray], start: int, stop: int, squares: np.ndarray) -> None:
+        """Add the squares of some columns to those of each component's rows."""
+        size = max(TASK_ROWS, 2 * TASK_WORK // (stop * stop - start * start))
+        parts = [(c, first + own[at : at + size]) for c, own in enumerate(rows) for at in range(0, len(own), size)]
+        prepared = self.prepared
+
+        def task(number: int) -> None:
+            c, index = parts[number]
+            add_columns(
+                self.X, index, first, prepared.origin, prepared.means[c], self.packed[c], start, stop, squares[c]
+            )  # fmt: skip
+
+        threads.map_tasks(task, len(parts), self.n_threads)
+
+
+def _growing(dp: int) -> list[int]:
+    """Return numbers of columns that grow by a half each time, up to all of them."""
+    stops, done = [], FIRST_COLUMNS
+    while done < dp:
+        done = min(done + max(FIRST_COLUMNS, done // 2 // COLUMNS * COLUMNS), dp)
+        stops.append(done)
+    return stops
