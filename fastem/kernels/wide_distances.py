@@ -260,22 +260,6 @@ class Distances:
             squares[c, own[~keep]] = np.inf
             waiting[c] = own[keep]
 
-    def _look_at_last(
-        self, first: int, waiting: list[np.ndarray], starts: list[int], most: np.ndarray, squares: np.ndarray
-    ) -> None:
-        """Keep of the waiting rows those that the last columns, back to those that components start with, leave."""
-        stop = self.prepared.precisions_cholesky.shape[1]
-        least = squares.copy() if min(starts) < stop else squares
-        while min(starts) < stop:
-            own = [rows if start < stop else rows[:0] for rows, start in zip(waiting, starts, strict=True)]
-            begin = (stop - 1) // APART * APART
-            self.add_columns(first, own, begin, stop, least)
-            self._leave_out(own, least, most, squares)
-            waiting[:] = [
-                some if start < stop else rows for rows, some, start in zip(waiting, own, starts, strict=True)
-            ]
-            stop = begin
-
     def _stops(self, first: int, waiting: list[np.ndarray], most: np.ndarray) -> list[int]:
         """Return after which columns to see what can be left out, up to the last: where a sample of rows says so."""
         dp = self.prepared.precisions_cholesky.shape[1]
