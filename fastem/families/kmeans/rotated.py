@@ -44,7 +44,7 @@ MOST_CENTERS = 2**24
 WORK = 2_000_000_000
 ASKED = 128
 PAYS = 0.7
-TILED, PICKED, COMPARED = 2.5, 6.0, 3.0
+TILED, PICKED, COMPARED = 2.5, 6.0, 2.0
 # The same of the rotation of the rows.
 TURNED = 8.0
 # A sample in which the directions are found costs 7 multiply-adds for each of its numbers and directions; it may be so
