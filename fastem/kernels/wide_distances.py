@@ -40,6 +40,8 @@ CHUNK_ROWS = 256
 # let go of Python; and rows of it, at least.
 TASK_WORK = 2**24
 TASK_ROWS = 128
+# Bytes of the directions from each component to each other, at most: of more components none are made.
+DIRECTION_BYTES = 2**26
 # Cells that are taken together, at most.
 MOST_CELLS = 8
 
@@ -326,7 +328,10 @@ class Distances:
         factors, means = self.prepared.precisions_cholesky, self.prepared.means.astype(np.float64)
         k, d = means.shape
         far = np.zeros((k, k), bool)
-        directions, at_means, rounding = np.zeros((k, k, d)), np.zeros((k, k)), np.zeros((k, k))
+        directions, at_means, rounding = np.empty((0, 0, d)), np.zeros((k, k)), np.zeros((k, k))
+        if k * k * d * directions.itemsize > DIRECTION_BYTES:
+            return far, directions, at_means, rounding
+        directions = np.zeros((k, k, d))
         eps = np.finfo(self.X.dtype).eps
 
         def component(c: int) -> None:

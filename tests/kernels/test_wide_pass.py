@@ -98,6 +98,8 @@ def test_bits_depend_on_no_tasks_batches_or_threads(monkeypatch, spread):
     monkeypatch.setattr(wide_distances, "MOST_CELLS", 1)
     monkeypatch.setattr(wide_distances, "SAMPLED", 1)
     assert same(one, record(family, X, prepared))
+    monkeypatch.setattr(wide_distances, "DIRECTION_BYTES", 0)
+    assert same(one, record(family, X, prepared))
     monkeypatch.setattr(SHAPE.accumulate, "plan", lambda n, d, size: grid.plan(n, size))  # a task has one cell
     monkeypatch.setattr(wide_pass, "RECORD_BYTES", 1)
     assert same(one, record(family, X, prepared))
