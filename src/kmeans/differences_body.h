@@ -204,18 +204,12 @@ TARGET NOINLINE int NAME(is_tied)(const nearest_job *job, ptrdiff_t i, ptrdiff_t
 TARGET static void NAME(note_ties)(const nearest_job *job, ptrdiff_t g, ptrdiff_t m, const NAME(scratch) * s) {
     const REAL share = (REAL)(2.1 * NAME(rounding)(job->k, job->d));
     int32_t *tied = job->tied + g / CELL_ROWS * CELL_ROWS, *n_tied = job->n_tied + g / CELL_ROWS;
-    const REAL *o = (const REAL *)job->origin;
-    double square = 0;
-    for (ptrdiff_t j = 0; j < job->d; j++) square += (double)o[j] * o[j];
-    /* |x| <= |x - o| + |o|; and half of what `is_tied` lets squared distances differ by, as scores are half of these. */
-    const REAL away = (REAL)sqrt(square), allowed = (REAL)(0.51 * TIES * EPSILON);
     REAL lane[VL];
     for (ptrdiff_t i = 0; i < m; i += VL) {
         const NAME(vec) norm = LOAD(s->norms + i), best = LOAD(s->best + i);
         const NAME(vec) sqdist = MAX(norm - SPLAT(2) * best, SPLAT(0)) + SPLAT(8 * share) * norm;
-        const NAME(vec) near = SPLAT((REAL)2.5) * norm + SPLAT((REAL)1.5) * sqdist, D = SQRT(sqdist);
-        const NAME(vec) slack = SPLAT(allowed) * D * (D + SQRT(norm) + SPLAT(away));
-        const NAME(vec) left = (best - LOAD(s->second + i)) - SPLAT(share) * near - slack;
+        const NAME(vec) near = SPLAT((REAL)2.5) * norm + SPLAT((REAL)1.5) * sqdist;
+        const NAME(vec) left = (best - LOAD(s->second + i)) - SPLAT(share) * near;
 #if HAS_GATHER
         if (BITS(GREATER(left, SPLAT(0))) == ALL_BITS) continue;
 #endif
