@@ -129,6 +129,22 @@ def test_what_is_left_out_does_not_matter(monkeypatch, dtype, spread):
     assert same(found, record(family, X, prepared))
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_squares_of_components_far_away_are_at_least_what_is_said(dtype):
+    """The bound of Cauchy and Schwarz: below what all columns add up to, and most of it where means lie far apart."""
+    _, X, prepared = problem(600, 150, 4, dtype, 2.0)
+    distances = wide_distances.Distances(X, np.empty(0, np.int32), prepared, 2)
+    first, complete, rows = np.zeros((4, len(X)), X.dtype), np.zeros((4, len(X)), X.dtype), np.arange(len(X))
+    distances.add_columns(0, [rows] * 4, 0, wide_distances.FIRST_COLUMNS, first)
+    distances.add_columns(0, [rows] * 4, 0, prepared.precisions_cholesky.shape[1], complete)
+    likely = complete.argmin(axis=0)
+    least = distances._least(0, [np.flatnonzero(likely == c) for c in range(4)], first)
+    assert np.all(least <= complete * (1 + 20 * EPS[dtype]))
+    others = np.arange(4)[:, None] != likely
+    assert np.median((least / complete)[others]) > 0.8
+    assert np.median((first / complete)[others]) < 0.6
+
+
 def test_known_labels_count(monkeypatch):
     family, X, prepared = problem(600, 140, 3, spread=1.0)
     labels = np.random.default_rng(0).integers(-1, 3, len(X)).astype(np.int32)
