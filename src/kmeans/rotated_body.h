@@ -26,7 +26,7 @@
 
    and a centroid is left out where v, lowered by the rounding of its own sum, exceeds (u + e_x)^2.  The limit u is the
    distance to the best centroid so far, widened by the rounding of direct distances, and by enough that all centroids
-   are compared which are as near to rounding; rows that have such are decided by `look_again`, as in `search`.  NaN is
+   are compared which are as near to rounding; rows that have such are decided among them as `search` decides.  NaN is
    never left out. */
 
 #define A_SHARE (1.0 / 1024)  /* a */

@@ -131,8 +131,9 @@ class KMeansFamily(Family):
             return self._start(X, w, prepared, n_threads, memo, before)
         if memo.rotates:
             memo.rotated, memo.rotates = self._rotations.of(X, prepared, True, n_threads, memo.empty), False
-        elif memo.passes == 0:
-            # Centres that were single rows are means now, to which many more rows are nearer than to all others.
+        elif memo.asks_again:
+            # Centres that were single rows are means now, by which many more of the others are ruled out.
+            memo.asks_again = False
             self._rotate(X, prepared, n_threads, memo)
         delta = np.empty_like(memo.bounds.total)
         search = rotated.with_centers(memo.rotated, prepared) if memo.rotated else None
@@ -189,7 +190,9 @@ class KMeansFamily(Family):
         """
         n = len(X)
         kept = memo.bounds
-        self._rotate(X, prepared, n_threads, memo)
+        if kept is None:
+            self._rotate(X, prepared, n_threads, memo)
+            memo.asks_again = memo.rotated is None
         upper = kept.upper if kept else memo.empty(n, X.dtype)
         lower = kept.lower if kept else memo.empty(n, X.dtype)
         changes = kept.changes if kept else memo.empty(n, np.uint32)

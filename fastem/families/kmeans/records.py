@@ -81,6 +81,7 @@ class KMeansMemo:
         self.last: KMeansPrepared | None = None  # by what
         self.rotated: Any = None  # the rows in a rotated basis (`rotated.RotatedRows`), if that pays
         self.rotates = False  # of a saved run: rows were rotated, and have not been yet
+        self.asks_again = False  # in the next pass, whether a rotation pays
         self.is_part = False  # of another memo, for one pass
         # Ties of the final pass (n,) and (n_cells,), as `nearest.accumulate` writes them.
         # Where there are none, the first is left alone.
@@ -109,6 +110,7 @@ class KMeansMemo:
             "half_gaps": self.half_gaps,
             "bounds": None,
             "rotates": self.rotates or self.rotated is not None,
+            "asks_again": self.asks_again,
         }
         if self.bounds is not None:
             bounds = self.bounds._asdict()
@@ -125,7 +127,7 @@ class KMeansMemo:
             If it is not of so many rows and centres.
         """
         self.passes, self.begun, self.half_gaps = state["passes"], state["begun"], state["half_gaps"]
-        self.rotates = state["rotates"]
+        self.rotates, self.asks_again = state["rotates"], state["asks_again"]
         bounds, n = state["bounds"], len(self.labels)
         if bounds is None:
             return
