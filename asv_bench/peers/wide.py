@@ -50,9 +50,15 @@ def embeddings(n: int, d: int) -> np.ndarray:
     rng = np.random.default_rng(0)
     weights = np.arange(1, DIRECTIONS + 1) ** -0.6
     axes = np.linalg.qr(rng.standard_normal((d, DIRECTIONS)))[0]
-    latent = rng.standard_normal((CENTERS, DIRECTIONS))[rng.integers(CENTERS, size=n)]
-    X = (latent * weights) @ axes.T + NOISE * rng.standard_normal((n, d))
-    return X / np.linalg.norm(X, axis=1, keepdims=True)
+    latent, of_row = rng.standard_normal((CENTERS, DIRECTIONS)), rng.integers(CENTERS, size=n)
+    X = np.empty((n, d))
+    for first in range(0, n, 100_000):
+        rows = X[first : first + 100_000]
+        rng.standard_normal(out=rows)
+        rows *= NOISE
+        rows += (latent[of_row[first : first + 100_000]] * weights) @ axes.T
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return X
 
 
 def noise(n: int, d: int) -> np.ndarray:

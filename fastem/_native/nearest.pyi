@@ -164,6 +164,25 @@ def prepare_centers(
     centers: NDArray[Real],  # OUT (k, d) relative to the origin
     half_norms: NDArray[Real],  # OUT (k,)
 ) -> bool: ...  # whether the origin was kept
+def movements(
+    after: NDArray[Real],  # (k, d)
+    before: NDArray[Real],  # (k, d)
+    moved: NDArray[np.float64],  # OUT (k,)
+) -> None: ...
+def gain_of_means(
+    centers: NDArray[Real],  # (k, d)
+    counts: NDArray[np.float64],  # (k,)
+    sums: NDArray[np.float64],  # (k, d)
+) -> float: ...
+def turn_centers(
+    centers: NDArray[Real],  # (k, d)
+    shift: NDArray[np.float64],  # (d,)
+    directions: NDArray[np.float64],  # (d, ROTATED)
+    which: NDArray[np.int64],  # (m,)
+    coordinates: NDArray[np.float64],  # OUT (m, ROTATED)
+    squares: NDArray[np.float64],  # OUT (m,)
+    n_threads: int,
+) -> None: ...
 def squared_movement(a: NDArray[np.float64], b: NDArray[np.float64]) -> float: ...  # both (k, d)
 def project_centers(before: NDArray[np.float64], means: NDArray[np.float64]) -> None: ...  # both (k, d); in place
 def unit_rows(X: NDArray[Real], out: NDArray[Real]) -> None: ...  # both (n, d)

@@ -143,6 +143,8 @@ cdef extern from "kmeans/dispatch.h" nogil:
         ptrdiff_t (*bounded_cell)(const nearest_job *, const nearest_memo *, ptrdiff_t, ptrdiff_t, void *) noexcept nogil
         void (*apply_changes)(const nearest_job *, const nearest_memo *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t,
                               double *) noexcept nogil
+        void (*turn)(const void *const *, int, const double *, const double *, ptrdiff_t, double *, double *,
+                     double *) noexcept nogil
         size_t (*rotated_bytes)(ptrdiff_t, ptrdiff_t) noexcept nogil
         ptrdiff_t (*rotated_cell)(const nearest_job *, const nearest_memo *, ptrdiff_t, ptrdiff_t, void *) noexcept nogil
         size_t (*seed_bytes)(ptrdiff_t) noexcept nogil
@@ -167,6 +169,7 @@ cdef extern from "kmeans/dispatch.h" nogil:
     void run_task(const nearest_job *, const nearest_memo *, const nearest_kernels *, ptrdiff_t, int, ptrdiff_t, double *,
                   double *, void *)
     const ptrdiff_t CELL_ROWS, MAX_CANDIDATES, FIRST_SIZE, ROTATED_SIZE, FLAT_CENTROIDS, SCREEN_PLACES
+    const int TURNED_AT_ONCE
     const double EPSILON_32, EPSILON_64
 
 ctypedef fused real:
@@ -449,6 +452,7 @@ include "rotated.pxi"
 include "seeding.pxi"
 include "bounded.pxi"
 include "sphere.pxi"
+include "centers.pxi"
 include "small.pxi"
 include "../moments/variances.pxi"
 include "groups.pxi"

@@ -111,6 +111,69 @@ cdef void fill_rotation(nearest_rotation *view, const real[:, ::1] rows, const u
     view.centers, view.names, view.allowance = &centers[0, 0], &names[0], &allowance[0]
 
 
+def turn_centers(
+    const real[:, ::1] centers,
+    const double[::1] shift,
+    const double[:, ::1] directions,
+    const int64_t[::1] which,
+    double[:, ::1] coordinates,
+    double[::1] squares,
+    int n_threads,
+):
+    """Coordinates and squared norms of some centroids, each to the same bits whichever others are asked for.
+
+    Parameters
+    ----------
+    centers : array (k, d)
+        Centroids minus an origin.
+    shift : float64 array (d,)
+        The origin minus that of the directions.
+    directions : float64 array (d, ROTATED)
+        Directions, one a column.
+    which : int64 array (m,)
+        The centroids that are asked for.
+    coordinates : float64 array (m, ROTATED)
+        OUT. Their coordinates.
+    squares : float64 array (m,)
+        OUT. Their squared norms.
+    n_threads : int
+        Threads to use.
+    """
+    cdef ptrdiff_t m = which.shape[0], d = centers.shape[1], parts, t
+    shapes = (len(shift), directions.shape[0], directions.shape[1], *np.shape(coordinates), len(squares))
+    if shapes != (d, d, ROTATED, m, ROTATED, m):
+        raise ValueError(f"arrays of {m} of {len(centers)} centroids do not fit each other: {shapes}")
+    if m == 0:
+        return
+    if min(which) < 0 or max(which) >= len(centers):
+        raise IndexError(f"there are no more than {len(centers)} centroids")
+    cdef const nearest_kernels *kernels = kernels_for(isa, real is double)
+    parts = max(1, min(n_threads, m // 8))
+    cdef ptrdiff_t each = in_lines(TURNED_AT_ONCE * 8 * d)
+    cdef unsigned char[::1] scratch = _aligned(parts * each)
+    with nogil:
+        if parts == 1:
+            turn_some(kernels, centers, &shift[0], &directions[0, 0], which, coordinates, squares, 0, m, &scratch[0])
+        else:
+            for t in prange(parts, schedule="static", num_threads=parts):
+                turn_some(kernels, centers, &shift[0], &directions[0, 0], which, coordinates, squares, t * m // parts,
+                          (t + 1) * m // parts, &scratch[t * each])
+
+
+cdef void turn_some(const nearest_kernels *kernels, const real[:, ::1] centers, const double *shift,
+                    const double *directions, const int64_t[::1] which, double[:, ::1] coordinates, double[::1] squares,
+                    ptrdiff_t first, ptrdiff_t last, void *rows) noexcept nogil:
+    cdef ptrdiff_t i = first, each
+    cdef const void *some[3]  # TURNED_AT_ONCE
+    cdef int count
+    while i < last:
+        count = <int>min(last - i, TURNED_AT_ONCE)
+        for each in range(count):
+            some[each] = &centers[which[i + each], 0]
+        kernels.turn(some, count, shift, directions, centers.shape[1], <double *>rows, &coordinates[i, 0], &squares[i])
+        i += count
+
+
 def search_rotated(
     const real[:, ::1] X,
     const real[::1] origin,

@@ -30,6 +30,7 @@
    never left out. */
 
 #define A_SHARE (1.0 / 1024)  /* a */
+#define TURNED 4  /* vectors of coordinates that are summed at once */
 #define LIST 8192             /* pairs that wait for the second step */
 #define CLOSE(d) ((REAL)(1 + SLOPPY(d) / 2)) /* squared distances by `between` that are no farther apart may be equal */
 
@@ -88,6 +89,49 @@ static size_t NAME(carve_group)(NAME(group) * s, char *memory, ptrdiff_t k, ptrd
 static size_t NAME(rotated_bytes)(ptrdiff_t k, ptrdiff_t d) {
     NAME(group) s;
     return NAME(carve_group)(&s, NULL, k, d) + NAME(scratch_bytes)(k, d);
+}
+
+/* Coordinates of some rows (count, d) in `directions` (d, ROTATED_SIZE), all in float64. */
+INLINE TARGET void NAME(project)(const int count, const double *RESTRICT rows, const double *RESTRICT directions,
+                                 ptrdiff_t d, double *RESTRICT coordinates) {
+    for (int first = 0; first < ROTATED_SIZE; first += TURNED * HL) {
+        NAME(dvec) sum[TURNED * TURNED_AT_ONCE] = {{0}};
+        for (ptrdiff_t j = 0; j < d; j++) {
+            const double *to = directions + j * ROTATED_SIZE + first;
+            UNROLL for (int i = 0; i < count; i++) UNROLL for (int t = 0; t < TURNED; t++) {
+                sum[i * TURNED + t] += DVEC(to + t * HL) * rows[i * d + j];
+            }
+        }
+        UNROLL for (int i = 0; i < count; i++) UNROLL for (int t = 0; t < TURNED; t++) {
+            DVEC(coordinates + i * ROTATED_SIZE + first + t * HL) = sum[i * TURNED + t];
+        }
+    }
+}
+
+/* Some centroids plus `shift` (d,), at most TURNED_AT_ONCE: their coordinates (count, ROTATED_SIZE) and squared norms (count,), the
+   same bits whichever others are turned. */
+TARGET static void NAME(turn)(const void *const *centers, int count, const double *RESTRICT shift, const double *directions,
+                              ptrdiff_t d, double *RESTRICT rows, double *coordinates, double *squares) {
+    for (int i = 0; i < count; i++) {
+        const REAL *RESTRICT center = centers[i];
+        double *RESTRICT row = rows + i * d, tail = 0;
+        NAME(dvec) square[2] = {{0}, {0}};
+        ptrdiff_t j = 0;
+        for (; j + 2 * HL <= d; j += 2 * HL) UNROLL for (int t = 0; t < 2; t++) {
+                const NAME(dvec) e = WIDEN(HLOAD(center + j + t * HL)) + DVEC(shift + j + t * HL);
+                DVEC(row + j + t * HL) = e;
+                square[t] += e * e;
+            }
+        for (; j < d; j++) {
+            row[j] = center[j] + shift[j];
+            tail += row[j] * row[j];
+        }
+        squares[i] = NAME(sum_lanes)(square[0] + square[1]) + tail;
+    }
+    if (count == TURNED_AT_ONCE)
+        NAME(project)(TURNED_AT_ONCE, rows, directions, d, coordinates);
+    else
+        for (int i = 0; i < count; i++) NAME(project)(1, rows + i * d, directions, d, coordinates + i * ROTATED_SIZE);
 }
 
 /* Squared distance of two vectors of `d` numbers, d at least VL. */

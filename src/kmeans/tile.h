@@ -77,6 +77,7 @@
 #define FLOAT_ROWS 240       /* that float32 may add up */
 #define FIRST_SIZE 16        /* numbers of a rotated row that all centroids are compared by: rotated_body.h */
 #define ROTATED_SIZE 64      /* and of all of it */
+#define TURNED_AT_ONCE 3     /* centroids that are brought into that basis together */
 #define ROTATED_BYTES 262144
 #define BATCH_BYTES 524288
 #define SORTED_CENTROIDS 512
@@ -222,6 +223,8 @@ typedef struct {
     ptrdiff_t (*bounded_cell)(const nearest_job *, const nearest_memo *, ptrdiff_t start, ptrdiff_t stop, void *scratch);
     void (*apply_changes)(const nearest_job *, const nearest_memo *, ptrdiff_t start, ptrdiff_t n_changed, ptrdiff_t j0,
                           ptrdiff_t j1, double *delta);
+    void (*turn)(const void *const *centers, int count, const double *shift, const double *directions, ptrdiff_t d,
+                 double *rows, double *coordinates, double *squares);
     size_t (*rotated_bytes)(ptrdiff_t k, ptrdiff_t d);
     ptrdiff_t (*rotated_cell)(const nearest_job *, const nearest_memo *, ptrdiff_t start, ptrdiff_t stop, void *scratch);
     size_t (*seed_bytes)(ptrdiff_t d);

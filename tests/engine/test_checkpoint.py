@@ -16,7 +16,7 @@ from fastem.engine.monitor import Settings
 from fastem.engine.problem import Problem
 from fastem.families import FAMILIES
 from fastem.families.kmeans import KMeansFamily, KMeansParams, rotated
-from fastem.families.kmeans.rotated import with_centers
+from fastem.families.kmeans.rotated import search_by
 from fastem.files import FileError
 from fastem.sources.memory import MemorySource
 
@@ -108,7 +108,7 @@ def test_a_paused_rotated_k_means_goes_on_with_its_basis(stop, tmp_path, monkeyp
     resumed.recall(through_a_file(paused.state(), tmp_path / "state.npz"))
     with monkeypatch.context() as patch:  # Hamerly's search would give the same labels, in more time
         asked = []
-        patch.setattr(rotated, "with_centers", lambda *args, **how: asked.append(args) or with_centers(*args, **how))
+        patch.setattr(rotated, "search_by", lambda *args, **how: asked.append(args) or search_by(*args, **how))
         end = bits(resumed.until(12))
     assert len(asked) >= 11 - stop
     assert end == bits(whole.until(12))

@@ -220,8 +220,8 @@ def test_a_rotation_gives_the_labels_and_distances_of_all_comparisons(monkeypatc
     labels, sqdist = assign(MemorySource(X), centers)
     monkeypatch.setattr(rotated, "WORK", 0)
     searched = []
-    true = rotated.with_centers
-    monkeypatch.setattr(rotated, "with_centers", lambda *args: searched.append(args[2]) or true(*args))
+    true = rotated.search_by
+    monkeypatch.setattr(rotated, "search_by", lambda *args: searched.append(args[3]) or true(*args))
     for guess in (None, labels, rng.integers(0, 73, len(X), dtype=np.int32)):
         monkeypatch.setattr(rotated, "PAYS", 100.0)
         found = assign(MemorySource(X, n_threads=2), centers, guess)

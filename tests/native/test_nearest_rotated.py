@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fastem import KMeans
@@ -38,11 +38,16 @@ def rows_and_centers(kind, n, d, k, dtype, seed):
     return X.astype(dtype), centers.astype(dtype).astype(np.float64), rng
 
 
+def search_of(X, prepared, blind):
+    rows = rotated.rotate(X, rotated.find_basis(X, 10**6), 1)
+    return rotated.search_by(rows, rotated.turn(rows, prepared, 1), prepared.moved, blind)
+
+
 def labels_of(X, centers, n_threads, guess=None):
     family = KMeansFamily(len(centers))
     prepared = family.prepare(KMeansParams(centers), X.dtype)
     expected, sqdist = family.assign(X, prepared, 1)
-    search = rotated.with_centers(rotated.rotate(X, rotated.find_basis(X, 10**6), 1), prepared, blind=guess is None)
+    search = search_of(X, prepared, blind=guess is None)
     labels = np.empty(len(X), np.int32) if guess is None else guess.copy()
     found, upper, lower = np.empty(len(X), X.dtype), np.empty(len(X), X.dtype), np.empty(len(X), X.dtype)
     nearest.search_rotated(X, *prepared[:3], search, labels, n_threads, found, upper, lower)
@@ -172,10 +177,40 @@ def test_values_that_overflow_when_squared_are_searched_without():
     np.testing.assert_array_equal(fits[0].labels_, fits[1].labels_)
 
 
+@given(st.integers(64, 150), st.integers(33, 90), st.sampled_from(DTYPES), st.integers(1, 4), st.integers(0, 10**6))
+@settings(max_examples=30, deadline=None)
+def test_centres_that_stayed_need_not_be_turned_again(d, k, dtype, n_threads, seed):
+    X, centers, rng = rows_and_centers("decaying", 300, d, k, dtype, seed)
+    family, rows = KMeansFamily(k), rotated.rotate(X, rotated.find_basis(X, 10**6), 1)
+    before = family.prepare(KMeansParams(centers), dtype)
+    which = rng.random(k) < rng.random()
+    after = family.prepare(KMeansParams(centers + which[:, None] * rng.standard_normal((k, d))), dtype, before)
+    assume(after.moved.size)  # the origin was kept
+    turned = rotated.turn(rows, after, n_threads)
+    moved_only = rotated.turn(rows, after, 1, rotated.turn(rows, before, n_threads))
+    for whole, part in zip(turned[:3], moved_only[:3], strict=True):
+        np.testing.assert_array_equal(whole, part)
+    assert sorted(moved_only.order) == list(range(k))
+    naive = (after.centers.astype(float) + after.origin - rows.basis.mean) @ rows.basis.directions.astype(float)
+    places = np.delete(np.arange(nearest.ROTATED), [nearest.ROTATED_FIRST - 1, nearest.ROTATED - 1])
+    np.testing.assert_allclose(
+        turned.numbers[:, places], naive, rtol=0, atol=4 * np.finfo(dtype).eps * np.abs(naive).max()
+    )
+
+
+def test_centres_that_do_not_exist_are_not_turned():
+    centers, directions, which = np.ones((3, 70)), np.ones((70, nearest.ROTATED)), np.array([0, 3])
+    out, squares = np.empty((2, nearest.ROTATED)), np.empty(2)
+    with pytest.raises(IndexError, match="no more than 3"):
+        nearest.turn_centers(centers, np.zeros(70), directions, which, out, squares, 1)
+    with pytest.raises(ValueError, match="do not fit"):
+        nearest.turn_centers(centers, np.zeros(69), directions, which, out, squares, 1)
+
+
 def test_a_rotation_of_other_rows_is_refused():
     X, centers, _ = rows_and_centers("decaying", 300, 64, 40, np.float32, 6)
     prepared = KMeansFamily(40).prepare(KMeansParams(centers), X.dtype)
-    search = rotated.with_centers(rotated.rotate(X, rotated.find_basis(X, 10**6), 1), prepared)
+    search = search_of(X, prepared, blind=False)
     with pytest.raises(ValueError, match="rotation of other rows"):
         nearest.search_rotated(X[:200], *prepared[:3], search, np.zeros(200, np.int32), 1)
 

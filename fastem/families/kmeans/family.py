@@ -99,8 +99,8 @@ class KMeansFamily(Family):
         kept = nearest.prepare_centers(given, previous is not None, origin, centers, half_norms)
         moved = np.empty(0)
         if previous is not None and kept:
-            step = centers.astype(np.float64) - previous.centers
-            moved = np.sqrt(np.einsum("kj,kj->k", step, step))
+            moved = np.empty(k)
+            nearest.movements(centers, previous.centers, moved)
         return KMeansPrepared(origin, centers, half_norms, moved)
 
     def new_memo(self, n_rows: int, empty: Empty = np.empty) -> KMeansMemo:
@@ -135,23 +135,24 @@ class KMeansFamily(Family):
             # Centres that were single rows are means now, by which many more of the others are ruled out.
             memo.asks_again = False
             self._rotate(X, prepared, n_threads, memo)
-        delta = np.empty_like(memo.bounds.total)
-        search = rotated.with_centers(memo.rotated, prepared) if memo.rotated else None
+        total = np.empty_like(memo.bounds.total)
+        search = self._turned_search(prepared, n_threads, memo)
         nearest.accumulate_bounded(
-            X, w, *prepared[:3], prepared.moved, self._half_gaps(prepared, memo), memo.labels, *memo.bounds[:3], delta,
+            X, w, *prepared[:3], prepared.moved, self._half_gaps(prepared, memo), memo.labels, *memo.bounds[:3], total,
             memo.bounds.near, self._groups(prepared.moved, memo), threads.native_threads(n_threads), search,
         )  # fmt: skip
         memo.passes += 1
-        memo.bounds.total[:-1] += delta[:-1]
-        counts = memo.bounds.total[: self.n_components]
+        total += memo.bounds.total
+        counts = total[: self.n_components]
         vanishing = w.size and np.any((counts != 0) & (np.abs(counts) < VANISHING * counts.sum()))
         if vanishing or (memo.passes == RECOUNT and self.n_components >= CHEAP):
             return self._recount(X, w, prepared, n_threads, memo)
-        inertia = memo.bounds.square - self._gain(memo.bounds.total, prepared)
+        inertia = memo.bounds.square - self._gain(total, prepared)
         if inertia < CANCELLED * memo.bounds.square:
             return self._recount(X, w, prepared, n_threads, memo)
-        memo.bounds.total[-1] = inertia
-        return memo.bounds.total.copy()
+        total[-1] = inertia
+        memo.bounds = memo.bounds._replace(total=total)
+        return total
 
     def _groups(self, moved: np.ndarray, memo: KMeansMemo) -> np.ndarray:
         """Tell which centres are active (k,) int32: 1 for those that are, 2 for those that become so now, else 0."""
@@ -200,7 +201,7 @@ class KMeansFamily(Family):
         grouped = memo.rotated is None and active_centers.worthwhile(n, X.shape[1], k)
         near, active = memo.empty(n if grouped else 0, X.dtype), np.zeros(k, bool)
         near[:] = np.inf
-        search = rotated.with_centers(memo.rotated, prepared, blind=kept is None) if memo.rotated else None
+        search = self._turned_search(prepared, n_threads, memo, blind=kept is None)
         if search is None:
             total = self._count(X, w, prepared, n_threads, memo, upper, lower)
         else:
@@ -215,6 +216,14 @@ class KMeansFamily(Family):
         memo.bounds = Bounds(upper, lower, changes, near, active, total, float(total[-1]) + self._gain(total, prepared))
         memo.passes, memo.half_gaps = 0, np.empty(0)
         return total.copy()
+
+    def _turned_search(self, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo, blind: bool = False) -> Any:
+        """Return the rotation by which a pass over all rows is to search, or None."""
+        if memo.rotated is None:
+            return None
+        before = memo.turned if prepared.moved.size else None
+        memo.turned = rotated.turn(memo.rotated, prepared, n_threads, before)
+        return None if memo.turned is None else rotated.search_by(memo.rotated, memo.turned, prepared.moved, blind)
 
     def _recount(self, X, w, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo) -> np.ndarray:
         """Count the rows from zero, by the labels that the bounds have kept up to date."""
@@ -237,10 +246,8 @@ class KMeansFamily(Family):
 
     def _gain(self, total: np.ndarray, prepared: KMeansPrepared) -> float:
         """Return 2 sum c.S - sum N abs(c)^2: by how much the centres lower sum w abs(x - o)^2 to J."""
-        centers = prepared.centers.astype(np.float64)
-        record = _layout(*centers.shape).view(total)
-        norms = np.einsum("kj,kj->k", centers, centers)
-        return float(2.0 * np.einsum("kj,kj->", centers, record.sums) - record.counts @ norms)
+        record = _layout(*prepared.centers.shape).view(total)
+        return nearest.gain_of_means(prepared.centers, record.counts, record.sums)
 
     def _half_gaps(self, prepared: KMeansPrepared, memo: KMeansMemo) -> np.ndarray:
         """Return half the distance (k,) of each centre to the nearest other, or less.
@@ -275,7 +282,9 @@ class KMeansFamily(Family):
     def m_step(self, stats: KMeansStats, constants: None, prepared: KMeansPrepared, params: KMeansParams) -> MStep:
         occupied = stats.counts > 0
         if occupied.all():
-            return MStep(KMeansParams(prepared.origin + stats.sums / stats.counts[:, None]))
+            means = stats.sums / stats.counts[:, None]
+            means += prepared.origin
+            return MStep(KMeansParams(means))
         centers = params.centers.copy()  # an empty cluster keeps its centre
         centers[occupied] = prepared.origin + stats.sums[occupied] / stats.counts[occupied, None]
         return MStep(KMeansParams(centers))
@@ -395,7 +404,8 @@ class KMeansFamily(Family):
         if self.algorithm not in ("rotated", "auto") or not rotated.possible(X.shape[1], self.n_components):
             return None
         known = self._rotations.for_one_pass(X, prepared, blind, n_threads)
-        return rotated.with_centers(known, prepared, blind) if known else None
+        turned = None if known is None else rotated.turn(known, prepared, n_threads)
+        return None if known is None or turned is None else rotated.search_by(known, turned, prepared.moved, blind)
 
     def two_nearest(
         self, X: np.ndarray, prepared: Any, labels: np.ndarray, first: np.ndarray, second: np.ndarray, n_threads: int

@@ -80,6 +80,7 @@ class KMeansMemo:
         self.begun = False  # a pass was made
         self.last: KMeansPrepared | None = None  # by what
         self.rotated: Any = None  # the rows in a rotated basis (`rotated.RotatedRows`), if that pays
+        self.turned: Any = None  # the centres of the last pass in that basis (`rotated.TurnedCenters`)
         self.rotates = False  # of a saved run: rows were rotated, and have not been yet
         self.asks_again = False  # in the next pass, whether a rotation pays
         self.is_part = False  # of another memo, for one pass
