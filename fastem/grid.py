@@ -41,6 +41,17 @@ def plan(n_rows: int, size: int) -> Plan:
     return Plan(level, -(-cells // (1 << level)))
 
 
+def whole(n_rows: int) -> Plan:
+    """Leave the grid to one task.
+
+    Examples
+    --------
+    >>> whole(5 * CELL)
+    Plan(level=3, n_tasks=1)
+    """
+    return Plan(max(n_cells(n_rows) - 1, 0).bit_length(), 1)
+
+
 def merge_tree(records: np.ndarray) -> np.ndarray:
     """Add the rows of `records` (m, size) in place by the fixed binary tree; the sum ends in row 0.
 

@@ -45,6 +45,72 @@ INLINE TARGET void NAME(settle)(const nearest_job *job, ptrdiff_t start, ptrdiff
     }
 }
 
+/* ---- records too large for a cache (strips.pxi): inertia cell by cell, sums by strips of features; the bits of `settle` ---- */
+
+/* Whether cells are settled row by row. */
+static int NAME(by_rows)(ptrdiff_t k, ptrdiff_t d) { return !NAME(few)(k, d) && !NAME(sorted)(k, d); }
+
+/* The inertia of rows start .. stop whose labels are known. */
+TARGET static double NAME(spread)(const nearest_job *job, ptrdiff_t start, ptrdiff_t stop) {
+    const ptrdiff_t d = job->d;
+    const REAL *RESTRICT o = (const REAL *)job->origin;
+    NAME(dvec) inertia = {0};
+    double inertia_tail = 0;
+    for (ptrdiff_t i = start; i < stop; i++) {
+        const REAL *RESTRICT x = (const REAL *)job->x + i * d;
+        const REAL *RESTRICT mu = (const REAL *)job->centers + job->labels[i] * d;
+        const double w = job->w ? ((const REAL *)job->w)[i] : 1.0;
+        NAME(hvec) q0 = {0}, q1 = {0};
+        REAL tail = 0;
+        ptrdiff_t j = 0;
+        for (; j + 2 * HL <= d; j += 2 * HL) {
+            const NAME(hvec) e0 = HLOAD(x + j) - HLOAD(o + j) - HLOAD(mu + j);
+            const NAME(hvec) e1 = HLOAD(x + j + HL) - HLOAD(o + j + HL) - HLOAD(mu + j + HL);
+            q0 += e0 * e0;
+            q1 += e1 * e1;
+        }
+        q0 += q1;
+        for (; j + HL <= d; j += HL) {
+            const NAME(hvec) e0 = HLOAD(x + j) - HLOAD(o + j) - HLOAD(mu + j);
+            q0 += e0 * e0;
+        }
+        for (; j < d; j++) {
+            const REAL e = x[j] - o[j] - mu[j];
+            tail += e * e;
+        }
+        inertia += WIDEN(q0) * w;
+        inertia_tail += tail * w;
+    }
+    return NAME(sum_lanes)(inertia) + inertia_tail;
+}
+
+/* Sums (k, j1 - j0) of features j0 .. j1 of rows start .. stop whose labels are known. */
+TARGET static void NAME(strip)(const nearest_job *job, ptrdiff_t start, ptrdiff_t stop, ptrdiff_t j0, ptrdiff_t j1,
+                               double *RESTRICT sums) {
+    const ptrdiff_t d = job->d, width = j1 - j0;
+    const REAL *RESTRICT o = (const REAL *)job->origin + j0;
+    memset(sums, 0, (size_t)(job->k * width) * sizeof(double));
+    for (ptrdiff_t i = start; i < stop; i++) {
+        const REAL *RESTRICT x = (const REAL *)job->x + i * d + j0;
+        double *RESTRICT sum = sums + job->labels[i] * width;
+        const double w = job->w ? ((const REAL *)job->w)[i] : 1.0;
+        ptrdiff_t j = 0;
+        if (i + STRIP_AHEAD < stop)
+            for (ptrdiff_t line = 0; line < width; line += 64 / REAL_BYTES) PREFETCH(x + STRIP_AHEAD * d + line);
+        for (; j + HL <= width; j += HL) DVEC(sum + j) += WIDEN(HLOAD(x + j) - HLOAD(o + j)) * w;
+        for (; j < width; j++) {
+            const REAL r = x[j] - o[j];
+            sum[j] += r * w;
+        }
+    }
+}
+
+/* Weights (k,) of rows start .. stop whose labels are known. */
+static void NAME(weigh)(const nearest_job *job, ptrdiff_t start, ptrdiff_t stop, double *counts) {
+    memset(counts, 0, (size_t)job->k * sizeof(double));
+    for (ptrdiff_t i = start; i < stop; i++) counts[job->labels[i]] += job->w ? ((const REAL *)job->w)[i] : 1.0;
+}
+
 /* ---- the same for a batch of groups in which each centroid has several rows: rows are taken centroid by centroid, so
    that a sum is loaded, and widened to float64, once for all of them ---- */
 

@@ -83,6 +83,8 @@
 #define SORTED_CENTROIDS 512
 #define SORTED_ROWS 128
 #define SORTED_LEAST 4
+#define STRIP_BYTES 262144   /* of a strip of a record: some stay in the second-level cache while they are merged */
+#define STRIP_AHEAD 16       /* rows fetched ahead: the next lies on another page */
 
 /* Rows and centroids in a rotated basis (rotated_body.h), all of the rows' type. */
 typedef struct nearest_rotation {
@@ -220,6 +222,10 @@ typedef struct {
     void (*distances)(const nearest_job *, ptrdiff_t start, ptrdiff_t stop, void *scratch);
     void (*cell)(const nearest_job *, const nearest_memo *, ptrdiff_t start, ptrdiff_t stop, double *stats, void *scratch);
     void (*add)(double *to, const double *from, ptrdiff_t size);
+    int (*by_rows)(ptrdiff_t k, ptrdiff_t d);
+    double (*spread)(const nearest_job *, ptrdiff_t start, ptrdiff_t stop);
+    void (*strip)(const nearest_job *, ptrdiff_t start, ptrdiff_t stop, ptrdiff_t j0, ptrdiff_t j1, double *sums);
+    void (*weigh)(const nearest_job *, ptrdiff_t start, ptrdiff_t stop, double *counts);
     ptrdiff_t (*bounded_cell)(const nearest_job *, const nearest_memo *, ptrdiff_t start, ptrdiff_t stop, void *scratch);
     void (*apply_changes)(const nearest_job *, const nearest_memo *, ptrdiff_t start, ptrdiff_t n_changed, ptrdiff_t j0,
                           ptrdiff_t j1, double *delta);
