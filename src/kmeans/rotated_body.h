@@ -34,6 +34,7 @@
 #define LIST 8192             /* pairs that wait for the second step */
 #define CLOSE(d) ((REAL)(1 + SLOPPY(d) / 2)) /* squared distances by `between` that are no farther apart may be equal */
 
+#define MANY_LEFT 16 /* centroids a row that are left, from which they are taken one after the other */
 #define DEEP 8 /* of so many pairs one must be left by the first numbers for all numbers to be taken at once */
 
 typedef struct {
@@ -49,6 +50,7 @@ typedef struct {
     REAL *rows;          /* x - o */
     REAL *extra;         /* by which a tied row's squared distances may differ */
     INT *nearest, *guess;
+    INT *compared;       /* the centroid that a row was compared with first, of those left */
     INT *close;          /* centroids as near as the best so far, to rounding: VL for each row */
     uint16_t *n_close;   /* how many, also where they are more than VL */
     uint16_t *number;    /* of the rows in their cell */
@@ -71,12 +73,13 @@ static size_t NAME(carve_group)(NAME(group) * s, char *memory, ptrdiff_t k, ptrd
     const size_t panels = (size_t)(k + NK - 1) / NK;
     const size_t bytes[] = {each * ROTATED_SIZE, each, each, each, each, each, each, each * (size_t)d, each, each, each,
                             each * VL, rows * 2, rows * 2, LIST * 4, left * 4, left * REAL_BYTES, left * 4,
-                            5 * panels * REAL_BYTES, panels * 4};
+                            5 * panels * REAL_BYTES, panels * 4, each};
     void **const field[] = {(void **)&s->xt, (void **)&s->threshold, (void **)&s->limit, (void **)&s->best,
                             (void **)&s->second, (void **)&s->pruned, (void **)&s->error, (void **)&s->rows,
                             (void **)&s->extra, (void **)&s->nearest, (void **)&s->guess, (void **)&s->close,
                             (void **)&s->n_close, (void **)&s->number, (void **)&s->pairs, (void **)&s->left,
-                            (void **)&s->bound, (void **)&s->order, (void **)&s->boxes, (void **)&s->reach};
+                            (void **)&s->bound, (void **)&s->order, (void **)&s->boxes, (void **)&s->reach,
+                            (void **)&s->compared};
     size_t at = 0;
     for (size_t i = 0; i < sizeof bytes / sizeof *bytes; i++) {
         *field[i] = (void *)(memory + at);
@@ -134,10 +137,18 @@ TARGET static void NAME(turn)(const void *const *centers, int count, const doubl
         for (int i = 0; i < count; i++) NAME(project)(1, rows + i * d, directions, d, coordinates + i * ROTATED_SIZE);
 }
 
+/* Sum of the lanes of four vectors. */
+INLINE TARGET REAL NAME(total_of)(const NAME(vec) * q) {
+    REAL lane[VL];
+    STORE(lane, (q[0] + q[1]) + (q[2] + q[3]));
+    UNROLL for (int half = VL / 2; half > 0; half /= 2) UNROLL for (int i = 0; i < half; i++) lane[i] += lane[i + half];
+    return lane[0];
+}
+
 /* Squared distance of two vectors of `d` numbers, d at least VL. */
 INLINE TARGET REAL NAME(between)(const REAL *RESTRICT a, const REAL *RESTRICT b, ptrdiff_t d) {
     NAME(vec) q[4] = {SPLAT(0), SPLAT(0), SPLAT(0), SPLAT(0)};
-    REAL lane[VL], tail = 0;
+    REAL tail = 0;
     ptrdiff_t j = 0;
     for (; j + 4 * VL <= d; j += 4 * VL) UNROLL for (int t = 0; t < 4; t++) {
             const NAME(vec) e = LOAD(a + j + t * VL) - LOAD(b + j + t * VL);
@@ -148,9 +159,32 @@ INLINE TARGET REAL NAME(between)(const REAL *RESTRICT a, const REAL *RESTRICT b,
         q[0] = FMA(e, e, q[0]);
     }
     for (; j < d; j++) tail += (a[j] - b[j]) * (a[j] - b[j]);
-    STORE(lane, (q[0] + q[1]) + (q[2] + q[3]));
-    UNROLL for (int half = VL / 2; half > 0; half /= 2) UNROLL for (int i = 0; i < half; i++) lane[i] += lane[i + half];
-    return lane[0] + tail;
+    return NAME(total_of)(q) + tail;
+}
+
+/* `between` of two vectors and a third, to the same bits. */
+INLINE TARGET void NAME(between_two)(const REAL *RESTRICT a, const REAL *RESTRICT b, const REAL *RESTRICT c, ptrdiff_t d,
+                                     REAL *RESTRICT out) {
+    NAME(vec) q[4] = {SPLAT(0), SPLAT(0), SPLAT(0), SPLAT(0)}, p[4] = {SPLAT(0), SPLAT(0), SPLAT(0), SPLAT(0)};
+    REAL tail[2] = {0, 0};
+    ptrdiff_t j = 0;
+    for (; j + 4 * VL <= d; j += 4 * VL) UNROLL for (int t = 0; t < 4; t++) {
+            const NAME(vec) center = LOAD(c + j + t * VL);
+            const NAME(vec) e = LOAD(a + j + t * VL) - center, g = LOAD(b + j + t * VL) - center;
+            q[t] = FMA(e, e, q[t]);
+            p[t] = FMA(g, g, p[t]);
+        }
+    for (; j + VL <= d; j += VL) {
+        const NAME(vec) e = LOAD(a + j) - LOAD(c + j), g = LOAD(b + j) - LOAD(c + j);
+        q[0] = FMA(e, e, q[0]);
+        p[0] = FMA(g, g, p[0]);
+    }
+    for (; j < d; j++) {
+        tail[0] += (a[j] - c[j]) * (a[j] - c[j]);
+        tail[1] += (b[j] - c[j]) * (b[j] - c[j]);
+    }
+    out[0] = NAME(total_of)(q) + tail[0];
+    out[1] = NAME(total_of)(p) + tail[1];
 }
 
 /* (u + e_x)^2, u the distance that a centroid must not exceed to be compared in full. */
@@ -295,15 +329,17 @@ TARGET NOINLINE void NAME(prune_more)(const nearest_rotation *rotation, ptrdiff_
     s->n_pairs = 0;
 }
 
-/* Compares row r with centroid c in full unless v leaves it out. */
-INLINE TARGET void NAME(compare)(const nearest_job *job, NAME(group) * s, ptrdiff_t r, ptrdiff_t c, REAL v) {
-    const ptrdiff_t d = job->d;
-    if (c == s->guess[r]) return;
-    if (v > s->limit[r]) {
-        s->pruned[r] = v < s->pruned[r] ? v : s->pruned[r];
-        return;
-    }
-    const REAL sqdist = NAME(between)(s->rows + r * d, (const REAL *)job->centers + c * d, d), before = s->best[r];
+/* Whether row r need not be compared with centroid c: it was, or v leaves it out. */
+INLINE int NAME(left_out)(NAME(group) * s, ptrdiff_t r, ptrdiff_t c, REAL v) {
+    if (c == s->guess[r]) return 1;
+    if (!(v > s->limit[r])) return 0;
+    s->pruned[r] = v < s->pruned[r] ? v : s->pruned[r];
+    return 1;
+}
+
+/* Takes in the squared distance of row r to centroid c. */
+INLINE void NAME(admit)(ptrdiff_t d, NAME(group) * s, ptrdiff_t r, ptrdiff_t c, REAL sqdist) {
+    const REAL before = s->best[r];
     s->second[r] = sqdist < before ? before : sqdist < s->second[r] ? sqdist : s->second[r];
     if (sqdist * CLOSE(d) < before) s->n_close[r] = 0;
     if (!(sqdist > before * CLOSE(d))) {
@@ -316,8 +352,40 @@ INLINE TARGET void NAME(compare)(const nearest_job *job, NAME(group) * s, ptrdif
     s->limit[r] = NAME(limit_of)(s, r, d);
 }
 
+/* Compares row r with centroid c in full unless v leaves it out. */
+INLINE TARGET void NAME(compare)(const nearest_job *job, NAME(group) * s, ptrdiff_t r, ptrdiff_t c, REAL v) {
+    const ptrdiff_t d = job->d;
+    if (!NAME(left_out)(s, r, c, v))
+        NAME(admit)(d, s, r, c, NAME(between)(s->rows + r * d, (const REAL *)job->centers + c * d, d));
+}
+
+/* Third step where much is left: the list as it stands, centroid by centroid, two rows at a time.  Row by row, a centroid
+   would come from memory for each row: 900 cycles a pair at d = 960, k = 4000. */
+TARGET NOINLINE void NAME(compare_many)(const nearest_job *job, NAME(group) * s) {
+    const ptrdiff_t d = job->d;
+    const REAL *centers = (const REAL *)job->centers;
+    ptrdiff_t waits = -1, of = -1; /* a row that waits for another to be compared with this centroid */
+    for (ptrdiff_t f = 0; f < s->n_left; f++) {
+        const ptrdiff_t r = s->left[f] & 255, c = s->left[f] >> 8;
+        if (c == s->compared[r] || NAME(left_out)(s, r, c, s->bound[f])) continue;
+        if (waits >= 0 && c == of) {
+            REAL sqdist[2];
+            NAME(between_two)(s->rows + waits * d, s->rows + r * d, centers + c * d, d, sqdist);
+            NAME(admit)(d, s, waits, c, sqdist[0]);
+            NAME(admit)(d, s, r, c, sqdist[1]);
+            waits = -1;
+            continue;
+        }
+        if (waits >= 0) NAME(admit)(d, s, waits, of, NAME(between)(s->rows + waits * d, centers + of * d, d));
+        waits = r;
+        of = c;
+    }
+    if (waits >= 0) NAME(admit)(d, s, waits, of, NAME(between)(s->rows + waits * d, centers + of * d, d));
+}
+
 /* Third step: what is left, row by row, in full; the centroid of least v first. */
 TARGET NOINLINE void NAME(compare_left)(const nearest_job *job, NAME(group) * s) {
+    const int many = s->n_left > MANY_LEFT * s->m;
     uint32_t end[257] = {0};
     for (ptrdiff_t f = 0; f < s->n_left; f++) end[(s->left[f] & 255) + 1]++;
     for (int r = 0; r < 256; r++) end[r + 1] += end[r];
@@ -326,13 +394,16 @@ TARGET NOINLINE void NAME(compare_left)(const nearest_job *job, NAME(group) * s)
         const uint32_t *from = s->order + (r ? end[r - 1] : 0), *to = s->order + end[r], *least = from;
         if (from == to) continue;
         for (const uint32_t *f = from; f < to; f++) {
-            PREFETCH((const REAL *)job->centers + (s->left[*f] >> 8) * job->d);
+            if (!many) PREFETCH((const REAL *)job->centers + (s->left[*f] >> 8) * job->d);
             if (s->bound[*f] < s->bound[*least]) least = f;
         }
         NAME(compare)(job, s, r, s->left[*least] >> 8, s->bound[*least]);
+        s->compared[r] = (INT)(s->left[*least] >> 8);
+        if (many) continue;
         for (const uint32_t *f = from; f < to; f++)
             if (f != least) NAME(compare)(job, s, r, s->left[*f] >> 8, s->bound[*f]);
     }
+    if (many) NAME(compare_many)(job, s);
     s->n_left = 0;
 }
 
