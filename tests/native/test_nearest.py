@@ -177,6 +177,43 @@ def test_same_bits_for_any_number_of_threads(shape, dtype):
             np.testing.assert_array_equal(got, expected)
 
 
+@given(
+    n=st.integers(grid.CELL + 1, 4 * grid.CELL + 7),
+    shape=st.sampled_from([(33, 7), (70, 40), (16, 600), (131, 513), (7, 40), (300, 600)]),  # k d either side of caches
+    dtype=st.sampled_from(DTYPES),
+    isa=st.sampled_from(ISAS),
+    weighted=st.booleans(),
+    n_threads=st.integers(1, 3),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=25, deadline=None)
+def test_a_record_made_in_strips_is_that_of_cells(n, shape, dtype, isa, weighted, n_threads, seed):
+    """One task for all rows makes labels, bounds and ties first, then sums strip by strip: nothing else comes out."""
+    nearest.force_isa(isa)
+    d, k = shape
+    X, w, origin, centers = problem(n, d, k, dtype, weighted, seed=seed)
+    X[: n // 2] = X[0]  # tied with themselves
+    centers[k // 2] = centers[0]
+
+    def everything(level, n_tasks, n_threads):
+        out, labels = np.full((n_tasks, k + k * d + 1), np.nan), np.full(n, -7, np.int32)
+        upper, lower = np.full(n, np.nan, dtype), np.full(n, np.nan, dtype)
+        tied, n_tied = np.full(n, -1, np.int32), np.zeros(grid.n_cells(n), np.int32)
+        nearest.accumulate(
+            X, w, origin, centers, half_norms(centers), level, out, labels, n_threads, upper, lower, tied, n_tied
+        )
+        nearest.merge_tree(out, 1)
+        return out[0], labels, upper, lower, tied, n_tied
+
+    expected, found = everything(0, grid.n_cells(n), 1), everything(*grid.whole(n), n_threads)
+    for a, b in zip(expected, found, strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(accumulate(X, w, origin, centers, grid.whole(n).level, 2, False)[0][0], found[0])
+    settled = np.empty((1, len(found[0])))
+    nearest.settle(X, w, origin, centers, grid.whole(n).level, settled, found[1], n_threads)
+    np.testing.assert_array_equal(settled[0], found[0])
+
+
 @pytest.mark.parametrize("cells", [1, 2, 3, 5, 6, 7, 8, 11])
 @pytest.mark.parametrize("level", [0, 1, 2, 3, 4])
 def test_tree_is_that_of_stats(cells, level):
