@@ -1,8 +1,28 @@
 """What tests of several files share."""
 
 import importlib
+import os
 
 import pytest
+
+# What a worker of a run of all tests compiles before the first one.  Kernels of one number type have parts in common,
+# which a process compiles once; tests that come upon them in any order would compile these in each of the two.
+COMPILED = {"gw0": "float64", "gw1": "float32"}
+
+
+def pytest_configure_node(node):
+    """Tell a worker of pytest-xdist whether it is to run all tests."""
+    config = node.config
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    node.workerinput["whole"] = whole and not (config.option.keyword or config.option.markexpr)
+
+
+def pytest_sessionstart(session):
+    """Compile the kernels of all families, or do nothing where they are in the cache or only some tests are run."""
+    given = getattr(session.config, "workerinput", {})
+    dtype = COMPILED.get(given.get("workerid")) if given.get("whole") else None
+    if dtype is not None and "NUMBA_DISABLE_JIT" not in os.environ:
+        importlib.import_module("compiled").compile_kernels(dtype)
 
 
 def pytest_collection_modifyitems(config, items):

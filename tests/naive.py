@@ -73,9 +73,12 @@ def gaussian_missing(X, params, covariance_type):
     return log_joint, filled, spread
 
 
-def gaussian_missing_stats(X, w, labels, params, covariance_type, centres):
-    """loglik, counts, sums and full scatter (k, d, d) about `centres`, in expectation over what is missing."""
-    log_joint, filled, spread = gaussian_missing(X, params, covariance_type)
+def gaussian_missing_stats(known, w, labels, centres):
+    """loglik, counts, sums and full scatter (k, d, d) about `centres`, in expectation over what is missing.
+
+    `known` is what `gaussian_missing` says of the rows.
+    """
+    log_joint, filled, spread = known
     loglik, resp = responsibilities(log_joint, labels)
     weighted = resp * w[:, None]
     centred = filled - centres

@@ -34,6 +34,6 @@ else:
     each_cell, kernel, sweep = _maker.each_cell, _maker.kernel, _maker.sweep
 
 from fastem.jit.instructions import instruction
-from fastem.jit.sweeps import Sweep
+from fastem.jit.sweeps import Sweep, read_only
 
-__all__ = ["Sweep", "each_cell", "instruction", "kernel", "sweep"]
+__all__ = ["Sweep", "each_cell", "instruction", "kernel", "read_only", "sweep"]

@@ -38,7 +38,7 @@ from fastem.jit.numba_internals import (
     vector_at,
     vector_parts,
 )
-from fastem.jit.sweeps import FASTMATH, Sweep
+from fastem.jit.sweeps import FASTMATH, Sweep, read_only
 
 probe()
 
@@ -211,19 +211,6 @@ def _key(value: Any) -> Any:
     return type(value)
 
 
-def _read_only(value: Any) -> Any:
-    """Show input arrays as read-only: kernels do not write to them, and writable ones would be compiled apart."""
-    if isinstance(value, np.ndarray):
-        if value.flags.writeable:
-            value = value.view()
-            value.flags.writeable = False
-        return value
-    if isinstance(value, tuple):
-        parts = map(_read_only, value)
-        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
-    return value
-
-
 def _binder(cell: Any, store: Any, n_tail: int, with_stats: bool) -> Callable[[tuple], tuple[int, np.ndarray]]:
     """Make the function from kernel arguments to (entry, context); it compiles the kernel for new types."""
     known: dict[Any, tuple[int, int]] = {}
@@ -278,12 +265,12 @@ def sweep(cell: Any) -> Sweep:
 
     def run(driver: Any, args: tuple) -> None:
         *arguments, level, first, out = args
-        entry, context = bind(_read_only(tuple(arguments)))
+        entry, context = bind(read_only(tuple(arguments)))
         driver(entry, context.ctypes.data, len(arguments[0]), level, first, out)
         _check(context, cell)
 
     def called(arguments: tuple) -> tuple[int, np.ndarray]:
-        return bind(_read_only(arguments))
+        return bind(read_only(arguments))
 
     return Sweep(lambda *args: run(_sweep_serial, args), lambda *args: run(_sweep_parallel, args), called)
 
@@ -306,11 +293,11 @@ def each_cell(cell: Any) -> Sweep:
 
     def run(driver: Any, args: tuple) -> None:
         *arguments, first, last, out = args
-        entry, context = bind((*_read_only(tuple(arguments)), out))
+        entry, context = bind((*read_only(tuple(arguments)), out))
         driver(entry, context.ctypes.data, len(arguments[0]), first, last, nothing)
         _check(context, cell)
 
     def called(arguments: tuple) -> tuple[int, np.ndarray]:
-        return bind((*_read_only(arguments[:-1]), arguments[-1]))
+        return bind((*read_only(arguments[:-1]), arguments[-1]))
 
     return Sweep(lambda *args: run(_each_serial, args), lambda *args: run(_each_parallel, args), called)

@@ -13,6 +13,19 @@ from fastem import grid, threads
 FASTMATH = {"contract", "reassoc", "nsz", "arcp"}
 
 
+def read_only(value: Any) -> Any:
+    """Show input arrays as read-only: kernels do not write to them, and writable ones would be compiled apart."""
+    if isinstance(value, np.ndarray):
+        if value.flags.writeable:
+            value = value.view()
+            value.flags.writeable = False
+        return value
+    if isinstance(value, tuple):
+        parts = map(read_only, value)
+        return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+    return value
+
+
 class Sweep(NamedTuple):
     """The serial and the parallel driver of one cell kernel; `fastem.threads` picks one.
 

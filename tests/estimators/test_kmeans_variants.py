@@ -334,8 +334,8 @@ def test_swaps_lower_the_distortion(blobs, spherical):
         np.testing.assert_array_equal(model.labels_, model.predict(blobs))
         assert model.inertia_ == pytest.approx(-model.score(blobs))
         np.testing.assert_array_equal(model.inertia_history_, plain.inertia_history_)
-        one = KMeans(12, n_swaps=20, n_threads=1, **options).fit(blobs)
-        np.testing.assert_array_equal(one.cluster_centers_, model.cluster_centers_)
+    one = KMeans(12, n_swaps=20, n_threads=1, **options).fit(blobs)
+    np.testing.assert_array_equal(one.cluster_centers_, model.cluster_centers_)
 
 
 def test_swaps_know_the_cost_of_a_swap(blobs):

@@ -67,18 +67,19 @@ def scatter_of(stats, family, source, prepared):
 @pytest.mark.parametrize("d", [1, 2, 3, 5, 9])
 @pytest.mark.parametrize("punch", [holes, few_patterns])
 def test_statistics_are_the_oracle(d, covariance_type, dtype, punch):
-    n, k = 500, 3
+    n, k = 300, 3  # more than a block
     family, params, X = problem(n, d, k, covariance_type, dtype)
     X = punch(X)
     X[7] = np.nan
     rng = np.random.default_rng(3)
     some = (rng.integers(0, 3, n).astype(dtype), np.where(rng.random(n) < 0.3, rng.integers(0, k, n), -1).astype("i4"))
     prepared = family.prepare(params, X.dtype)
+    known = naive.gaussian_missing(X, params, covariance_type)
     for w, labels in ((None, None), some):
         source = MemorySource(X, w, labels)
         stats = source.accumulate(family, prepared)
         loglik, counts, sums, scatter = naive.gaussian_missing_stats(
-            X, np.ones(n) if w is None else w, labels, params, covariance_type, prepared_means(prepared)
+            known, np.ones(n) if w is None else w, labels, prepared_means(prepared)
         )
         close(stats.loglik, loglik, RTOL[dtype])
         close(stats.counts, counts, RTOL[dtype])
@@ -94,17 +95,18 @@ def test_densities_and_posteriors_are_the_oracle(covariance_type, dtype):
     family, params, X = problem(2300, 4, 3, covariance_type, dtype)
     X = holes(X)
     X[3] = np.nan
-    log_joint = naive.gaussian_missing(X, params, covariance_type)[0]
+    some = np.r_[:300, 1900:2200]  # the oracle takes its time with each row
+    log_joint = naive.gaussian_missing(X[some], params, covariance_type)[0]
     log_prob, resp = naive.responsibilities(log_joint)
     prepared = family.prepare(params, X.dtype)
-    close(family.log_joint(X, prepared, 1), log_joint, RTOL[dtype])
-    found, shares = family.posterior(X, prepared, 1)
+    close(family.log_joint(X, prepared, 1)[some], log_joint, RTOL[dtype])
+    found, shares = (part[some] for part in family.posterior(X, prepared, 1))
     close(found, log_prob, RTOL[dtype])
     close(shares, resp, 10 * RTOL[dtype])
     close(shares[3], params.weights, RTOL[dtype])
     assert found[3] == pytest.approx(0.0, abs=RTOL[dtype])
     clear = np.sort(resp)[:, -1] > 0.51
-    assert np.array_equal(family.most_probable(X, prepared, 1)[clear], resp.argmax(axis=1)[clear])
+    assert np.array_equal(family.most_probable(X, prepared, 1)[some][clear], resp.argmax(axis=1)[clear])
 
 
 @pytest.mark.parametrize("covariance_type", TYPES)

@@ -9,12 +9,11 @@ from fastem.kernels.patterns import Groups, group_rows
 def groups_by_numpy(X: np.ndarray, start: int, stop: int) -> Groups:
     """Slow oracle: group 0 complete, then patterns by how much they miss, and as they appear."""
     missing = np.isnan(X)
-    patterns = [tuple(np.zeros(X.shape[1], bool))]
+    rows: dict[tuple[bool, ...], list[int]] = {(False,) * X.shape[1]: []}
     for i in range(start, stop):
-        if tuple(missing[i]) not in patterns:
-            patterns.append(tuple(missing[i]))
-    patterns.sort(key=sum)
-    runs = [[i for i in range(start, stop) if tuple(missing[i]) == pattern] for pattern in patterns]
+        rows.setdefault(tuple(missing[i].tolist()), []).append(i)
+    patterns = sorted(rows, key=sum)
+    runs = [rows[pattern] for pattern in patterns]
     masks = np.array(patterns)
     return Groups(
         np.array([i for run in runs for i in run], np.intp),

@@ -18,7 +18,7 @@ import numpy as np
 
 from fastem.families.elliptical.missing.completion import DIAG, FULL, Block, Kind, describe, keep_rows, new_block
 from fastem.families.elliptical.records import Stats
-from fastem.jit import Sweep, each_cell, kernel, sweep
+from fastem.jit import Sweep, each_cell, kernel, read_only, sweep
 from fastem.kernels.blocks import STRIDE, block_rows, padded
 from fastem.kernels.elementary import log
 from fastem.kernels.patterns import group_rows
@@ -246,8 +246,8 @@ def _accumulator(kind: Kind, density: Density, view: Any, e_step: Any, moments: 
     return sweep(accumulate)
 
 
-def _given(kind: Kind, density: Density, view: Any, log_joint_of: Any, moments: Any) -> Any:
-    """Make the kernel that adds the statistics of one cell for given responsibilities."""
+def _given(kind: Kind, density: Density, view: Any, log_joint_of: Any, moments: Any) -> Callable[..., None]:
+    """Make the function that adds the statistics of one cell for given responsibilities."""
     room, keeps = kind.room, int(density.keeps_distances)
 
     @kernel
@@ -279,7 +279,8 @@ def _given(kind: Kind, density: Density, view: Any, log_joint_of: Any, moments: 
             moments(m, incomplete, prepared, s, record)
             first += m
 
-    return given
+    # As the sweeps take them: what this kernel calls is compiled for those already.
+    return lambda X, w, resp, prepared, stats: given(*read_only((X, w, resp, prepared)), stats)
 
 
 def _expectation(kind: Kind, density: Density, e_step: Any) -> Sweep:
