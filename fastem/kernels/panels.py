@@ -408,13 +408,3 @@ def add_upper(
                 for a in range(min(FEATURES, d - i)):
                     for b in range(min(panel, d - j)):
                         scatter[i + a, j + b] += T[a * panel + b]
-
-
-@kernel
-def mirror(d, scatter):
-    """Copy the upper triangle of a matrix (d, d) to the lower."""
-    for block in range(0, d, 16):
-        for other in range(block, d, 16):
-            for i in range(block, min(block + 16, d)):
-                for j in range(max(other, i + 1), min(other + 16, d)):
-                    scatter[j, i] = scatter[i, j]

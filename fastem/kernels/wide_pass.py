@@ -25,10 +25,10 @@ from fastem.kernels.panels import (
     FEATURES,
     add_upper,
     add_weighted,
-    mirror,
     pack_weighted,
 )
 from fastem.kernels.responsibilities import finish_rows, most_responsible
+from fastem.kernels.triangles import mirror
 from fastem.kernels.wide_distances import Distances, Shares
 from fastem.records import Fields, Layout
 

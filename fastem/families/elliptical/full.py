@@ -49,6 +49,8 @@ from fastem.records import Fields
 
 # Up to so many rows of a block are added one by one: from 32 on tiles over rows are quicker (d = 4 ... 64).
 FEW = 16
+# Rows of a matrix that are worked on together.
+ROWS = 32
 # Features from which on panels are packed (`kernels/wide_pass.py`).
 WIDE = 128
 
@@ -263,7 +265,7 @@ class Full(Matrices):
     def prepare(self, params: GaussianParams, dtype: np.dtype) -> Prepared:
         k, d = params.means.shape
         dp = padded_features(d)
-        factors = np.zeros((k, dp, dp), dtype)
+        factors = (np.empty if d == dp else np.zeros)((k, dp, dp), dtype)
 
         def round_factor(c: int) -> None:
             factors[c, :d, :d] = params.precisions_cholesky[c]
@@ -299,11 +301,13 @@ class Full(Matrices):
         covariances = np.empty(stats.scatter.shape)
 
         def component(c: int) -> None:
-            if some[c]:
-                np.divide(stats.scatter[c], stats.counts[c], out=covariances[c])
-                covariances[c] -= np.outer(shift[c], shift[c])
-            else:
+            if not some[c]:
                 covariances[c] = previous[c]
+                return
+            for at in range(0, len(covariances[c]), ROWS):  # which stay in the cache
+                rows = slice(at, at + ROWS)
+                np.divide(stats.scatter[c, rows], stats.counts[c], out=covariances[c, rows])
+                covariances[c, rows] -= np.outer(shift[c, rows], shift[c])
 
         cholesky.each_matrix(component, *shift.shape)
         return covariances
@@ -330,6 +334,11 @@ class Full(Matrices):
         if precisions_cholesky.shape[1] <= mixtures.MOST_FEATURES:
             return super().precisions(precisions_cholesky)
         return cholesky.products(precisions_cholesky)
+
+    def below(self, precisions_cholesky: np.ndarray, limit: float) -> bool:
+        if precisions_cholesky.shape[1] <= mixtures.MOST_FEATURES:
+            return super().below(precisions_cholesky, limit)
+        return cholesky.below(precisions_cholesky, limit)
 
     def log_det(self, precisions_cholesky: np.ndarray, n_features: int) -> np.ndarray:
         return sums_of_logarithms(np.diagonal(precisions_cholesky, axis1=1, axis2=2))
