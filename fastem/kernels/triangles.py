@@ -34,6 +34,20 @@ def clear_lower(
 
 
 @kernel
+def covariance(
+    scatter,  # (d, d)
+    count,
+    shift,  # (d,)
+    out,  # (d, d) OUT
+):
+    """Write a scatter over a count, about a mean that lies off by `shift`."""
+    part, d = 1.0 / count, scatter.shape[0]
+    for i in range(d):
+        for j in range(d):
+            out[i, j] = scatter[i, j] * part - shift[i] * shift[j]
+
+
+@kernel
 def upper_row_below(row, i, limit):
     """Tell whether the numbers of a row from place i on are smaller than a limit, and none is NaN."""
     below = True

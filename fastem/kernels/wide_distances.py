@@ -291,7 +291,8 @@ class Distances:
 
         threads.map_tasks(task, k, self.n_threads)
         with np.errstate(invalid="ignore", over="ignore"):
-            return last_columns(apart.astype(np.float64), self.logs, self.offsets, self.lower, self._directions()[0], dp)
+            far = self._directions()[0]
+            return last_columns(apart.astype(np.float64), self.logs, self.offsets, self.lower, far, dp)
 
     def _leave_out(self, waiting: list[np.ndarray], least: np.ndarray, most: np.ndarray, squares: np.ndarray) -> None:
         """Keep of the waiting rows of each component those to which it may matter; the others' squares are infinite."""

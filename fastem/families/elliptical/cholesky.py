@@ -50,6 +50,17 @@ def each_matrix(function: Callable[[int], Any], k: int, d: int) -> None:
         threads.side_by_side(function, k)
 
 
+def each_different(function: Callable[[int], Any], matrices: np.ndarray, *found: np.ndarray) -> None:
+    """Call a function for each of matrices (k, d, d); where they are all one, for the first, and copy what it found."""
+    k, d = matrices.shape[:2]
+    first = matrices[0]
+    alike = all(np.array_equal(own[0], first[0]) and np.array_equal(own, first) for own in matrices[1:])
+    each_matrix(function, 1 if alike else k, d)
+    if alike:
+        for array in found:
+            array[1:] = array[0]
+
+
 def precision_factors(covariances: np.ndarray) -> np.ndarray:
     """Return upper triangular P with inverse covariance P P' of each matrix (k, d, d).
 
@@ -58,7 +69,6 @@ def precision_factors(covariances: np.ndarray) -> np.ndarray:
     numpy.linalg.LinAlgError
         When a covariance is not positive definite, or not to rounding.
     """
-    k, d = covariances.shape[:2]
     factors = np.empty(covariances.shape)
 
     def component(c: int) -> None:
@@ -70,7 +80,7 @@ def precision_factors(covariances: np.ndarray) -> np.ndarray:
         if not (positive and _call("dtrtri", "LN", factor) and clear_lower(factor)):
             raise np.linalg.LinAlgError("a covariance is not positive definite")
 
-    each_matrix(component, k, d)
+    each_different(component, covariances, factors)
     return factors
 
 
@@ -117,7 +127,7 @@ def of_precisions(precisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         mirror(d, covariance)
         refuse_lost_digits(factor.diagonal(), covariance.diagonal())
 
-    each_matrix(component, k, d)
+    each_different(component, precisions, covariances, factors)
     return covariances, factors
 
 

@@ -43,14 +43,13 @@ from fastem.kernels.few_rows import TOGETHER, add_rows, find_rows
 from fastem.kernels.responsibilities import heavy_rows
 from fastem.kernels.scatter import add_scatter
 from fastem.kernels.tiles import mahalanobis
+from fastem.kernels.triangles import covariance
 from fastem.kernels.views import view_of
 from fastem.kernels.wide_pass import WideAccumulation, WideExpectation
 from fastem.records import Fields
 
 # Up to so many rows of a block are added one by one: from 32 on tiles over rows are quicker (d = 4 ... 64).
 FEW = 16
-# Rows of a matrix that are worked on together.
-ROWS = 32
 # Features from which on panels are packed (`kernels/wide_pass.py`).
 WIDE = 128
 
@@ -303,11 +302,11 @@ class Full(Matrices):
         def component(c: int) -> None:
             if not some[c]:
                 covariances[c] = previous[c]
-                return
-            for at in range(0, len(covariances[c]), ROWS):  # which stay in the cache
-                rows = slice(at, at + ROWS)
-                np.divide(stats.scatter[c, rows], stats.counts[c], out=covariances[c, rows])
-                covariances[c, rows] -= np.outer(shift[c, rows], shift[c])
+            elif shift.shape[1] <= mixtures.MOST_FEATURES:  # as compiled runs do it, to the bit
+                np.divide(stats.scatter[c], stats.counts[c], out=covariances[c])
+                covariances[c] -= np.outer(shift[c], shift[c])
+            else:
+                covariance(stats.scatter[c], stats.counts[c], shift[c], covariances[c])
 
         cholesky.each_matrix(component, *shift.shape)
         return covariances

@@ -200,7 +200,7 @@ class Shape(ABC):
         return matrices
 
     def narrowed(self, counts: np.ndarray, matrices: np.ndarray, previous: np.ndarray) -> np.ndarray:
-        """Return the covariances of this shape that scatters of the wide one have; `previous`, copied, if none count."""
+        """Return the covariances of this shape that scatters of the wide one have; `previous`, copied, if none."""
         return matrices
 
     @abstractmethod
