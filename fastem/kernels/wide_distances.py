@@ -260,7 +260,6 @@ class Distances:
             most = 2 * ((self.offsets - self.lower)[:, None] - reached)
             waiting = [np.flatnonzero(guess != c) for c in range(k)]
             if tail:
-                some *= 1 - 2 * dp * np.finfo(some.dtype).eps  # of sums of dp squares, here and there
                 self._leave_out(waiting, some, most, squares)
             self._leave_out(waiting, self._least(first, likely, squares), most, squares)
             for stop in self._stops(first, waiting, most):
@@ -270,10 +269,11 @@ class Distances:
         return self._densities(squares)
 
     def _with_last(self, first: int, squares: np.ndarray, tail: int) -> np.ndarray:
-        """Return squares (k, m) of the first columns with those of the last ones added."""
+        """Return what squares (k, m) of the first columns are at least when all are added: with the last ones."""
         dp = self.prepared.precisions_cholesky.shape[1]
         found = squares.copy()
         self.add_columns(first, [np.arange(squares.shape[1])] * len(squares), dp - tail, dp, found)
+        found *= 1 - 2 * dp * np.finfo(found.dtype).eps  # the rounding of two sums of up to dp squares
         return found
 
     def _tail(self, first: int, m: int) -> int:

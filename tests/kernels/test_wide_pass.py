@@ -178,6 +178,19 @@ def test_last_columns_leave_out_only_what_does_not_matter(monkeypatch, dtype):
     assert same(found, record(family, X, prepared))
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_squares_of_first_and_last_columns_are_at_most_all(dtype):
+    _, X, prepared = few_rows(900, 200, 3, dtype)
+    prepared.precisions_cholesky[:, :, 64:160] = 0  # so that nothing is between them: only rounding is
+    distances = wide_distances.Distances(X, np.empty(0, np.int32), prepared, 2)
+    first, complete, rows = np.zeros((3, len(X)), X.dtype), np.zeros((3, len(X)), X.dtype), [np.arange(len(X))] * 3
+    distances.add_columns(0, rows, 0, 64, first)
+    distances.add_columns(0, rows, 0, 200, complete)
+    least = distances._with_last(0, first, 40)
+    assert np.all(least < complete)
+    assert np.all(least > complete * (1 - 4 * 200 * EPS[dtype]))
+
+
 def test_last_columns_come_first_where_they_save_more_than_they_cost():
     k, m, dp = 3, 20, 200  # parts of 64, 64, 64 and 8 columns
     own = np.arange(m) % k
