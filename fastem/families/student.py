@@ -331,7 +331,7 @@ class StudentFamily(EllipticalFamily):
         scales = self.shape.covariances_from_stats(moments, None, prepared, params.scales)
         left = np.where(alive(moments), _estimated_scale(stats) / self._scale(stats), 1.0)  # ones, if all is absorbed
         scales = scales * left.reshape(-1, *[1] * (scales.ndim - 1))
-        scales, factors, notes = self.regular(weights, self.shape.add_to_diagonal(scales, self.reg_covar))
+        scales, factors, notes = self.regular(weights, self.shape.add_to_diagonal(scales, self.reg_covar, scales))
         return MStep(StudentParams(weights, means, scales, factors, self._dofs(stats, params.dofs)), tuple(notes))
 
     def _scale(self, stats: StudentStats) -> np.ndarray:

@@ -326,7 +326,7 @@ def add_weighted(typingcontext, rows, features, root, Z, out):
 
 
 def _build_outer(builder: ir.IRBuilder, arguments: Any, number: ir.Type) -> None:
-    rows, left, right, out, width, at = arguments
+    rows, left, right, out, width, at, held = arguments
     code = Code(builder, number)
     panel = VECTORS * code.lanes
     sums = code.zeros(FEATURES * VECTORS)
@@ -334,12 +334,17 @@ def _build_outer(builder: ir.IRBuilder, arguments: Any, number: ir.Type) -> None
     totals = [] if double else code.zeros(len(sums))
     short = 2 * SHORT_ROWS if double else SHORT_ROWS
 
-    def each_tile(add: Any) -> None:
-        for a in range(FEATURES):
-            for v in range(VECTORS):
-                place = builder.add(at, builder.mul(width, code.word(a)))
-                add(a * VECTORS + v, code.plus(place, v * code.lanes))
+    def leave(slots: list[Any], new: Any) -> None:
+        """Write a tile where it is new, and add it where it is not."""
+        with builder.if_else(new) as (then, otherwise):
+            for branch, put in ((then, code.store_wide), (otherwise, code.add_wide)):
+                with branch:
+                    for a in range(FEATURES):
+                        for v in range(VECTORS):
+                            place = builder.add(at, builder.mul(width, code.word(a)))
+                            put(builder.load(slots[a * VECTORS + v]), out, code.plus(place, v * code.lanes))
 
+    new = builder.icmp_signed("==", held, code.word(0))
     with code.loop(code.word(0), rows, short) as (first, _):
         code.clear(sums)
         last = code.smaller(code.plus(first, short), rows)
@@ -354,24 +359,25 @@ def _build_outer(builder: ir.IRBuilder, arguments: Any, number: ir.Type) -> None
         for own, total in zip(sums, totals, strict=False):
             builder.store(builder.fadd(builder.load(own), builder.load(total)), total)
         if double:
-            each_tile(lambda number, place: code.add_wide(builder.load(sums[number]), out, place))
+            leave(sums, builder.and_(new, builder.icmp_signed("==", first, code.word(0))))
     if not double:
-        each_tile(lambda number, place: code.add_wide(builder.load(totals[number]), out, place))
+        leave(totals, new)
 
 
-def _outer_in_python(rows, Z, i, j, out, width, at):
+def _outer_in_python(rows, Z, i, j, out, width, at, held):
     panel = FEATURE_BYTES // Z.dtype.itemsize
     left, right = (
         Z[place : place + rows * panel].reshape(rows, panel) for place in (i // panel * rows * panel, j * rows)
     )
     tile, out = left[:, i % panel :][:, :FEATURES].T @ right, out.reshape(-1)
     for a in range(FEATURES):
-        out[at + a * width :][:panel] += tile[a]
+        own = out[at + a * width :][:panel]
+        own[:] = tile[a] + (own if held else 0)
 
 
 @instruction(_outer_in_python)
-def _add_outer(typingcontext, rows, Z, i, j, out, width, at):
-    """Add the sums over packed rows of Z_i+a Z_j+b to ``out[at + a * width + b]``, a tile of it."""
+def _add_outer(typingcontext, rows, Z, i, j, out, width, at, held):
+    """Add the sums over packed rows of Z_i+a Z_j+b to ``out[at + a * width + b]``, a tile that holds so many rows."""
 
     def arguments(context, builder, signature, args):
         panel = FEATURE_BYTES // (8 if Z.dtype == types.float64 else 4)
@@ -382,7 +388,7 @@ def _add_outer(typingcontext, rows, Z, i, j, out, width, at):
 
     integer = types.intp
     made = generator("outer_panel", Z.dtype, _build_outer, arguments)
-    return types.void(integer, Z, integer, integer, out, integer, integer), made
+    return types.void(integer, Z, integer, integer, out, integer, integer, integer), made
 
 
 @kernel
@@ -392,6 +398,7 @@ def add_upper(
     Z,  # packed rows: panels of FEATURE_BYTES of features, row by row
     panel,  # features of a panel
     T,  # (FEATURES * panel,) float64 room to work in
+    held,  # rows that `scatter` holds: of none, it may be anything
     scatter,  # (d, d) float64 OUT: the upper triangle of Z'Z is added, and something below the diagonal
 ):
     """Add the upper triangle of the sum of outer products of a block of rows with themselves."""
@@ -400,21 +407,10 @@ def add_upper(
         for j in range(block, d, panel):
             for i in range(block, min(block + blocks, min(j + panel, d)), FEATURES):
                 if i + FEATURES <= d and j + panel <= d:
-                    _add_outer(rows, Z, i, j, scatter, d, i * d + j)
+                    _add_outer(rows, Z, i, j, scatter, d, i * d + j, held)
                     continue
-                for t in range(FEATURES * panel):
-                    T[t] = 0.0
-                _add_outer(rows, Z, i, j, T, panel, 0)
+                _add_outer(rows, Z, i, j, T, panel, 0, 0)
                 for a in range(min(FEATURES, d - i)):
                     for b in range(min(panel, d - j)):
-                        scatter[i + a, j + b] += T[a * panel + b]
-
-
-@kernel
-def mirror(d, scatter):
-    """Copy the upper triangle of a matrix (d, d) to the lower."""
-    for block in range(0, d, 16):
-        for other in range(block, d, 16):
-            for i in range(block, min(block + 16, d)):
-                for j in range(max(other, i + 1), min(other + 16, d)):
-                    scatter[j, i] = scatter[i, j]
+                        before = scatter[i + a, j + b] if held else 0.0
+                        scatter[i + a, j + b] = before + T[a * panel + b]

@@ -142,10 +142,18 @@ class Code:
 
     def add_wide(self, vector: Any, out: Any, at: Any) -> None:
         """Add a vector, as float64, to ``out[at : at + lanes]``."""
+        vector, target = self._widened(vector, out, at)
+        self.builder.store(self.builder.fadd(self.builder.load(target, align=8), vector), target, align=8)
+
+    def store_wide(self, vector: Any, out: Any, at: Any) -> None:
+        """Write a vector, as float64, to ``out[at : at + lanes]``."""
+        vector, target = self._widened(vector, out, at)
+        self.builder.store(vector, target, align=8)
+
+    def _widened(self, vector: Any, out: Any, at: Any) -> tuple[Any, Any]:
         wide = ir.VectorType(ir.DoubleType(), self.lanes)
         vector = vector if self.number == ir.DoubleType() else self.builder.fpext(vector, wide)
-        target = self.builder.bitcast(self.at(out, at), wide.as_pointer())
-        self.builder.store(self.builder.fadd(self.builder.load(target, align=8), vector), target, align=8)
+        return vector, self.builder.bitcast(self.at(out, at), wide.as_pointer())
 
     def add_one(self, totals: list[Any], place: int, out: Any, at: Any) -> None:
         """Add one total to ``out[at]``."""

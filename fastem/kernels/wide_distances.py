@@ -12,6 +12,11 @@ It is asked only of means that lie far enough apart.
 
 The second is what some columns add up to: what passes goes on from column to column as long as it may still matter.
 After how many columns it pays to see to that, a sample of the rows says.
+
+Which component is likely, the first columns tell where means lie apart.  Of components that have few more rows than
+there are features, the last columns tell: what is left of a feature given all those before it is small for the rows
+that a component was fitted to, and large for others.  Where a sample says that they save more than they cost, they come
+first.
 """
 
 from __future__ import annotations
@@ -33,7 +38,9 @@ FIRST_COLUMNS = 64
 # Rows of a sample, which is made where there are so many times more to be decided, columns that it holds apart, and how
 # often at most what it says is used to leave out rows.
 SAMPLE, SAMPLED = 16, 16
-APART, LOOKS = 64, 6
+APART, LOOKS = FIRST_COLUMNS, 6
+# Rows of a sample of whole rows, and how many times APART of the last columns may come first.
+WHOLE, LAST = 32, (1, 2, 4)
 # Rows whose panels are packed at a time: they stay in the second cache.
 CHUNK_ROWS = 256
 # Multiply-adds of a task: a call of a kernel costs as much as some 10^5 of them, and one thread waits for another to
@@ -198,8 +205,10 @@ class Distances:
         threads.map_tasks(lambda c: pack_factor(factors[c], self.packed[c]), k, n_threads)
         self._known: Any = None
         self.offsets = prepared.offsets.astype(X.dtype)
-        diagonals = np.diagonal(factors, axis1=1, axis2=2)[:, :FIRST_COLUMNS].astype(np.float64)
-        self.guesses = prepared.log_weights + np.log(np.where(diagonals > 0, diagonals, 1.0)).sum(axis=1)
+        diagonals = np.diagonal(factors, axis1=1, axis2=2).astype(np.float64)
+        logs = np.log(np.where(diagonals > 0, diagonals, 1.0))
+        parts = np.add.reduceat(logs, np.arange(0, dp, APART), axis=1)
+        self.logs = np.concatenate([prepared.log_weights[:, None] + parts[:, :1], parts[:, 1:]], axis=1)
         # exp of what lies lower is no more than the share that does not matter, with room for the rounding of both.
         with np.errstate(divide="ignore"):
             self.lower = (np.log(prepared.negligible) - 1.0).astype(X.dtype)
@@ -240,7 +249,9 @@ class Distances:
             return self._densities(squares)
         done = FIRST_COLUMNS
         self.add_columns(first, [rows] * k, 0, done, squares)
-        guess = (self.guesses[:, None] - 0.5 * squares).argmax(axis=0)
+        tail = self._tail(first, m)
+        some = self._with_last(first, squares, tail) if tail else squares
+        guess = (self.logs[:, _chosen(self.logs, tail)].sum(axis=1)[:, None] - 0.5 * some).argmax(axis=0)
         likely = [np.flatnonzero(guess == c) for c in range(k)]
         self.add_columns(first, likely, done, dp, squares)
         with np.errstate(invalid="ignore", over="ignore"):  # rows so far off that squares overflow
@@ -248,12 +259,40 @@ class Distances:
             reached = self.offsets[guess] - self.X.dtype.type(0.5) * squares[guess, rows]
             most = 2 * ((self.offsets - self.lower)[:, None] - reached)
             waiting = [np.flatnonzero(guess != c) for c in range(k)]
+            if tail:
+                self._leave_out(waiting, some, most, squares)
             self._leave_out(waiting, self._least(first, likely, squares), most, squares)
             for stop in self._stops(first, waiting, most):
                 self.add_columns(first, waiting, done, stop, squares)
                 self._leave_out(waiting, squares, most, squares)
                 done = stop
         return self._densities(squares)
+
+    def _with_last(self, first: int, squares: np.ndarray, tail: int) -> np.ndarray:
+        """Return what squares (k, m) of the first columns are at least when all are added: with the last ones."""
+        dp = self.prepared.precisions_cholesky.shape[1]
+        found = squares.copy()
+        self.add_columns(first, [np.arange(squares.shape[1])] * len(squares), dp - tail, dp, found)
+        found *= 1 - 2 * dp * np.finfo(found.dtype).eps  # the rounding of two sums of up to dp squares
+        return found
+
+    def _tail(self, first: int, m: int) -> int:
+        """Return how many of the last columns shall come first, of all components: as a sample of the rows has it."""
+        k, dp = self.prepared.precisions_cholesky.shape[:2]
+        size = min(WHOLE, m // (SAMPLED * k))
+        if size == 0 or dp <= FIRST_COLUMNS + APART:
+            return 0
+        index = first + np.linspace(0, m - 1, size).astype(np.int64)
+        apart = np.empty((k, size, -(-dp // APART)), self.X.dtype)
+
+        def task(c: int) -> None:
+            prepared = self.prepared
+            columns_apart(self.X, index, prepared.origin, prepared.means[c], self.packed[c], dp, apart[c])
+
+        threads.map_tasks(task, k, self.n_threads)
+        with np.errstate(invalid="ignore", over="ignore"):
+            far = self._directions()[0]
+            return last_columns(apart.astype(np.float64), self.logs, self.offsets, self.lower, far, dp)
 
     def _leave_out(self, waiting: list[np.ndarray], least: np.ndarray, most: np.ndarray, squares: np.ndarray) -> None:
         """Keep of the waiting rows of each component those to which it may matter; the others' squares are infinite."""
@@ -368,7 +407,43 @@ class Distances:
                 self.X, index, first, prepared.origin, prepared.means[c], self.packed[c], start, stop, squares[c]
             )  # fmt: skip
 
-        threads.map_tasks(task, len(parts), self.n_threads)
+        work = sum(map(len, rows)) * (stop * stop - start * start) // 2
+        threads.map_tasks(task, len(parts), self.n_threads if work > TASK_WORK else 1)
+
+
+def _chosen(logs: np.ndarray, tail: int) -> np.ndarray:
+    """Return which parts of APART columns are the first and the last that a guess is made from."""
+    n_parts = logs.shape[1]
+    return np.r_[0, n_parts - -(-tail // APART) : n_parts]
+
+
+def last_columns(
+    apart: np.ndarray,  # (k, m, parts) squares of every APART columns of some rows
+    logs: np.ndarray,  # (k, parts) logarithms of the factors' diagonals, with those of the weights
+    offsets: np.ndarray,  # (k,)
+    lower: np.ndarray,  # (k,) logarithms of shares that do not matter
+    far: np.ndarray,  # (k, k): of rows of one component, what the other costs is next to nothing
+    dp: int,
+) -> int:
+    """Return how many of the last columns, of all components, cost less than they save; often 0.
+
+    A column costs as many multiply-adds as there are features up to it.  The likely component is evaluated completely,
+    whichever it is; counted is what the others cost.
+    """
+    k, m, n_parts = apart.shape
+    rows = np.arange(m)
+    reached, sums = offsets[:, None] - 0.5 * apart.sum(axis=2), np.cumsum(apart, axis=2)
+    costs = {}
+    for tail in (0, *(dp - APART * (n_parts - last) for last in LAST if last < n_parts)):
+        chosen = _chosen(logs, tail)
+        some = apart[:, :, chosen].sum(axis=2)
+        guess = (logs[:, chosen].sum(axis=1)[:, None] - 0.5 * some).argmax(axis=0)
+        most = 2 * ((offsets - lower)[:, None] - reached[guess, rows])
+        left = ~(some > most) & ~far[guess].T & (guess != np.arange(k)[:, None])
+        decided = sums > most[:, :, None]
+        columns = np.where(decided.any(axis=2), np.minimum(APART * (1 + decided.argmax(axis=2)), dp), dp)
+        costs[tail] = m * k * (dp**2 - (dp - tail) ** 2) + np.square(columns)[left].sum()
+    return min(costs, key=costs.__getitem__)
 
 
 def _growing(dp: int) -> list[int]:

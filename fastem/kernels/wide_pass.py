@@ -25,10 +25,10 @@ from fastem.kernels.panels import (
     FEATURES,
     add_upper,
     add_weighted,
-    mirror,
     pack_weighted,
 )
 from fastem.kernels.responsibilities import finish_rows, most_responsible
+from fastem.kernels.triangles import mirror
 from fastem.kernels.wide_distances import Distances, Shares
 from fastem.records import Fields, Layout
 
@@ -94,9 +94,10 @@ def add_cell(
         if share[c, r] > limit:
             index[found] = r
             found += 1
-    for i in range(d):
-        for j in range(i // panel * panel, d):
-            scatter[i, j] = 0.0
+    if found == 0:
+        for i in range(d):
+            for j in range(i, d):
+                scatter[i, j] = 0.0
     most = min(found, BLOCK_ROWS)
     Z = np.empty(most * features, X.dtype)
     root = np.empty(max(most, 1), X.dtype)
@@ -113,7 +114,7 @@ def add_cell(
             here[t] += first
         pack_weighted(X, here, root, rows, origin, mean, Z)
         add_weighted(rows, features, root, Z, padded_sums)
-        add_upper(rows, d, Z, panel, T, scatter)
+        add_upper(rows, d, Z, panel, T, block, scatter)
     counts[c] = count
     for j in range(d):
         sums[j] = padded_sums[j]

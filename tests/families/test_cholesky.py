@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 
 import fastem
-from fastem import threads, validate
+from fastem import families, threads, validate
+from fastem.draws import Draws
 from fastem.families.elliptical import cholesky, full, tied
+from fastem.sources.memory import MemorySource
 
 
 def matrices(k, d, seed=0):
@@ -41,6 +43,22 @@ def test_bits_are_those_of_lapack_on_one_thread():
             assert np.array_equal(factor, lower.T)
 
 
+@pytest.mark.parametrize("k", [1, 4])
+def test_matrices_that_are_one_have_the_bits_they_have_apart(k):
+    one, other = matrices(2, 130)
+    for make in (lambda given: [cholesky.precision_factors(given)], cholesky.of_precisions):
+        alone = make(np.array([one, other]))
+        for found, own in zip(make(np.repeat(one[None], k, axis=0)), alone, strict=True):
+            assert all(np.array_equal(matrix, own[0]) for matrix in found)
+            assert found.flags.writeable
+            assert found.flags.c_contiguous
+        last = np.array([one] * k + [other])  # which differs in its last number alone, in the second case
+        for given in (last, np.array([one] * k + [one + 1e-3 * np.outer(np.eye(130)[-1], np.eye(130)[-1])])):
+            for found, own in zip(make(given), make(given[::-1]), strict=True):
+                assert np.array_equal(found, own[::-1])
+                assert not np.array_equal(found[0], found[-1])
+
+
 @pytest.mark.parametrize("d", [20, 40])
 def test_singular_matrices_are_refused(d):
     covariances = matrices(3, d)
@@ -64,6 +82,11 @@ def test_symmetry_is_seen_across_blocks():
     precisions[1, 3, 290] += 1e-3
     with pytest.raises(ValueError, match="'full precision' should be symmetric, positive-definite"):
         validate.symmetric(precisions, name, np.linalg.cholesky)
+    for place in ((290, 3), (130, 129), (299, 298), (1, 0)):
+        given = matrices(1, 300)
+        given[0][place] += 1e-3
+        with pytest.raises(ValueError, match="should be symmetric"):
+            validate.symmetric(given, name, full.SHAPE.of_precisions)
     with pytest.raises(ValueError, match="should be symmetric"):
         validate.positive_definite(-matrices(1, 40), name)
 
@@ -86,3 +109,30 @@ def test_given_precisions_are_where_a_fit_begins(kind):
 def test_a_task_that_fails_is_told():
     with pytest.raises(np.linalg.LinAlgError, match="not positive definite"), threads.allowing(2):
         cholesky.precision_factors(-matrices(4, 130))
+
+
+def test_a_step_changes_nothing_it_was_given():
+    """What is added to the variances is added in place: to the new covariances, not to a record or earlier ones."""
+    for kind in ("full", "tied", "diag", "spherical"):
+        family = families.make(f"gaussian-{kind}", 2)
+        family.reg_covar = 0.5
+        X = np.random.default_rng(0).standard_normal((60, 40))
+        params = family.example_params(40, Draws(0))
+        prepared = family.prepare(params, X.dtype)
+        source = MemorySource(X, n_threads=1)
+        stats, constants = source.accumulate(family, prepared), family.constants(source)
+        dead = stats._replace(counts=np.zeros(2))
+        for record in (stats, stats._replace(counts=np.array([60.0, 0.0])), dead):
+            kept = [np.copy(field) for field in (*record, *params)]
+            with np.errstate(invalid="ignore", divide="ignore"):
+                family.m_step(record, constants, prepared, params)
+            assert all(map(np.array_equal, kept, (*record, *params)))
+
+
+def test_a_covariance_that_is_not_finite_is_refused():
+    family = families.make("gaussian-full", 2)
+    for value, place in ((np.nan, (1, 3, 50)), (np.inf, (0, 7, 7)), (np.inf, (1, 3, 50)), (-np.inf, (1, 8, 9))):
+        covariances = matrices(2, 60)
+        covariances[place] = covariances[place[0], place[2], place[1]] = value
+        with pytest.raises(ValueError, match="A covariance is not finite"):
+            family.regular(np.ones(2), covariances)

@@ -145,6 +145,92 @@ def test_squares_of_components_far_away_are_at_least_what_is_said(dtype):
     assert np.median((first / complete)[others]) < 0.6
 
 
+def few_rows(n, d, k, dtype):
+    """Rows of one cloud, and components that were each fitted to few more of them than there are features."""
+    family = families.make("gaussian-full", k)
+    X = np.random.default_rng(0).standard_normal((n, d)).astype(dtype)
+    own = np.arange(n) * k // n
+    means = np.array([X[own == c].mean(axis=0) for c in range(k)], np.float64)
+    covariances = np.array([np.cov(X[own == c], rowvar=False) for c in range(k)], np.float64)
+    params = family.with_covariances(np.full(k, 1 / k), means, covariances).params
+    return family, X, family.prepare(params, X.dtype)
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_last_columns_leave_out_only_what_does_not_matter(monkeypatch, dtype):
+    family, X, prepared = few_rows(1320, 400, 3, dtype)  # 440 rows of 400 features each
+    work = []
+
+    def counting(self, first, rows, start, stop, squares, go_on=wide_distances.Distances.add_columns):
+        work.append((start, stop, sum(map(len, rows))))
+        go_on(self, first, rows, start, stop, squares)
+
+    monkeypatch.setattr(wide_distances.Distances, "add_columns", counting)
+    found = record(family, X, prepared)
+    assert work[1][0] > wide_distances.FIRST_COLUMNS, "the last columns shall come first"
+    assert work[1][1:] == (400, 3 * 1320)
+    done = sum(pairs * (stop**2 - start**2) for start, stop, pairs in work)
+    monkeypatch.setattr(wide_distances, "last_columns", lambda *_: 0)
+    work.clear()
+    assert same(found, record(family, X, prepared))
+    assert done < 0.8 * sum(pairs * (stop**2 - start**2) for start, stop, pairs in work)
+    monkeypatch.setattr(wide_distances.Distances, "may_leave_out", lambda self: False)
+    assert same(found, record(family, X, prepared))
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_squares_of_first_and_last_columns_are_at_most_all(dtype):
+    _, X, prepared = few_rows(900, 200, 3, dtype)
+    prepared.precisions_cholesky[:, :, 64:160] = 0  # so that nothing is between them: only rounding is
+    distances = wide_distances.Distances(X, np.empty(0, np.int32), prepared, 2)
+    first, complete, rows = np.zeros((3, len(X)), X.dtype), np.zeros((3, len(X)), X.dtype), [np.arange(len(X))] * 3
+    distances.add_columns(0, rows, 0, 64, first)
+    distances.add_columns(0, rows, 0, 200, complete)
+    least = distances._with_last(0, first, 40)
+    assert np.all(least < complete)
+    assert np.all(least > complete * (1 - 4 * 200 * EPS[dtype]))
+
+
+def test_last_columns_come_first_where_they_save_more_than_they_cost():
+    k, m, dp = 3, 20, 200  # parts of 64, 64, 64 and 8 columns
+    own = np.arange(m) % k
+    logs, nothing, lower = np.zeros((k, 4)), np.zeros(k), np.full(k, -20.0)
+    apart = np.full((k, m, 4), 60.0)
+    apart[:, :, 3] = 8.0
+    apart[:, :, 3] += np.where(own == np.arange(k)[:, None], 0.0, 500.0)
+
+    def found(far=False):
+        return wide_distances.last_columns(apart, logs, nothing, lower, np.full((k, k), far), dp)
+
+    assert found() == 8
+    assert found(far=True) == 0  # nothing is left that costs anything
+    apart[:, :, 2], apart[:, :, 3] = apart[:, :, 3], 8.0
+    assert found() == 72
+    apart[:, :, 0], apart[:, :, 2] = apart[:, :, 2].copy(), 60.0
+    assert found() == 0  # the first columns say it all
+    apart[:] = 60.0
+    assert found() == 0  # none does
+    apart[:] = np.nan
+    assert found() == 0
+
+
+def test_a_record_may_hold_anything_before(monkeypatch):
+    family, X, prepared = problem(300, 131, 3, spread=2.0)
+    clean = record(family, X, prepared)
+    empty = np.empty
+
+    def covered(*shape, **options):
+        made = empty(*shape, **options)
+        if made.dtype.kind == "f":
+            made.fill(np.nan)
+        return made
+
+    monkeypatch.setattr(np, "empty", covered)
+    assert same(clean, record(family, X, prepared))
+    one = prepared._replace(log_weights=np.array([0.0, -1e9, -1e9]), offsets=prepared.offsets - [0.0, 1e9, 1e9])
+    assert np.array_equal(record(family, X, one).scatter[1:], np.zeros((2, 131, 131)))  # of no rows
+
+
 def test_known_labels_count(monkeypatch):
     family, X, prepared = problem(600, 140, 3, spread=1.0)
     labels = np.random.default_rng(0).integers(-1, 3, len(X)).astype(np.int32)

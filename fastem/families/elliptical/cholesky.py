@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -17,6 +16,7 @@ import numpy as np
 from numba.extending import get_cython_function_address
 
 from fastem import threads
+from fastem.kernels.triangles import clear_lower, mirror, upper_below
 
 # Rounding of a Cholesky pivot, in units of d eps times the variance (Higham, "Accuracy and stability of numerical
 # algorithms", theorem 10.3), with a factor of safety.
@@ -50,14 +50,15 @@ def each_matrix(function: Callable[[int], Any], k: int, d: int) -> None:
         threads.side_by_side(function, k)
 
 
-def _clear_lower(matrix: np.ndarray) -> None:
-    for i, row in enumerate(matrix):
-        row[:i] = 0.0
-
-
-def _mirror(matrix: np.ndarray) -> None:
-    for i in range(len(matrix)):
-        matrix[i + 1 :, i] = matrix[i, i + 1 :]
+def each_different(function: Callable[[int], Any], matrices: np.ndarray, *found: np.ndarray) -> None:
+    """Call a function for each of matrices (k, d, d); where they are all one, for the first, and copy what it found."""
+    k, d = matrices.shape[:2]
+    first = matrices[0]
+    alike = all(np.array_equal(own[0], first[0]) and np.array_equal(own, first) for own in matrices[1:])
+    each_matrix(function, 1 if alike else k, d)
+    if alike:
+        for array in found:
+            array[1:] = array[0]
 
 
 def precision_factors(covariances: np.ndarray) -> np.ndarray:
@@ -68,22 +69,18 @@ def precision_factors(covariances: np.ndarray) -> np.ndarray:
     numpy.linalg.LinAlgError
         When a covariance is not positive definite, or not to rounding.
     """
-    k, d = covariances.shape[:2]
     factors = np.empty(covariances.shape)
 
     def component(c: int) -> None:
         factor = factors[c]
-        factor[:] = covariances[c].T  # the triangle that SciPy's wrapper reads, should rounding tell them apart
+        factor[:] = covariances[c]
         positive = _call("dpotrf", "L", factor)
         if positive:
             refuse_lost_digits(1.0 / factor.diagonal(), covariances[c].diagonal())
-        if not (positive and _call("dtrtri", "LN", factor)):
-            raise np.linalg.LinAlgError("a covariance is not positive definite")
-        _clear_lower(factor)
-        if not math.isfinite(factor.sum()):
+        if not (positive and _call("dtrtri", "LN", factor) and clear_lower(factor)):
             raise np.linalg.LinAlgError("a covariance is not positive definite")
 
-    each_matrix(component, k, d)
+    each_different(component, covariances, factors)
     return factors
 
 
@@ -123,25 +120,38 @@ def of_precisions(precisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if not _call("dpotrf", "U", backwards):
             raise np.linalg.LinAlgError("a precision is not positive definite")
         factor[:] = backwards[::-1, ::-1]
-        _clear_lower(factor)
+        clear_lower(factor)
         if not _call("dpotri", "U", backwards):
             raise np.linalg.LinAlgError("a precision is singular")
         covariance[:] = backwards[::-1, ::-1]
-        _mirror(covariance)
+        mirror(d, covariance)
         refuse_lost_digits(factor.diagonal(), covariance.diagonal())
 
-    each_matrix(component, k, d)
+    each_different(component, precisions, covariances, factors)
     return covariances, factors
 
 
 def products(factors: np.ndarray) -> np.ndarray:
     """Return P P' of each upper triangular matrix P (k, d, d)."""
     found = np.empty(factors.shape)
+    k, d = factors.shape[:2]
 
     def component(c: int) -> None:
         found[c] = factors[c]
         _call("dlauum", "L", found[c])
-        _mirror(found[c])
+        mirror(d, found[c])
 
-    each_matrix(component, *factors.shape[:2])
+    each_matrix(component, k, d)
     return found
+
+
+def below(factors: np.ndarray, limit: float) -> bool:
+    """Tell whether all numbers of upper triangular matrices (k, d, d) are smaller than a limit."""
+    k, d = factors.shape[:2]
+    found = np.empty(k, bool)
+
+    def component(c: int) -> None:
+        found[c] = upper_below(factors[c], limit)
+
+    each_matrix(component, k, d)
+    return bool(found.all())

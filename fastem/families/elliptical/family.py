@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -72,12 +73,9 @@ class EllipticalFamily(Family):
         factors exist, and noted.  `constrained` is applied to what results.
         """
         ridge, scale = 0.0, float(self.shape.mean_variance(covariances))
+        if not math.isfinite(scale):
+            _refuse_infinite(covariances)
         scale = scale if scale * STEEPEST**2 > 1 else 1.0
-        if not (np.isfinite(covariances.sum()) or np.isfinite(covariances).all()):  # no mask if not needed
-            raise ValueError(
-                "A covariance is not finite: squares of the values in X overflow. Values of this size are often fill "
-                "values for missing data; replace them by NaN, or scale X."
-            )
         raised = None
         while True:
             try:
@@ -86,10 +84,11 @@ class EllipticalFamily(Family):
                 regular = covariances if raised is None else raised
                 regular = constrained(regular) if constrained else regular
                 factors = self.shape.precisions_cholesky(regular)
-                if not max(factors.max(), -factors.min()) < STEEPEST:
+                if not self.shape.below(factors, STEEPEST):
                     raise np.linalg.LinAlgError
                 break
             except np.linalg.LinAlgError:
+                _refuse_infinite(covariances)  # which no ridge would make regular
                 ridge = 10 * ridge if ridge else 1e-10 * scale
         notes = [f"a covariance was singular; {ridge:.3g} was added to the variances"] if ridge else []
         lost, flat = self.collapsed(weights, factors, max(ridge, self.reg_covar))
@@ -165,3 +164,11 @@ class EllipticalFamily(Family):
         full = mixing @ np.swapaxes(mixing, 1, 2)
         weights = 1.0 + draws.uniform(k)
         return weights / weights.sum(), means, self.covariance.shape.of_matrices(full)
+
+
+def _refuse_infinite(covariances: np.ndarray) -> None:
+    if not np.isfinite(covariances).all():
+        raise ValueError(
+            "A covariance is not finite: squares of the values in X overflow. Values of this size are often fill "
+            "values for missing data; replace them by NaN, or scale X."
+        )

@@ -43,6 +43,7 @@ from fastem.kernels.few_rows import TOGETHER, add_rows, find_rows
 from fastem.kernels.responsibilities import heavy_rows
 from fastem.kernels.scatter import add_scatter
 from fastem.kernels.tiles import mahalanobis
+from fastem.kernels.triangles import covariance
 from fastem.kernels.views import view_of
 from fastem.kernels.wide_pass import WideAccumulation, WideExpectation
 from fastem.records import Fields
@@ -263,7 +264,7 @@ class Full(Matrices):
     def prepare(self, params: GaussianParams, dtype: np.dtype) -> Prepared:
         k, d = params.means.shape
         dp = padded_features(d)
-        factors = np.zeros((k, dp, dp), dtype)
+        factors = (np.empty if d == dp else np.zeros)((k, dp, dp), dtype)
 
         def round_factor(c: int) -> None:
             factors[c, :d, :d] = params.precisions_cholesky[c]
@@ -299,11 +300,13 @@ class Full(Matrices):
         covariances = np.empty(stats.scatter.shape)
 
         def component(c: int) -> None:
-            if some[c]:
+            if not some[c]:
+                covariances[c] = previous[c]
+            elif shift.shape[1] <= mixtures.MOST_FEATURES:  # as compiled runs do it, to the bit
                 np.divide(stats.scatter[c], stats.counts[c], out=covariances[c])
                 covariances[c] -= np.outer(shift[c], shift[c])
             else:
-                covariances[c] = previous[c]
+                covariance(stats.scatter[c], stats.counts[c], shift[c], covariances[c])
 
         cholesky.each_matrix(component, *shift.shape)
         return covariances
@@ -330,6 +333,11 @@ class Full(Matrices):
         if precisions_cholesky.shape[1] <= mixtures.MOST_FEATURES:
             return super().precisions(precisions_cholesky)
         return cholesky.products(precisions_cholesky)
+
+    def below(self, precisions_cholesky: np.ndarray, limit: float) -> bool:
+        if precisions_cholesky.shape[1] <= mixtures.MOST_FEATURES:
+            return super().below(precisions_cholesky, limit)
+        return cholesky.below(precisions_cholesky, limit)
 
     def log_det(self, precisions_cholesky: np.ndarray, n_features: int) -> np.ndarray:
         return sums_of_logarithms(np.diagonal(precisions_cholesky, axis1=1, axis2=2))

@@ -119,7 +119,10 @@ class Shape(ABC):
 
     @abstractmethod
     def covariances_from_stats(self, stats: Any, constants: Any, prepared: Any, previous: np.ndarray) -> np.ndarray:
-        """Return the M-step's covariances without regularisation; a dead component keeps its previous one."""
+        """Return the M-step's covariances without regularisation, in a new array.
+
+        A dead component keeps its previous one.
+        """
 
     @abstractmethod
     def expected_log_likelihood(self, stats: Any, constants: Any, prepared: Any, params: GaussianParams) -> float:
@@ -155,13 +158,20 @@ class Shape(ABC):
             When a precision is not positive definite, or not to rounding.
         """
 
+    def below(self, precisions_cholesky: np.ndarray, limit: float) -> bool:
+        """Tell whether all numbers of the precisions' Cholesky factors are smaller than a limit."""
+        return bool(max(precisions_cholesky.max(), -precisions_cholesky.min()) < limit)
+
     @abstractmethod
     def log_det(self, precisions_cholesky: np.ndarray, n_features: int) -> np.ndarray:
         """Return the log-determinants of the precisions' Cholesky factors, (k,) or ()."""
 
     @abstractmethod
     def add_to_diagonal(self, covariances: np.ndarray, value: float, before: np.ndarray | None = None) -> np.ndarray:
-        """Return the covariances with `value` added to every variance; `before`, what another value gave, is reused."""
+        """Return the covariances with `value` added to every variance.
+
+        `before` is where they are left: what another value gave, or the covariances themselves.
+        """
 
     @abstractmethod
     def mean_variance(self, covariances: np.ndarray) -> float:
@@ -190,7 +200,7 @@ class Shape(ABC):
         return matrices
 
     def narrowed(self, counts: np.ndarray, matrices: np.ndarray, previous: np.ndarray) -> np.ndarray:
-        """Return the covariances of this shape that scatters of the wide one have; `previous` if nothing counts."""
+        """Return the covariances of this shape that scatters of the wide one have; `previous`, copied, if none."""
         return matrices
 
     @abstractmethod
@@ -225,9 +235,8 @@ class Matrices(Shape):
     matrices = True
 
     def add_to_diagonal(self, covariances: np.ndarray, value: float, before: np.ndarray | None = None) -> np.ndarray:
-        raised, d = covariances.copy() if before is None else before, covariances.shape[-1]
-        diagonals = np.diagonal(covariances, axis1=-2, axis2=-1)
-        raised.reshape(*diagonals.shape[:-1], d * d)[..., :: d + 1] = diagonals + value
+        raised = covariances.copy() if before is None else before
+        np.einsum("...ii->...i", raised)[...] = np.diagonal(covariances, axis1=-2, axis2=-1) + value
         return raised
 
     def mean_variance(self, covariances: np.ndarray) -> float:

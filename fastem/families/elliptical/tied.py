@@ -159,7 +159,7 @@ class Tied(Matrices):
         self, stats: TiedStats, constants: TotalScatter, prepared: TiedPrepared, previous: np.ndarray
     ) -> np.ndarray:
         if not alive(stats).any():
-            return previous
+            return previous.copy()
         means = updated_means(stats, prepared, prepared_means(prepared))
         return scatter_about(stats, constants, prepared, means) / stats.counts.sum()
 
@@ -189,7 +189,7 @@ class Tied(Matrices):
         return np.broadcast_to(matrices, FULL.array_shape(n_components, n_features))
 
     def narrowed(self, counts: np.ndarray, matrices: np.ndarray, previous: np.ndarray) -> np.ndarray:
-        return np.tensordot(counts / counts.sum(), matrices, 1) if counts.sum() > 0 else previous
+        return np.tensordot(counts / counts.sum(), matrices, 1) if counts.sum() > 0 else previous.copy()
 
     def as_matrices(self, stored: np.ndarray, n_components: int, n_features: int) -> np.ndarray:
         return self.widened(stored, n_components, n_features)

@@ -101,7 +101,7 @@ class GaussianFamily(EllipticalFamily):
         if "means" in self.fixed:
             covariances = covariances + self.shape.spread(stats.counts, means - params.means)
             means = params.means
-        covariances = self.shape.add_to_diagonal(covariances, self.reg_covar)
+        covariances = self.shape.add_to_diagonal(covariances, self.reg_covar, covariances)
         return self.with_covariances(weights, means, covariances, stats.counts, params.covariances)
 
     def run_small(

@@ -157,7 +157,7 @@ class NoisyGaussianFamily(GaussianFamily):
         if self.covariance.shape.shared:
             covariances = self.covariance.shape.narrowed(proper.counts, covariances, params.covariances)
         means = updated_means(proper, centred, params.means)
-        covariances = self.shape.add_to_diagonal(covariances, self.reg_covar)
+        covariances = self.shape.add_to_diagonal(covariances, self.reg_covar, covariances)
         weights = proper.counts / stats.counts.sum()
         step = self.with_covariances(weights, means, covariances, proper.counts, params.covariances)
         return MStep(NoisyParams(*step.params, constants), step.notes)
