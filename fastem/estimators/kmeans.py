@@ -72,8 +72,9 @@ class KMeans(KMeansBatches, HasTwin):
         centre; "hamerly" keeps two distance bounds per row and only looks at rows for which another centre may have
         come nearer ("elkan" is accepted as another name for it); "rotated" compares these by their leading principal
         coordinates first, which rule out most centres where features are many and correlated (64 or more, with 33
-        clusters or more; it keeps 64 numbers a row); "auto" chooses by the number of clusters and features and, for the
-        last, by a sample of the rows.
+        clusters or more); "auto" chooses by the number of clusters and features and, for the last, by a sample of the
+        rows.  Beyond float32 rows a fit takes 280 bytes a row by "rotated", which keeps 64 numbers of each, 30 by
+        "hamerly" and 18 by "lloyd": the last two spare memory.
     spherical : bool, default=False
         Cluster the directions of the rows, by cosine: rows are divided by their norms wherever they are seen, centres
         are unit vectors, and `inertia_` is the weighted sum of 2 (1 - cosine).  Rows of zeros get a label, but count

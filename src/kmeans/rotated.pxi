@@ -145,7 +145,7 @@ def turn_centers(
         raise ValueError(f"arrays of {m} of {len(centers)} centroids do not fit each other: {shapes}")
     if m == 0:
         return
-    if min(which) < 0 or max(which) >= len(centers):
+    if np.min(which) < 0 or np.max(which) >= len(centers):
         raise IndexError(f"there are no more than {len(centers)} centroids")
     cdef const nearest_kernels *kernels = kernels_for(isa, real is double)
     parts = max(1, min(n_threads, m // 8))
