@@ -105,7 +105,15 @@ def test_the_kernel_finds_the_nearest_centre_and_exact_distances(dtype, k):
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize(("dtype", "n_threads"), [(np.float32, 5), (np.float64, 2)])
+@pytest.mark.parametrize(
+    ("dtype", "n_threads"),
+    [
+        (np.float32, 5),
+        (np.float64, 2),
+        pytest.param(np.float32, 2, marks=pytest.mark.deep),
+        pytest.param(np.float64, 5, marks=pytest.mark.deep),
+    ],
+)
 def test_the_bits_do_not_depend_on_threads(name, dtype, n_threads):
     n, d, k = 5000, 400_000, 12  # so many that every kernel is shared out
     rng = np.random.default_rng(0)

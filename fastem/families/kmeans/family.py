@@ -10,7 +10,7 @@ equal weights and a fixed covariance sigma^2 I in the limit sigma -> 0 (lecture 
 
 Rows and centres are shifted by an origin o, so that the inner products in the kernel keep their digits far from zero.
 It is a number that takes no digits from any difference x - c, wherever the other centres lie (`origin_of` in
-`src/kmeans/small.pxi`), and rows that the inner products can't decide are compared by differences
+`src/kmeans/centers.pxi`), and rows that the inner products can't decide are compared by differences
 (`src/kmeans/differences_body.h`): a row's label is that of a nearest centre by its own x - c, to half the digits of the
 rows' type where the centres lie well apart, to rounding elsewhere.  The kernel is Cython: `src/kmeans/nearest.pyx`.
 """
@@ -180,10 +180,7 @@ class KMeansFamily(Family):
         # The positional arguments between are bounds, or none.
         kept = bounds or (None, None)
         nearest.accumulate(X, w, *prepared[:3], level, records, memo.labels, n_threads, *kept, *memo.noted)
-        if len(records) == 1:
-            return records[0]
-        nearest.merge_tree(records, n_threads)
-        return records[0].copy()
+        return _merged(records, n_threads)
 
     def _records(self, X: np.ndarray) -> tuple[int, np.ndarray]:
         """Return of how many cells, as a power of two, each task makes a record (n_tasks, size), and room for these."""
@@ -222,10 +219,10 @@ class KMeansFamily(Family):
             nearest.search_rotated(
                 X, *prepared[:3], search, memo.labels, limited, None, upper, lower, tied, n_tied, carried
             )
-            total = self.record_of(X, w, prepared, memo.labels, n_threads).copy()
+            total = self.record_of(X, w, prepared, memo.labels, n_threads)
         memo.bounds = Bounds(upper, lower, changes, near, active, total, float(total[-1]) + self._gain(total, prepared))
         memo.passes, memo.half_gaps = 0, np.empty(0)
-        return total.copy()
+        return total
 
     def _turned_search(self, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo, blind: bool = False) -> Any:
         """Return the rotation by which a pass over all rows is to search, or None."""
@@ -238,10 +235,10 @@ class KMeansFamily(Family):
     def _recount(self, X, w, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo) -> np.ndarray:
         """Count the rows from zero, by the labels that the bounds have kept up to date."""
         assert memo.bounds is not None
-        total = self.record_of(X, w, prepared, memo.labels, n_threads).copy()
+        total = self.record_of(X, w, prepared, memo.labels, n_threads)
         memo.bounds = memo.bounds._replace(total=total, square=float(total[-1]) + self._gain(total, prepared))
         memo.passes = 0
-        return total.copy()
+        return total
 
     def _rotate(self, X: np.ndarray, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo) -> None:
         """Give the memo of all rows a rotated basis if it has none and one is wanted."""
@@ -378,8 +375,7 @@ class KMeansFamily(Family):
         level, records = self._records(X)
         n_threads = threads.native_threads(n_threads)
         nearest.settle(X, w, prepared.origin, prepared.centers, level, records, labels, n_threads)
-        nearest.merge_tree(records, n_threads)
-        return records[0]
+        return _merged(records, n_threads)
 
     def partition(self, stats: KMeansStats, prepared: KMeansPrepared, params: KMeansParams) -> Partition:
         """Return the means and weights of the rows of a record; empty clusters keep their centres."""
@@ -468,3 +464,11 @@ class KMeansFamily(Family):
 
     def n_free_params(self, n_features: int) -> int:
         return self.n_components * n_features
+
+
+def _merged(records: np.ndarray, n_threads: int) -> np.ndarray:
+    """Return the sum (size,) of the records of tasks, which are not kept for it."""
+    if len(records) == 1:
+        return records[0]
+    nearest.merge_tree(records, n_threads)
+    return records[0].copy()
