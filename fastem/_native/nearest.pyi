@@ -17,6 +17,7 @@ CSR_BEYOND: int
 MOST_CANDIDATES: int
 ROTATED: int
 ROTATED_FIRST: int
+BLIND: int  # numbers of a row of which nothing is known, at most
 LEAST_ROTATED: int
 ROUNDINGS_OF_TIES: float
 
@@ -109,6 +110,29 @@ def search_rotated(
     tied: NDArray[np.int32] | None = None,  # OUT (n,)
     n_tied: NDArray[np.int32] | None = None,  # OUT (n_cells,)
     carried: bool = False,  # IN bounds are known
+) -> None: ...
+def own_distances(
+    X: NDArray[Real],  # (n, d)
+    origin: NDArray[Real],  # (d,)
+    centers: NDArray[Real],  # (k, d) relative to the origin
+    labels: NDArray[np.int32],  # (n,)
+    sqdist: NDArray[Real],  # OUT (n,)
+    n_threads: int,
+) -> None: ...
+def search_blind(
+    X: NDArray[Real],  # (n, d)
+    origin: NDArray[Real],  # (d,)
+    centers: NDArray[Real],  # (k, d) relative to the origin
+    half_norms: NDArray[Real],  # (k,)
+    mean: NDArray[Real],  # (d,)
+    directions: NDArray[Real],  # (size - 1, d) orthonormal
+    numbers: NDArray[Real],  # (k, size) centres: coordinates in these, then the norm of the rest
+    halves: NDArray[Real],  # (k,) half their squared norms, lowered by what is not known of them
+    row_error: float,  # share of its norm by which a rotated row is off
+    labels: NDArray[np.int32],  # OUT (n,)
+    n_threads: int,
+    upper: NDArray[Real],  # OUT (n,) bounds that start a memo
+    lower: NDArray[Real],  # OUT (n,)
 ) -> None: ...
 def score_seeds(
     X: NDArray[Real],  # (n, d)

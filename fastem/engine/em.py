@@ -403,7 +403,7 @@ class EMRun:
         """Certify an E-step, make the M-step that follows it and choose the parameters of the next."""
         family, monitor, last = self.family, self.monitor, self.last
         self._certify(now)
-        stats = _refill(monitor, family, self.source, now)
+        stats = _refill(monitor, family, self.source, now, self.memo)
         settled = stats is now.stats
         step = family.m_step(stats, self.constants, now.prepared, now.params)
         for message in step.notes:
@@ -433,12 +433,16 @@ class EMRun:
         self.monitor.observe(now.objective, slack, shortfall, plain=self.plain is None)
 
 
-def _refill(monitor: Monitor, family: Family, source: Any, now: _EStep) -> Any:
-    """Return the statistics with vacant components moved to the worst explained rows, or the very same ones."""
+def _refill(monitor: Monitor, family: Family, source: Any, now: _EStep, memo: Any) -> Any:
+    """Return the statistics with vacant components moved to the worst explained rows, or the very same ones.
+
+    The memo is that of this E-step.
+    """
     vacant = family.vacant(now.stats, now.prepared)
     if not vacant.size or monitor.refills >= family.max_refills:
         return now.stats
-    stats = family.refill(now.stats, now.prepared, vacant, source.extreme_rows(family, now.prepared, vacant.size))
+    worst = source.extreme_rows(family, now.prepared, vacant.size, memo)
+    stats = family.refill(now.stats, now.prepared, vacant, worst)
     if stats is not now.stats:
         monitor.refilled(family.may_fall)
     return stats

@@ -468,8 +468,10 @@ class Family(ABC):
         labels: np.ndarray = self.expect(X, prepared, n_threads, labels=np.empty(len(X), np.int32)).labels
         return labels
 
-    def badness(self, X: np.ndarray, w: np.ndarray, prepared: Any, n_threads: int) -> np.ndarray:
-        """How badly each row is explained (n,): the largest are `extreme_rows`."""
+    def badness(
+        self, X: np.ndarray, w: np.ndarray, prepared: Any, n_threads: int, labels: np.ndarray | None = None
+    ) -> np.ndarray:
+        """How badly each row is explained (n,): the largest are `extreme_rows`; labels are those of a memo."""
         badness = -self.log_prob(X, prepared, n_threads)
         return np.where(w > 0, badness, -np.inf) if w.size else badness
 

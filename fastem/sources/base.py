@@ -298,12 +298,16 @@ class Source:
         """Return rows by number as the family reads them."""
         return self.take(numbers)
 
-    def extreme_rows(self, family: Any, prepared: Any, m: int) -> Rows:
-        """Return the m rows that the family explains worst, worst first; missing values (NaN) count neither way."""
+    def extreme_rows(self, family: Any, prepared: Any, m: int, memo: Any = None) -> Rows:
+        """Return the m rows that the family explains worst, worst first; missing values (NaN) count neither way.
+
+        A memo is that of a pass by the same parameters.
+        """
         badness = self.empty(self.n_rows, np.float64)
 
         def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
-            badness[rows] = family.badness(X, self.weights_of(rows), prepared, n_threads)
+            labels = None if memo is None else memo.labels[rows]
+            badness[rows] = family.badness(X, self.weights_of(rows), prepared, n_threads, labels)
 
         self.each_block_for(family, block)
         if family.allow_nan and self.has_nan:

@@ -18,7 +18,7 @@ import numpy as np
 
 from fastem import threads, validate
 from fastem.sources import dask_tasks as work
-from fastem.sources.base import Source
+from fastem.sources.base import Rows, Source
 from fastem.sources.columns import Column, packed
 from fastem.sources.memory import MemorySource
 from fastem.sources.ragged import Block, Group, Ragged, groups_of, total
@@ -339,6 +339,9 @@ class DaskSource(Source):
             column[rows] = family.assign(X, prepared, n_threads)[0]
 
         self.each_block(block)
+
+    def extreme_rows(self, family: Any, prepared: Any, m: int, memo: Any = None) -> Rows:
+        return super().extreme_rows(family, prepared, m)  # labels are not at hand: finding them is as long
 
     def undecided(self, family: Any, params: Any, memo: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return what `Source.undecided` does, by a pass of its own: nothing was written beside the rows."""

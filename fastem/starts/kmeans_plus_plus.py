@@ -17,6 +17,7 @@ from fastem import grid, threads
 from fastem._native import nearest
 from fastem.draws import Draws
 from fastem.families.kmeans import rotated
+from fastem.families.kmeans.basis import Basis, find_basis
 from fastem.families.kmeans.csr import CSRRows
 from fastem.sources.base import runs
 from fastem.sources.csr import CSRSource
@@ -261,7 +262,7 @@ class _ScreenedSearch(_Search):
     def __init__(self, source: Any, n_clusters: int) -> None:
         super().__init__(source, n_clusters)
         self.screening: Screening | None = None
-        self.basis: rotated.Basis | None = None
+        self.basis: Basis | None = None
         self.next_try = SCREENED_FROM  # seeds
         eps = float(np.finfo(source.dtype).eps)
         # `seed_cell` sums at most 240 falls in the rows' type; all else is float64.
@@ -291,7 +292,7 @@ class _ScreenedSearch(_Search):
     def _tried(self) -> Screening | None:
         """Return the rows ready to be screened, if that pays for some of them."""
         source, w = self.source, self.source.sample_weight
-        self.basis = self.basis or rotated.find_basis(source.array, len(self.seeds))
+        self.basis = self.basis or find_basis(source.array, len(self.seeds), rotated.DIRECTIONS)
         if self.basis is None or not self.closest.max() > LEAST:  # squares overflow, or underflow
             self.next_try = len(self.seeds)
             return None

@@ -6,9 +6,10 @@ import numpy as np
 
 from fastem import threads
 from fastem._native import nearest
-from fastem.families.kmeans.rotated import SHARE, RotatedRows
+from fastem.families.kmeans.basis import SHARE
+from fastem.families.kmeans.rotated import RotatedRows
 
-# The square of a rest is off by so many times what the row is off by, as a share of the row's squared norm: rotated.py.
+# The square of a rest is off by so many times what the row is off by, as a share of the row's squared norm: basis.py.
 REST = 2.5
 
 

@@ -170,33 +170,48 @@ INLINE TARGET REAL NAME(roughly)(const REAL *RESTRICT x, const REAL *RESTRICT o,
     return total;
 }
 
-/* Whether row `i` is as near to another centroid as to its own, by differences in float64.  What is left of the rows that
-   a score can't decide is worth to be looked at outside: of rows in general position none. */
-TARGET NOINLINE int NAME(is_tied)(const nearest_job *job, ptrdiff_t i, ptrdiff_t own) {
-    const ptrdiff_t d = job->d, k = job->k;
-    const REAL *x = (const REAL *)job->x + i * d, *o = (const REAL *)job->origin, *centers = (const REAL *)job->centers;
-    double norm = 0, centred = 0, most = INFINITY, roughly = INFINITY;
+/* What a squared distance must not exceed to tie a row, and what it must not by `roughly`. */
+typedef struct {
+    double most, roughly;
+} NAME(tie);
+
+/* That of row `i` and its own centroid; returns whether there is anything to gain. */
+INLINE int NAME(aim_tie)(const nearest_job *job, ptrdiff_t i, ptrdiff_t own, NAME(tie) * tie) {
+    const ptrdiff_t d = job->d;
+    const REAL *x = (const REAL *)job->x + i * d, *o = (const REAL *)job->origin, *c = (const REAL *)job->centers + own * d;
+    double norm = 0, centred = 0, sqdist = 0;
     for (ptrdiff_t j = 0; j < d; j++) {
+        const double e = (double)x[j] - (double)o[j] - (double)c[j];
         norm += (double)x[j] * x[j];
         centred += ((double)x[j] - (double)o[j]) * ((double)x[j] - (double)o[j]);
+        sqdist += e * e;
     }
-    for (ptrdiff_t t = -1; t < k; t++) { /* its own first */
-        const ptrdiff_t c = t < 0 ? own : t;
-        double sqdist = 0;
-        if (t == own) continue;
-        if (t >= 0 && NAME(roughly)(x, o, centers + c * d, d) > roughly) continue;
-        for (ptrdiff_t j = 0; j < d; j++) {
-            const double e = (double)x[j] - (double)o[j] - (double)centers[c * d + j];
-            sqdist += e * e;
-        }
-        if (t >= 0 && sqdist <= most) return 1;
-        if (t < 0 && !(sqdist > 0)) return 0; /* there is nothing to gain */
-        if (t < 0) {
-            most = sqdist + TIES * EPSILON * sqrt(sqdist) * (sqrt(sqdist) + sqrt(norm));
-            roughly = most * (1 + SLOPPY(d)) + 4 * EPSILON * sqrt(most) * (sqrt(centred) + sqrt(most));
-            roughly += 4 * (double)EPSILON * EPSILON * centred;
-        }
+    tie->most = sqdist + TIES * EPSILON * sqrt(sqdist) * (sqrt(sqdist) + sqrt(norm));
+    tie->roughly = tie->most * (1 + SLOPPY(d)) + 4 * EPSILON * sqrt(tie->most) * (sqrt(centred) + sqrt(tie->most));
+    tie->roughly += 4 * (double)EPSILON * EPSILON * centred;
+    return sqdist > 0;
+}
+
+/* Whether row `i` is as near to another centroid, by differences in float64. */
+INLINE TARGET int NAME(ties_with)(const nearest_job *job, ptrdiff_t i, ptrdiff_t other, const NAME(tie) * tie) {
+    const ptrdiff_t d = job->d;
+    const REAL *x = (const REAL *)job->x + i * d, *o = (const REAL *)job->origin, *c = (const REAL *)job->centers + other * d;
+    double sqdist = 0;
+    if (NAME(roughly)(x, o, c, d) > tie->roughly) return 0;
+    for (ptrdiff_t j = 0; j < d; j++) {
+        const double e = (double)x[j] - (double)o[j] - (double)c[j];
+        sqdist += e * e;
     }
+    return sqdist <= tie->most;
+}
+
+/* Whether row `i` is as near to another centroid as to its own.  What is left of the rows that a score can't decide is
+   worth to be looked at outside: of rows in general position none. */
+TARGET NOINLINE int NAME(is_tied)(const nearest_job *job, ptrdiff_t i, ptrdiff_t own) {
+    NAME(tie) tie;
+    if (!NAME(aim_tie)(job, i, own, &tie)) return 0;
+    for (ptrdiff_t c = 0; c < job->k; c++)
+        if (c != own && NAME(ties_with)(job, i, c, &tie)) return 1;
     return 0;
 }
 
@@ -236,4 +251,69 @@ TARGET static void NAME(distances)(const nearest_job *job, ptrdiff_t start, ptrd
                     ((REAL *)job->sqdist)[(i + lane) * k + c + l] = sqdist[l * 2 * VL + lane];
         }
     }
+}
+
+/* ---- vectors as they lie ---- */
+
+/* Sum of the lanes of four vectors. */
+INLINE TARGET REAL NAME(total_of)(const NAME(vec) * q) {
+    REAL lane[VL];
+    STORE(lane, (q[0] + q[1]) + (q[2] + q[3]));
+    UNROLL for (int half = VL / 2; half > 0; half /= 2) UNROLL for (int i = 0; i < half; i++) lane[i] += lane[i + half];
+    return lane[0];
+}
+
+/* Squared distance of two vectors of `d` numbers, d at least VL. */
+INLINE TARGET REAL NAME(between)(const REAL *RESTRICT a, const REAL *RESTRICT b, ptrdiff_t d) {
+    NAME(vec) q[4] = {SPLAT(0), SPLAT(0), SPLAT(0), SPLAT(0)};
+    REAL tail = 0;
+    ptrdiff_t j = 0;
+    for (; j + 4 * VL <= d; j += 4 * VL) UNROLL for (int t = 0; t < 4; t++) {
+            const NAME(vec) e = LOAD(a + j + t * VL) - LOAD(b + j + t * VL);
+            q[t] = FMA(e, e, q[t]);
+        }
+    for (; j + VL <= d; j += VL) {
+        const NAME(vec) e = LOAD(a + j) - LOAD(b + j);
+        q[0] = FMA(e, e, q[0]);
+    }
+    for (; j < d; j++) tail += (a[j] - b[j]) * (a[j] - b[j]);
+    return NAME(total_of)(q) + tail;
+}
+
+/* Squared norm of a vector, at least. */
+INLINE TARGET double NAME(square_of)(const REAL *RESTRICT a, ptrdiff_t d) {
+    NAME(vec) q[4] = {SPLAT(0), SPLAT(0), SPLAT(0), SPLAT(0)};
+    REAL tail = 0;
+    ptrdiff_t j = 0;
+    for (; j + 4 * VL <= d; j += 4 * VL) UNROLL for (int t = 0; t < 4; t++) {
+            const NAME(vec) e = LOAD(a + j + t * VL);
+            q[t] = FMA(e, e, q[t]);
+        }
+    for (; j < d; j++) tail += a[j] * a[j];
+    return (double)(NAME(total_of)(q) + tail) * (1 + (double)(d + 8) * EPSILON);
+}
+
+/* `between` of two vectors and a third, to the same bits. */
+INLINE TARGET void NAME(between_two)(const REAL *RESTRICT a, const REAL *RESTRICT b, const REAL *RESTRICT c, ptrdiff_t d,
+                                     REAL *RESTRICT out) {
+    NAME(vec) q[4] = {SPLAT(0), SPLAT(0), SPLAT(0), SPLAT(0)}, p[4] = {SPLAT(0), SPLAT(0), SPLAT(0), SPLAT(0)};
+    REAL tail[2] = {0, 0};
+    ptrdiff_t j = 0;
+    for (; j + 4 * VL <= d; j += 4 * VL) UNROLL for (int t = 0; t < 4; t++) {
+            const NAME(vec) center = LOAD(c + j + t * VL);
+            const NAME(vec) e = LOAD(a + j + t * VL) - center, g = LOAD(b + j + t * VL) - center;
+            q[t] = FMA(e, e, q[t]);
+            p[t] = FMA(g, g, p[t]);
+        }
+    for (; j + VL <= d; j += VL) {
+        const NAME(vec) e = LOAD(a + j) - LOAD(c + j), g = LOAD(b + j) - LOAD(c + j);
+        q[0] = FMA(e, e, q[0]);
+        p[0] = FMA(g, g, p[0]);
+    }
+    for (; j < d; j++) {
+        tail[0] += (a[j] - c[j]) * (a[j] - c[j]);
+        tail[1] += (b[j] - c[j]) * (b[j] - c[j]);
+    }
+    out[0] = NAME(total_of)(q) + tail[0];
+    out[1] = NAME(total_of)(p) + tail[1];
 }

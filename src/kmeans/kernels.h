@@ -5,6 +5,7 @@
 #include "bounds_body.h"
 #include "rotated_body.h"
 #include "rotated_cell_body.h"
+#include "blind_body.h"
 #include "seeding_body.h"
 #include "screened_body.h"
 #include "csr_body.h"

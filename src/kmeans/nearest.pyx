@@ -36,7 +36,9 @@ cdef extern from "kmeans/dispatch.h" nogil:
         double row_error
         int32_t blind
         const nearest_rotation *movers
-        ptrdiff_t n_movers
+        ptrdiff_t n_movers, size
+        const void *mean
+        const void *directions
 
     ctypedef struct nearest_job:
         ptrdiff_t n, d, k
@@ -150,6 +152,8 @@ cdef extern from "kmeans/dispatch.h" nogil:
                      double *) noexcept nogil
         size_t (*rotated_bytes)(ptrdiff_t, ptrdiff_t) noexcept nogil
         ptrdiff_t (*rotated_cell)(const nearest_job *, const nearest_memo *, ptrdiff_t, ptrdiff_t, void *) noexcept nogil
+        size_t (*blind_bytes)(ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*blind_cell)(const nearest_job *, const nearest_memo *, ptrdiff_t, ptrdiff_t, void *) noexcept nogil
         size_t (*seed_bytes)(ptrdiff_t) noexcept nogil
         void (*seed_gaps)(const void *, ptrdiff_t, const void *, ptrdiff_t, ptrdiff_t, void *) noexcept nogil
         void (*seed_cell)(const nearest_job *, const nearest_seeding *, ptrdiff_t, ptrdiff_t, double *, void *) noexcept nogil
@@ -174,7 +178,7 @@ cdef extern from "kmeans/dispatch.h" nogil:
     ptrdiff_t strip_width(ptrdiff_t)
     ptrdiff_t strip_stack(ptrdiff_t, ptrdiff_t)
     void run_strip(const nearest_job *, const nearest_kernels *, ptrdiff_t, double *, double *)
-    const ptrdiff_t CELL_ROWS, MAX_CANDIDATES, FIRST_SIZE, ROTATED_SIZE, FLAT_CENTROIDS, SCREEN_PLACES
+    const ptrdiff_t CELL_ROWS, MAX_CANDIDATES, FIRST_SIZE, ROTATED_SIZE, BLIND_SIZE, FLAT_CENTROIDS, SCREEN_PLACES
     const int TURNED_AT_ONCE
     const double EPSILON_32, EPSILON_64
 
@@ -392,6 +396,29 @@ def settle(
     sweep_tasks(&job, NULL, kernels_for(isa, real is double), level, out, n_threads)
 
 
+def own_distances(
+    const real[:, ::1] X,
+    const real[::1] origin,
+    const real[:, ::1] centers,
+    int32_t[::1] labels,
+    real[::1] sqdist,
+    int n_threads,
+):
+    """Write the squared distance of every row to the centroid that is given (n,), as `assign` computes it."""
+    if X.shape[0] == 0:
+        return
+    cdef const nearest_kernels *kernels = kernels_for(isa, real is double)
+    cdef nearest_job job = job_of[real](X, origin[:0], origin, centers, origin)
+    cdef ptrdiff_t n_tasks = (job.n + CELL_ROWS - 1) // CELL_ROWS, t
+    cdef int threads = <int>max(1, min(n_threads, n_tasks))
+    cdef ptrdiff_t each = in_lines(kernels.scratch_bytes(job.k, job.d))
+    cdef unsigned char[::1] scratch = _aligned(threads * each)
+    job.labels, job.settled, job.sqdist = &labels[0], 1, &sqdist[0]
+    with nogil:
+        for t in prange(n_tasks, schedule="dynamic", chunksize=1, num_threads=threads):
+            kernels.cell(&job, NULL, t * CELL_ROWS, min((t + 1) * CELL_ROWS, job.n), NULL, &scratch[threadid() * each])
+
+
 cdef int sweep_tasks(nearest_job *job, const nearest_memo *memo, const nearest_kernels *kernels, int level,
                      double[:, ::1] out, int n_threads) except -1:
     """Write the record of each task."""
@@ -459,6 +486,7 @@ cdef void merge_columns(double *records, ptrdiff_t m, ptrdiff_t size, ptrdiff_t 
 
 include "strips.pxi"
 include "rotated.pxi"
+include "blind.pxi"
 include "seeding.pxi"
 include "bounded.pxi"
 include "sphere.pxi"

@@ -18,7 +18,7 @@
    the second, f multiply-adds a second: n k b FIRST_SIZE / f, n k p ROTATED_SIZE / f, n (k q + 1) d / f, and to read X and y
    once.
 
-   Rounding.  What is known of y_x is off by at most e_x in length, of y_c by e_c (fastem/families/kmeans/rotated.py says why), so
+   Rounding.  What is known of y_x is off by at most e_x in length, of y_c by e_c (fastem/families/kmeans/basis.py says why), so
    that |y_x - y_c| is at most D + e_x + e_c, D the true distance, and its square, for any a, at most
    (1 + a) (D + e_x)^2 + (1 + 1 / a) e_c^2.  Hence
 
@@ -68,10 +68,12 @@ static ptrdiff_t NAME(group_rows)(ptrdiff_t d) {
     return BLOCK * (fit < 1 ? 1 : fit > most ? most : fit);
 }
 
-static size_t NAME(carve_group)(NAME(group) * s, char *memory, ptrdiff_t k, ptrdiff_t d) {
-    const size_t rows = (size_t)NAME(group_rows)(d), each = rows * REAL_BYTES, left = 2 * LIST;
-    const size_t panels = (size_t)(k + NK - 1) / NK;
-    const size_t bytes[] = {each * ROTATED_SIZE, each, each, each, each, each, each, each * (size_t)d, each, each, each,
+/* Room for a group of `rows` rows, of which the first step takes at most `size` numbers and leaves at most `left` pairs, and
+   for the panels of k centroids. */
+static size_t NAME(carve_group)(NAME(group) * s, char *memory, ptrdiff_t k, ptrdiff_t d, ptrdiff_t group, size_t size,
+                                size_t left) {
+    const size_t rows = (size_t)group, each = rows * REAL_BYTES, panels = (size_t)(k + NK - 1) / NK;
+    const size_t bytes[] = {each * size, each, each, each, each, each, each, each * (size_t)d, each, each, each,
                             each * VL, rows * 2, rows * 2, LIST * 4, left * 4, left * REAL_BYTES, left * 4,
                             5 * panels * REAL_BYTES, panels * 4, each};
     void **const field[] = {(void **)&s->xt, (void **)&s->threshold, (void **)&s->limit, (void **)&s->best,
@@ -89,9 +91,13 @@ static size_t NAME(carve_group)(NAME(group) * s, char *memory, ptrdiff_t k, ptrd
     return at;
 }
 
+static size_t NAME(carve_rotated)(NAME(group) * s, char *memory, ptrdiff_t k, ptrdiff_t d) {
+    return NAME(carve_group)(s, memory, k, d, NAME(group_rows)(d), ROTATED_SIZE, 2 * LIST);
+}
+
 static size_t NAME(rotated_bytes)(ptrdiff_t k, ptrdiff_t d) {
     NAME(group) s;
-    return NAME(carve_group)(&s, NULL, k, d) + NAME(scratch_bytes)(k, d);
+    return NAME(carve_rotated)(&s, NULL, k, d) + NAME(scratch_bytes)(k, d);
 }
 
 /* Coordinates of some rows (count, d) in `directions` (d, ROTATED_SIZE), all in float64. */
@@ -137,63 +143,13 @@ TARGET static void NAME(turn)(const void *const *centers, int count, const doubl
         for (int i = 0; i < count; i++) NAME(project)(1, rows + i * d, directions, d, coordinates + i * ROTATED_SIZE);
 }
 
-/* Sum of the lanes of four vectors. */
-INLINE TARGET REAL NAME(total_of)(const NAME(vec) * q) {
-    REAL lane[VL];
-    STORE(lane, (q[0] + q[1]) + (q[2] + q[3]));
-    UNROLL for (int half = VL / 2; half > 0; half /= 2) UNROLL for (int i = 0; i < half; i++) lane[i] += lane[i + half];
-    return lane[0];
-}
-
-/* Squared distance of two vectors of `d` numbers, d at least VL. */
-INLINE TARGET REAL NAME(between)(const REAL *RESTRICT a, const REAL *RESTRICT b, ptrdiff_t d) {
-    NAME(vec) q[4] = {SPLAT(0), SPLAT(0), SPLAT(0), SPLAT(0)};
-    REAL tail = 0;
-    ptrdiff_t j = 0;
-    for (; j + 4 * VL <= d; j += 4 * VL) UNROLL for (int t = 0; t < 4; t++) {
-            const NAME(vec) e = LOAD(a + j + t * VL) - LOAD(b + j + t * VL);
-            q[t] = FMA(e, e, q[t]);
-        }
-    for (; j + VL <= d; j += VL) {
-        const NAME(vec) e = LOAD(a + j) - LOAD(b + j);
-        q[0] = FMA(e, e, q[0]);
-    }
-    for (; j < d; j++) tail += (a[j] - b[j]) * (a[j] - b[j]);
-    return NAME(total_of)(q) + tail;
-}
-
-/* `between` of two vectors and a third, to the same bits. */
-INLINE TARGET void NAME(between_two)(const REAL *RESTRICT a, const REAL *RESTRICT b, const REAL *RESTRICT c, ptrdiff_t d,
-                                     REAL *RESTRICT out) {
-    NAME(vec) q[4] = {SPLAT(0), SPLAT(0), SPLAT(0), SPLAT(0)}, p[4] = {SPLAT(0), SPLAT(0), SPLAT(0), SPLAT(0)};
-    REAL tail[2] = {0, 0};
-    ptrdiff_t j = 0;
-    for (; j + 4 * VL <= d; j += 4 * VL) UNROLL for (int t = 0; t < 4; t++) {
-            const NAME(vec) center = LOAD(c + j + t * VL);
-            const NAME(vec) e = LOAD(a + j + t * VL) - center, g = LOAD(b + j + t * VL) - center;
-            q[t] = FMA(e, e, q[t]);
-            p[t] = FMA(g, g, p[t]);
-        }
-    for (; j + VL <= d; j += VL) {
-        const NAME(vec) e = LOAD(a + j) - LOAD(c + j), g = LOAD(b + j) - LOAD(c + j);
-        q[0] = FMA(e, e, q[0]);
-        p[0] = FMA(g, g, p[0]);
-    }
-    for (; j < d; j++) {
-        tail[0] += (a[j] - c[j]) * (a[j] - c[j]);
-        tail[1] += (b[j] - c[j]) * (b[j] - c[j]);
-    }
-    out[0] = NAME(total_of)(q) + tail[0];
-    out[1] = NAME(total_of)(p) + tail[1];
-}
-
 /* (u + e_x)^2, u the distance that a centroid must not exceed to be compared in full. */
 INLINE REAL NAME(limit_of)(const NAME(group) * s, ptrdiff_t r, ptrdiff_t d) {
     const double u = sqrt((double)s->best[r] * (1 + SLOPPY(d)) + (double)s->extra[r]) + (double)s->error[r];
     return (REAL)(u * u * (1 + 4 * (double)EPSILON));
 }
 
-/* e_x of a row of squared norm `square` and rest `rest`, of which it is off by the share `row_error`: see rotated.py. */
+/* e_x of a row of squared norm `square` and rest `rest`, of which it is off by the share `row_error`: see basis.py. */
 INLINE double NAME(error_of)(double square, double rest, double row_error) {
     const double off = 2.5 * row_error * square;
     return (row_error + 2 * (double)EPSILON) * sqrt(square) + (rest * rest > 2 * off ? off / rest : sqrt(3 * off));
@@ -243,17 +199,20 @@ TARGET NOINLINE void NAME(guess_first)(const nearest_rotation *rotation, ptrdiff
     }
 }
 
-/* Limits and thresholds of the rows of a group, whose best centroids so far are known. */
+/* Limit and threshold of row r, whose best centroid so far is known, for scores of `size` numbers. */
+INLINE void NAME(aim_row)(ptrdiff_t d, ptrdiff_t size, ptrdiff_t r, const NAME(group) * s) {
+    const double rounding = (double)(size + 8) * (double)EPSILON; /* of a score: half norms are lowered by as much */
+    const double square = s->threshold[r];
+    s->limit[r] = NAME(limit_of)(s, r, d);
+    const double most = (1 + A_SHARE) * (double)s->limit[r];
+    s->pruned[r] = s->limit[r];
+    s->second[r] = INFINITY;
+    s->threshold[r] = (REAL)((square * (1 - rounding) - most) / 2 - 4 * (double)EPSILON * (square + most));
+}
+
+/* Those of the rows of a group. */
 INLINE void NAME(aim)(ptrdiff_t d, const NAME(group) * s) {
-    const double rounding = (double)(s->size + 8) * (double)EPSILON; /* of a score: rotated.py lowers half norms by as much */
-    for (ptrdiff_t r = 0; r < s->m; r++) {
-        const double square = s->threshold[r];
-        s->limit[r] = NAME(limit_of)(s, r, d);
-        const double most = (1 + A_SHARE) * (double)s->limit[r];
-        s->pruned[r] = s->limit[r];
-        s->second[r] = INFINITY;
-        s->threshold[r] = (REAL)((square * (1 - rounding) - most) / 2 - 4 * (double)EPSILON * (square + most));
-    }
+    for (ptrdiff_t r = 0; r < s->m; r++) NAME(aim_row)(d, s->size, r, s);
     for (ptrdiff_t r = s->m; r < (s->m + BLOCK - 1) / BLOCK * BLOCK; r++) s->threshold[r] = INFINITY;
 }
 

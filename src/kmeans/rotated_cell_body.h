@@ -61,6 +61,22 @@ TARGET NOINLINE void NAME(decide_ties)(const nearest_job *job, ptrdiff_t start, 
     if (n) NAME(choose_any)(job, start, s, many, n, more);
 }
 
+/* `is_tied` of row r of a group, whose limit holds what may tie it: the first numbers leave out most centroids. */
+TARGET NOINLINE int NAME(is_tied_rotated)(const nearest_job *job, ptrdiff_t start, ptrdiff_t r, const NAME(group) * s) {
+    const nearest_rotation *rotation = job->rotation;
+    const ptrdiff_t i = start + s->number[r], own = s->nearest[r];
+    const REAL *y = (const REAL *)rotation->rows + i * ROTATED_SIZE, *allowance = (const REAL *)rotation->allowance;
+    const REAL share = (REAL)((1 - 4 * (ROTATED_SIZE + 16) * (double)EPSILON) / (1 + A_SHARE));
+    NAME(tie) tie;
+    if (!NAME(aim_tie)(job, i, own, &tie)) return 0;
+    for (ptrdiff_t c = 0; c < job->k; c++) {
+        const REAL *of_c = (const REAL *)rotation->centers + c * ROTATED_SIZE;
+        if (NAME(between)(y, of_c, FIRST_SIZE) * share - allowance[c] > s->limit[r]) continue;
+        if (rotation->names[c] != own && NAME(ties_with)(job, i, rotation->names[c], &tie)) return 1;
+    }
+    return 0;
+}
+
 /* Labels, bounds and changes of the rows of a group that was searched. */
 INLINE TARGET void NAME(keep_found)(const nearest_job *job, const nearest_memo *memo, ptrdiff_t start,
                                     const NAME(group) * s, ptrdiff_t *n_changed) {
@@ -77,7 +93,7 @@ INLINE TARGET void NAME(keep_found)(const nearest_job *job, const nearest_memo *
             if (memo->changes && now != job->labels[i])
                 memo->changes[start + (*n_changed)++] = (uint32_t)job->labels[i] << CELL_BITS | (uint32_t)s->number[r];
         }
-        if (job->tied && !(s->second[r] - s->best[r] > s->extra[r]) && NAME(is_tied)(job, i, now))
+        if (job->tied && !(s->second[r] - s->best[r] > s->extra[r]) && NAME(is_tied_rotated)(job, start, r, s))
             job->tied[start + job->n_tied[start / CELL_ROWS]++] = (int32_t)i;
         job->labels[i] = now;
     }
@@ -87,6 +103,7 @@ TARGET static void NAME(search_group)(const nearest_job *job, const nearest_memo
                                       const NAME(scratch) * more, ptrdiff_t *n_changed) {
     const nearest_rotation *rotation = job->rotation;
     const ptrdiff_t d = job->d, k = job->k;
+    const double from_zero = job->tied ? NAME(square_of)((const REAL *)job->origin, d) : 0;
     if (!s->m) return;
     NAME(fetch_rotated)(rotation, start, FIRST_SIZE, s);
     if (rotation->blind) {
@@ -99,13 +116,8 @@ TARGET static void NAME(search_group)(const nearest_job *job, const nearest_memo
         s->n_close[r] = 1;
         s->extra[r] = 0;
         if (job->tied) { /* what `is_tied` allows, and the rounding of rows and of `between` */
-            const REAL *x = (const REAL *)job->x + (start + s->number[r]) * d;
-            double norm = 0, centred = 0, best = s->best[r];
-            for (ptrdiff_t j = 0; j < d; j++) {
-                norm += (double)x[j] * x[j];
-                centred += (double)s->rows[r * d + j] * s->rows[r * d + j];
-            }
-            const double near = sqrt(best) * (sqrt(best) + sqrt(norm) + sqrt(centred));
+            const double best = s->best[r], centred = NAME(square_of)(s->rows + r * d, d);
+            const double near = sqrt(best) * (sqrt(best) + 2 * sqrt(centred) + sqrt(from_zero)); /* |x| <= |x - o| + |o| */
             s->extra[r] = (REAL)(SLOPPY(d) * best + 2 * TIES * EPSILON * near + 4 * (double)EPSILON * EPSILON * centred);
         }
     }
@@ -177,7 +189,7 @@ TARGET static ptrdiff_t NAME(rotated_cell)(const nearest_job *job, const nearest
     ptrdiff_t n_failed = 0, n_changed = 0;
     NAME(group) s;
     NAME(scratch) more;
-    NAME(carve)(&more, (char *)memory + NAME(carve_group)(&s, (char *)memory, k, d), k, d);
+    NAME(carve)(&more, (char *)memory + NAME(carve_rotated)(&s, (char *)memory, k, d), k, d);
     if (job->tied) job->n_tied[start / CELL_ROWS] = 0;
     if (bounded) {
         REAL lower[CELL_ROWS];

@@ -79,6 +79,8 @@
 #define ROTATED_SIZE 64      /* and of all of it */
 #define TURNED_AT_ONCE 3     /* centroids that are brought into that basis together */
 #define ROTATED_BYTES 262144
+#define BLIND_SIZE 192       /* the same, at most, of rows of which nothing is known: blind_body.h; one chunk of the tile */
+#define BLIND_BYTES 524288
 #define BATCH_BYTES 524288
 #define SORTED_CENTROIDS 512
 #define SORTED_ROWS 128
@@ -99,6 +101,10 @@ typedef struct nearest_rotation {
     int32_t blind;         /* the labels are no guesses yet */
     const struct nearest_rotation *movers; /* with those centroids alone that moved, or NULL */
     ptrdiff_t n_movers;
+    /* Where the rows are rotated on the way (blind_body.h), which takes names, order and allowances from nowhere. */
+    ptrdiff_t size;         /* numbers of a row: one coordinate for each of size - 1 directions, then the norm of the rest */
+    const void *mean;       /* (d,) */
+    const void *directions; /* (size - 1, d) in the order of the tile */
 } nearest_rotation;
 
 /* What a pass over the rows works on.  All arrays are C-contiguous; X, w, origin, centers, half_norms and sqdist are of
@@ -233,6 +239,8 @@ typedef struct {
                  double *rows, double *coordinates, double *squares);
     size_t (*rotated_bytes)(ptrdiff_t k, ptrdiff_t d);
     ptrdiff_t (*rotated_cell)(const nearest_job *, const nearest_memo *, ptrdiff_t start, ptrdiff_t stop, void *scratch);
+    size_t (*blind_bytes)(ptrdiff_t k, ptrdiff_t d);
+    void (*blind_cell)(const nearest_job *, const nearest_memo *, ptrdiff_t start, ptrdiff_t stop, void *scratch);
     size_t (*seed_bytes)(ptrdiff_t d);
     void (*seed_gaps)(const void *candidates, ptrdiff_t k, const void *seeds, ptrdiff_t n_seeds, ptrdiff_t d, void *quarter);
     void (*seed_cell)(const nearest_job *, const nearest_seeding *, ptrdiff_t start, ptrdiff_t stop, double *out,

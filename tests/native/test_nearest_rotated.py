@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from rows_to_search import KINDS, rows_and_centers
 
 from fastem import KMeans
 from fastem._native import nearest
 from fastem.families.kmeans import KMeansFamily, KMeansParams, active_centers, rotated
+from fastem.families.kmeans.basis import find_basis
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
 DTYPES = [np.float32, np.float64]
-KINDS = ["decaying", "noise", "offset", "duplicates", "far centre", "low rank"]
 
 
 @pytest.fixture(autouse=True)
@@ -21,25 +22,8 @@ def best_isa():
     nearest.force_isa(None)
 
 
-def rows_and_centers(kind, n, d, k, dtype, seed):
-    rng = np.random.default_rng(seed)
-    decay = np.arange(1, d + 1) ** (0.0 if kind == "noise" else -0.8)
-    X = rng.standard_normal((n, d)) * decay @ np.linalg.qr(rng.standard_normal((d, d)))[0]
-    if kind == "duplicates":
-        X = X[rng.integers(min(n, max(1, k // 2)), size=n)]
-    if kind == "low rank":
-        X = X[:, :3] @ rng.standard_normal((3, d))
-    if kind == "offset":
-        X += 100.0 if dtype == np.float32 else 1e6
-    centers = X[rng.integers(n, size=k)] + (0 if kind == "duplicates" else 0.1 * rng.standard_normal((k, d)) * X.std())
-    if kind == "far centre":
-        centers[k // 3] = 1e7
-        centers[k // 2] = -3e12
-    return X.astype(dtype), centers.astype(dtype).astype(np.float64), rng
-
-
 def search_of(X, prepared, blind):
-    rows = rotated.rotate(X, rotated.find_basis(X, 10**6), 1)
+    rows = rotated.rotate(X, find_basis(X, 10**6, rotated.DIRECTIONS), 1)
     return rotated.search_by(rows, rotated.turn(rows, prepared, 1), prepared.moved, blind)
 
 
@@ -83,10 +67,10 @@ def test_most_centres_are_left_out(dtype):
     X, centers, _ = rows_and_centers("decaying", 3000, 128, 200, dtype, 1)
     family = KMeansFamily(200)
     prepared = family.prepare(KMeansParams(centers), X.dtype)
-    assert rotated.share_of_work(X, rotated.find_basis(X, 10**6), prepared) < 1.5
+    assert rotated.share_of_work(X, find_basis(X, 10**6, rotated.DIRECTIONS), prepared) < 1.5
     noise, centers, _ = rows_and_centers("noise", 3000, 128, 200, dtype, 1)
     prepared = family.prepare(KMeansParams(centers), X.dtype)
-    assert rotated.share_of_work(noise, rotated.find_basis(noise, 10**6), prepared) > 2
+    assert rotated.share_of_work(noise, find_basis(noise, 10**6, rotated.DIRECTIONS), prepared) > 2
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -172,7 +156,10 @@ def test_auto_asks_again_when_centres_are_means(monkeypatch, grouped, second):
 def test_values_that_overflow_when_squared_are_searched_without():
     X, centers, _ = rows_and_centers("decaying", 3000, 64, 40, np.float64, 5)
     X[7] = 1e130
-    assert rotated.find_basis(X, 10**6) is None or rotated.rotate(X, rotated.find_basis(X, 10**6), 1) is None
+    assert (
+        find_basis(X, 10**6, rotated.DIRECTIONS) is None
+        or rotated.rotate(X, find_basis(X, 10**6, rotated.DIRECTIONS), 1) is None
+    )
     fits = [KMeans(40, init=centers, max_iter=1, algorithm=name).fit(X) for name in ("hamerly", "rotated")]
     np.testing.assert_array_equal(fits[0].labels_, fits[1].labels_)
 
@@ -181,7 +168,7 @@ def test_values_that_overflow_when_squared_are_searched_without():
 @settings(max_examples=30, deadline=None)
 def test_centres_that_stayed_need_not_be_turned_again(d, k, dtype, n_threads, seed):
     X, centers, rng = rows_and_centers("decaying", 300, d, k, dtype, seed)
-    family, rows = KMeansFamily(k), rotated.rotate(X, rotated.find_basis(X, 10**6), 1)
+    family, rows = KMeansFamily(k), rotated.rotate(X, find_basis(X, 10**6, rotated.DIRECTIONS), 1)
     before = family.prepare(KMeansParams(centers), dtype)
     which = rng.random(k) < rng.random()
     after = family.prepare(KMeansParams(centers + which[:, None] * rng.standard_normal((k, d))), dtype, before)

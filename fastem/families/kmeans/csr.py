@@ -272,6 +272,9 @@ class CSRKMeansFamily(KMeansFamily):
         self.assign_into(X, prepared, labels, sqdist, n_threads)
         return labels, sqdist
 
+    def own_distances(self, X: Any, prepared: Any, labels: np.ndarray, n_threads: int) -> np.ndarray:
+        return self.assign(X, prepared, n_threads)[1]
+
     def assign_into(
         self, X: Any, prepared: Any, labels: np.ndarray, sqdist: np.ndarray, n_threads: int,
         guess: np.ndarray | None = None,

@@ -26,7 +26,7 @@ from fastem import grid, threads
 from fastem._native import nearest
 from fastem.draws import Draws
 from fastem.families.base import Family, Limits, Loose, MStep, SmallRun, State
-from fastem.families.kmeans import active_centers, rotated
+from fastem.families.kmeans import active_centers, blind, rotated
 from fastem.families.kmeans.partition import ROUNDINGS_OF_TIES, Partition
 from fastem.families.kmeans.records import Bounds, KMeansMemo, KMeansParams, KMeansPrepared, KMeansStats, _layout
 from fastem.records import Empty, Layout
@@ -198,8 +198,10 @@ class KMeansFamily(Family):
         """
         n = len(X)
         kept = memo.bounds
+        by = self._blind_search(X, prepared, memo) if kept is None else None
         if kept is None:
-            self._rotate(X, prepared, n_threads, memo)
+            if by is None:
+                self._rotate(X, prepared, n_threads, memo)
             memo.asks_again = memo.rotated is None
         upper = kept.upper if kept else memo.empty(n, X.dtype)
         lower = kept.lower if kept else memo.empty(n, X.dtype)
@@ -209,7 +211,9 @@ class KMeansFamily(Family):
         near, active = memo.empty(n if grouped else 0, X.dtype), np.zeros(k, bool)
         near[:] = np.inf
         search = self._turned_search(prepared, n_threads, memo, blind=kept is None)
-        if search is None:
+        if by is not None and blind.search(X, prepared, by, memo.labels, upper, lower, n_threads):
+            total = self.record_of(X, w, prepared, memo.labels, n_threads)
+        elif search is None:
             total = self._count(X, w, prepared, n_threads, memo, upper, lower)
         else:
             carried = kept is not None and before is not None
@@ -223,6 +227,13 @@ class KMeansFamily(Family):
         memo.bounds = Bounds(upper, lower, changes, near, active, total, float(total[-1]) + self._gain(total, prepared))
         memo.passes, memo.half_gaps = 0, np.empty(0)
         return total
+
+    def _blind_search(self, X: np.ndarray, prepared: KMeansPrepared, memo: KMeansMemo) -> blind.Search | None:
+        """Return what the first pass is to search by, where the few numbers of rotated rows do less, or None."""
+        if self.algorithm != "auto" or memo.is_part or memo.noted or not blind.possible(X, self.n_components):
+            return None
+        share = self._rotations.share_of_work(X, prepared)
+        return None if share is None or share < blind.WANTED else blind.search_that_pays(X, prepared, share)
 
     def _turned_search(self, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo, blind: bool = False) -> Any:
         """Return the rotation by which a pass over all rows is to search, or None."""
@@ -387,6 +398,12 @@ class KMeansFamily(Family):
         self.assign_into(X, prepared, labels, sqdist, n_threads)
         return labels, sqdist
 
+    def own_distances(self, X: np.ndarray, prepared: KMeansPrepared, labels: np.ndarray, n_threads: int) -> np.ndarray:
+        """Return the squared distance (n,) of each row to its nearest centre, which is known (n,) int32."""
+        sqdist = np.empty(len(X), X.dtype)
+        nearest.own_distances(X, *prepared[:2], labels, sqdist, threads.native_threads(n_threads))
+        return sqdist
+
     def assign_into(
         self, X, prepared: KMeansPrepared, labels: np.ndarray, sqdist: np.ndarray, n_threads: int,
         guess: np.ndarray | None = None,
@@ -434,8 +451,13 @@ class KMeansFamily(Family):
         log_joint[np.arange(len(X)), self.assign(X, prepared, n_threads)[0]] = 0.0
         return log_joint
 
-    def badness(self, X: np.ndarray, w: np.ndarray, prepared: KMeansPrepared, n_threads: int) -> np.ndarray:
-        sqdist = self.assign(X, prepared, n_threads)[1]
+    def badness(
+        self, X: np.ndarray, w: np.ndarray, prepared: KMeansPrepared, n_threads: int, labels: np.ndarray | None = None
+    ) -> np.ndarray:
+        if labels is None:
+            sqdist = self.assign(X, prepared, n_threads)[1]
+        else:
+            sqdist = self.own_distances(X, prepared, labels, n_threads)
         return np.where(w > 0, sqdist, -1.0) if w.size else sqdist
 
     def accumulate_given(self, X, w, resp: np.ndarray, prepared: KMeansPrepared, stats: np.ndarray) -> None:
