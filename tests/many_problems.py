@@ -11,7 +11,7 @@ MODELS = {
     "bernoulli": {"binarize": None},
     "poisson": {},
     "categorical": {},
-    "student": {},
+    "student": {"max_iter": 20},
     "factor": {},
     "mfa": {"max_iter": 20},
 }

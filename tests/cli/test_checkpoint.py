@@ -73,7 +73,7 @@ def test_a_command_that_was_killed_goes_on_with_the_same_bits(run, rows, tmp_pat
 
 
 def test_refusals(run, rows, tmp_path, monkeypatch):
-    checkpointed = (*FIT, "--checkpoint", "fit.npz")
+    checkpointed = (*FIT, "--max-iter", 5, "--checkpoint", "fit.npz")
     for arguments, words in [
         ((*FIT, "--resume"), "--resume needs --checkpoint"),
         ((*checkpointed, "--checkpoint-every", "soon"), "got soon"),

@@ -124,8 +124,14 @@ def test_enough_factors_make_it_a_gaussian_mixture():
     assert mixture.lower_bound_ == pytest.approx(gaussian.lower_bound_, abs=1e-7)
 
 
-@pytest.mark.parametrize("share", [0.0, 0.15])
-@pytest.mark.parametrize("init_params", ["kmeans", "random", "em-em"])
+@pytest.mark.parametrize(
+    ("init_params", "share"),
+    [
+        *[("kmeans", 0.15), ("random", 0.0), ("em-em", 0.0)],
+        *[pytest.param(init, 0.15, marks=pytest.mark.deep) for init in ("random", "em-em")],
+        pytest.param("kmeans", 0.0, marks=pytest.mark.deep),
+    ],
+)
 def test_clusters_and_subspaces_are_found(share, init_params):
     _, params, X, y = drawn(4000, 10, 2, 3, seed=1, share=share)
     model = fastem.FactorAnalyserMixture(

@@ -134,8 +134,12 @@ def test_rows_are_drawn_without_repetition_and_by_weight(make, weighted):
         assert (w[drawn] > 0).all()
 
 
+# Covariance models in capitals take their statistics by the kernels of a shape.
 @by_source
-@pytest.mark.parametrize("name", families.FAMILIES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.deep if name[-3:].isupper() else ()) for name in families.FAMILIES],
+)
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_statistics_have_the_bits_of_rows_in_memory(make, name, dtype):
     """Weights and known labels included, for any number of threads."""

@@ -11,13 +11,27 @@ pa = pytest.importorskip("pyarrow")
 NAMES = ["a", "b", "c"]
 
 
+WAYS = {
+    "kept": (False, False, True),
+    "weighted, missing, kept": (True, True, True),
+    "weighted, decoded anew": (True, False, False),
+    "missing, decoded anew": (False, True, False),
+}
+
+
+def cases():
+    """Half of the ways for an estimator that takes missing values, kept or not in turns; the others are deep checks.
+
+    A random start of rows with missing values in float32 is one of these: it alone needs a kernel of 22 s to compile.
+    """
+    for number, name in enumerate(ESTIMATORS):
+        for at, (way, given) in enumerate(WAYS.items()):
+            quick = not given[1] if name in (*COMPLETE, "random") else at in ((0, 3), (1, 2))[number % 2]
+            yield pytest.param(name, *given, id=f"{name}-{way}", marks=() if quick else pytest.mark.deep)
+
+
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-@pytest.mark.parametrize(
-    ("weighted", "missing", "kept"),
-    [(False, False, True), (True, False, False), (True, True, True), (False, True, False)],
-    ids=["kept", "weighted, decoded anew", "weighted, missing, kept", "missing, decoded anew"],
-)
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize(("name", "weighted", "missing", "kept"), list(cases()))
 def test_every_estimator_has_the_bits_of_rows_in_memory(name, weighted, missing, kept, X, w):
     if missing and name in COMPLETE:
         pytest.skip("takes complete rows")
