@@ -37,8 +37,14 @@ from fastem.jit import kernel
 from fastem.kernels.cell_pass import passes
 from fastem.kernels.moments import add_sums
 from fastem.kernels.tiles import plain_density
+from fastem.kernels.triangles import about_means
 from fastem.kernels.views import view_of
+from fastem.kernels.wide_pass import WideExpectation
+from fastem.kernels.wide_shared import SharedDistances, WideSums
 from fastem.records import Fields
+
+# Features from which on panels are packed (`kernels/wide_shared.py`).
+WIDE = 192
 
 # --- kernels
 
@@ -93,8 +99,9 @@ def scatter_about(stats: TiedStats, constants: TotalScatter, prepared: TiedPrepa
     if centred.shape[1] <= mixtures.MOST_FEATURES:
         return mixtures.scatter_about(stats.counts, stats.sums, centred, means, constants.scatter)
     moments = stats.sums + stats.counts[:, None] * centred
-    cross = moments.T @ means
-    return constants.scatter - cross - cross.T + (means.T * stats.counts) @ means
+    scatter = np.empty(constants.scatter.shape)
+    about_means(constants.scatter, moments, stats.counts, means, scatter)
+    return scatter
 
 
 class Tied(Matrices):
@@ -104,7 +111,8 @@ class Tied(Matrices):
     shared = True
     fields = FIELDS
     blocks = Blocks(log_joint_block, moments_block, room, view_of(FIELDS))
-    accumulate, expect = passes(*blocks)
+    _accumulate, _expect = passes(*blocks)
+    accumulate, expect = WideSums(WIDE, _accumulate, FIELDS), WideExpectation(WIDE, _expect, SharedDistances)
 
     wide = FULL
 
@@ -161,7 +169,9 @@ class Tied(Matrices):
         if not alive(stats).any():
             return previous.copy()
         means = updated_means(stats, prepared, prepared_means(prepared))
-        return scatter_about(stats, constants, prepared, means) / stats.counts.sum()
+        scatter = scatter_about(stats, constants, prepared, means)
+        scatter /= stats.counts.sum()
+        return scatter
 
     def expected_log_likelihood(
         self, stats: TiedStats, constants: TotalScatter, prepared: TiedPrepared, params: GaussianParams
@@ -181,6 +191,12 @@ class Tied(Matrices):
     def of_precisions(self, precisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         covariances, factors = of_precisions(precisions[None])
         return covariances[0], factors[0]
+
+    def precisions(self, precisions_cholesky: np.ndarray) -> np.ndarray:
+        return FULL.precisions(precisions_cholesky[None])[0]
+
+    def below(self, precisions_cholesky: np.ndarray, limit: float) -> bool:
+        return FULL.below(precisions_cholesky[None], limit)
 
     def log_det(self, precisions_cholesky: np.ndarray, n_features: int) -> np.ndarray:
         return sums_of_logarithms(np.diagonal(precisions_cholesky)[None])[0]
