@@ -10,7 +10,6 @@ from fastem.families.data_moments import total_scatter
 from fastem.families.elliptical.records import prepared_means
 from fastem.families.elliptical.tied import SHAPE, WIDE
 from fastem.kernels import wide_pass, wide_shared, wide_shares
-from fastem.kernels.triangles import about_means
 from fastem.sources.memory import MemorySource
 
 EPS = {"float64": 2.2e-16, "float32": 1.2e-7}
@@ -84,7 +83,7 @@ def test_e_step_has_the_numbers_of_the_narrow_pass(monkeypatch, dtype):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_moments_are_those_of_more_digits(dtype):
-    family, X, prepared = problem(2500, 197, 2, dtype, 0.02, offset=100.0)
+    family, X, prepared = problem(2499, 197, 2, dtype, 0.02, offset=100.0)
     w = np.random.default_rng(3).uniform(0, 2, len(X)).astype(dtype)
     w[::7] = 0
     found = record(family, X, prepared, w)
@@ -164,18 +163,6 @@ def test_total_scatter_is_that_of_more_digits(dtype, n, d):
         assert np.abs((found.scatter - scatter) / deviation / deviation[:, None]).max() < 8 * EPS[dtype]
         assert np.array_equal(found.scatter, found.scatter.T)
         assert same(found, total_scatter(source(X, weights, n_threads=1)))
-
-
-@pytest.mark.parametrize("k", [1, 4])
-def test_scatter_about_means(k):
-    rng = np.random.default_rng(k)
-    X, resp = rng.standard_normal((60, 37)), rng.dirichlet(np.ones(k), 60)
-    means = rng.standard_normal((k, 37))
-    found = np.full((37, 37), np.nan)
-    about_means(X.T @ X, resp.T @ X, resp.sum(axis=0), means, found)
-    expected = sum(((X - mean) * own[:, None]).T @ (X - mean) for mean, own in zip(means, resp.T, strict=True))
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
-    assert np.array_equal(found, found.T)
 
 
 def test_fits_have_the_bits_of_one_thread_and_the_answers_of_the_narrow_pass(monkeypatch):
