@@ -1,4 +1,4 @@
-"""Log-densities and responsibilities of rows of very many features; what cannot matter is left out.
+"""Log-densities of rows of very many features, of components that each have a matrix; what cannot matter is left out.
 
 A distance is a sum of squares of the columns of a triangular product, y = (x - mu) P: after some columns a row's
 log-density is at most the offset less half of what has been added up, in exact and in rounded arithmetic.  The
