@@ -58,6 +58,10 @@ WIDE_MIXTURE_SHAPES = (
     Shape(10_000, 512, 4, "full"),
     Shape(1_000, 784, 10, "full"),
     Shape(5_000, 1024, 4, "full"),
+    Shape(20_000, 256, 8, "tied"),
+    Shape(10_000, 512, 4, "tied"),
+    Shape(1_000, 784, 10, "tied"),
+    Shape(5_000, 1024, 4, "tied"),
 )
 
 # What scikit-learn has and oneDAL has not.

@@ -310,6 +310,25 @@ class WidePass(Benchmark):
         self.model.predict(self.X)
 
 
+class WideShared(Benchmark):
+    """Three iterations of tied Gaussians of 512 features: rows whitened on packed panels, and their total scatter."""
+
+    params = (DTYPES,)
+    param_names = ("dtype",)
+    one_thread = True
+
+    def setup(self, dtype):
+        self.X = mixture_data(Shape(2_000, 512, 3, "tied").shrunk(), dtype)[0]
+        self.time_fit(dtype)
+
+    def time_fit(self, dtype):
+        options = {"max_iter": 3, "tol": 0, "init_params": "random_from_data", "random_state": 0, "n_threads": 1}
+        self.model = quietly(fastem.GaussianMixture(3, covariance_type="tied", **options).fit, self.X)
+
+    def time_predict(self, dtype):
+        self.model.predict(self.X)
+
+
 class FactorRows(Benchmark):
     """The scatter matrix that factor analysis of complete rows is fitted to, and a full Gaussian of 128 features."""
 

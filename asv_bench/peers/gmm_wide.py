@@ -1,4 +1,4 @@
-"""Full Gaussians of many features: fastem beside scikit-learn and oneDAL, an iteration and whole fits.
+"""Full and tied Gaussians of many features beside scikit-learn, full ones beside oneDAL: an iteration and whole fits.
 
 A fit of four iterations begins at given weights, means and precisions, as `gmm.options_of` has them, and everything
 counts that it does: checks, factors, and the attributes at its end.
@@ -29,7 +29,8 @@ def run(options: Namespace) -> dict[str, list[dict]]:
 
 def _candidates(shape: Shape, X: Any, start: Any) -> dict[str, Any]:
     """Return the fits of those that are here, functions of max_iter."""
-    more = {"reg_covar": RIDGE} if shape.n < shape.k * shape.d else {}
+    n_matrices = shape.k if shape.covariance == "full" else 1
+    more = {"reg_covar": RIDGE} if shape.n < n_matrices * shape.d else {}
     return {
         name: partial(fit, X, start, shape.covariance, **({} if name == "oneDAL" else more))
         for name, fit in gmm.candidates(shape.covariance).items()

@@ -7,7 +7,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastem.kernels.scatter import add_cell
+from fastem.kernels.scatter import add_cell, add_wide_cell
+
+# Features from which on the scatter of a cell is added up on packed panels.
+WIDE = 128
 
 
 class TotalScatter(NamedTuple):
@@ -70,7 +73,8 @@ def _scatter_of(source: Any, kept: Callable[[np.ndarray], Any], start: np.ndarra
     def scatter(X: np.ndarray, rows: slice) -> np.ndarray:
         X, w = rows_of(X, rows)
         out = np.zeros(d * d)
-        add_cell(np.ascontiguousarray(X, dtype), w.astype(dtype, copy=False), origin, out)
+        add = add_cell if d < WIDE else add_wide_cell
+        add(np.ascontiguousarray(X, dtype), w.astype(dtype, copy=False), origin, out)
         return out
 
     about_origin = source.fold(scatter, d * d).reshape(d, d)

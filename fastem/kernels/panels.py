@@ -21,6 +21,7 @@ from llvmlite import ir
 from numba.core import types
 
 from fastem.jit import instruction, kernel
+from fastem.kernels.blocks import STRIDE
 from fastem.kernels.tiles import vectors_of_rows
 from fastem.kernels.transpose import turned
 from fastem.kernels.vectors import MACHINE, WORD, Code, generator, passed, passed_rows
@@ -134,75 +135,95 @@ def pack_rows(typingcontext, X, index, count, depth, origin, mean, panel):
     return types.void(X, index, types.intp, types.intp, origin, mean, panel), made
 
 
-# --- squared distances
+# --- products with a factor
 
 
-def _build_squares(builder: ir.IRBuilder, arguments: Any, number: ir.Type) -> None:
-    count, depth, start, stop, panel, packed, room, squares = arguments
-    code = Code(builder, number)
-    n = vectors_of_rows()
-    width = n * code.lanes
-    zero = code.word(0)
-    products, totals = code.zeros(4 * n), code.zeros(n)
+def _products(kept: bool) -> Any:
+    """Code generation of products of rows and columns: `kept`, they are written; otherwise their squares are added."""
 
-    def tile(i: Any, first: Any, last: Any, own: Any, partial_sums: Any) -> None:
-        """Go on with four columns from i, over features first..last."""
-        stop_here = code.smaller(last, code.plus(i, 4))
-        with builder.if_else(builder.icmp_signed("==", first, zero)) as (then, otherwise):
-            with then:
-                code.clear(products)
-            with otherwise:
-                for place, slot in enumerate(products):
-                    at = code.plus(partial_sums, place * code.lanes)
-                    builder.store(code.load(room, at), slot)
-        q = builder.lshr(i, code.word(2))
-        column = builder.shl(builder.mul(q, code.plus(q, 1)), code.word(3))
-        with code.loop(first, stop_here, 4) as (j, _):
-            for step in range(4):
-                at = builder.add(own, builder.mul(code.plus(j, step), code.word(width)))
-                x = [code.load(panel, code.plus(at, v * code.lanes)) for v in range(n)]
+    def build(builder: ir.IRBuilder, arguments: Any, number: ir.Type) -> None:
+        count, depth, start, stop, panel, packed, room, out = arguments
+        code = Code(builder, number)
+        n = vectors_of_rows()
+        width = n * code.lanes
+        zero = code.word(0)
+        products, totals = code.zeros(4 * n), code.zeros(0 if kept else n)
+
+        def leave(i: Any, r: Any) -> None:
+            """Do with four complete columns what is asked for."""
+            for v in range(n):
                 for a in range(4):
-                    p = code.number_at(
-                        packed, code.plus(column, builder.add(builder.shl(j, code.word(2)), code.word(4 * step + a)))
-                    )
-                    for v in range(n):
-                        slot = products[a * n + v]
-                        builder.store(code.fma(p, x[v], builder.load(slot)), slot)
-        with builder.if_else(builder.icmp_signed("==", stop_here, code.plus(i, 4))) as (then, otherwise):
-            with then:
-                for v in range(n):
-                    for a in range(4):
-                        y = builder.load(products[a * n + v])
+                    y = builder.load(products[a * n + v])
+                    if kept:
+                        row = builder.mul(builder.sub(code.plus(i, a), start), code.word(STRIDE))
+                        code.store(y, out, builder.add(row, code.plus(r, v * code.lanes)))
+                    else:
                         builder.store(code.fma(y, y, builder.load(totals[v])), totals[v])
-            with otherwise:
-                for place, slot in enumerate(products):
-                    code.store(builder.load(slot), room, code.plus(partial_sums, place * code.lanes))
 
-    with code.loop(start, stop, COLUMNS) as (block, _):
-        end = code.smaller(code.plus(block, COLUMNS), stop)
-        with code.loop(zero, count, width) as (r, _):
-            own = builder.mul(r, depth)
-            for v in range(n):
-                builder.store(code.load(squares, code.plus(r, v * code.lanes)), totals[v])
-            with code.loop(zero, end, DEPTH) as (first, _):
-                last = code.smaller(code.plus(first, DEPTH), end)
-                least = builder.and_(first, code.word(-4))
-                begin = builder.select(builder.icmp_signed(">", least, block), least, block)
-                with code.loop(begin, end, 4) as (i, _):
-                    partial_sums = builder.mul(builder.sub(i, block), code.word(width))
-                    tile(i, first, last, own, partial_sums)
-            for v in range(n):
-                code.store(builder.load(totals[v]), squares, code.plus(r, v * code.lanes))
+        def tile(i: Any, r: Any, first: Any, last: Any, own: Any, partial_sums: Any) -> None:
+            """Go on with four columns from i, over features first..last."""
+            stop_here = code.smaller(last, code.plus(i, 4))
+            with builder.if_else(builder.icmp_signed("==", first, zero)) as (then, otherwise):
+                with then:
+                    code.clear(products)
+                with otherwise:
+                    for place, slot in enumerate(products):
+                        at = code.plus(partial_sums, place * code.lanes)
+                        builder.store(code.load(room, at), slot)
+            q = builder.lshr(i, code.word(2))
+            column = builder.shl(builder.mul(q, code.plus(q, 1)), code.word(3))
+            with code.loop(first, stop_here, 4) as (j, _):
+                for step in range(4):
+                    at = builder.add(own, builder.mul(code.plus(j, step), code.word(width)))
+                    x = [code.load(panel, code.plus(at, v * code.lanes)) for v in range(n)]
+                    factor = code.plus(column, builder.shl(code.plus(j, step), code.word(2)))
+                    for a in range(4):
+                        p = code.number_at(packed, code.plus(factor, a))
+                        for v in range(n):
+                            slot = products[a * n + v]
+                            builder.store(code.fma(p, x[v], builder.load(slot)), slot)
+            with builder.if_else(builder.icmp_signed("==", stop_here, code.plus(i, 4))) as (then, otherwise):
+                with then:
+                    leave(i, r)
+                with otherwise:
+                    for place, slot in enumerate(products):
+                        code.store(builder.load(slot), room, code.plus(partial_sums, place * code.lanes))
+
+        with code.loop(start, stop, COLUMNS) as (block, _):
+            end = code.smaller(code.plus(block, COLUMNS), stop)
+            with code.loop(zero, count, width) as (r, _):
+                own = builder.mul(r, depth)
+                for v, slot in enumerate(totals):
+                    builder.store(code.load(out, code.plus(r, v * code.lanes)), slot)
+                with code.loop(zero, end, DEPTH) as (first, _):
+                    last = code.smaller(code.plus(first, DEPTH), end)
+                    least = builder.and_(first, code.word(-4))
+                    begin = builder.select(builder.icmp_signed(">", least, block), least, block)
+                    with code.loop(begin, end, 4) as (i, _):
+                        partial_sums = builder.mul(builder.sub(i, block), code.word(width))
+                        tile(i, r, first, last, own, partial_sums)
+                for v, slot in enumerate(totals):
+                    code.store(builder.load(slot), out, code.plus(r, v * code.lanes))
+
+    return build
 
 
-def _squares_in_python(count, depth, start, stop, panel, packed, room, squares):
+_build_squares, _build_whitened = _products(kept=False), _products(kept=True)
+
+
+def _products_in_python(count, depth, start, stop, panel, packed):
     width = _width(panel.dtype)
     for first in range(0, count, width):
         X = panel[first * depth : (first + width) * depth].reshape(depth, width)
         for i in range(start, stop, 4):
             at = 8 * (i // 4) * (i // 4 + 1)
             P = packed[at : at + 4 * (i + 4)].reshape(i + 4, 4)
-            squares[first : first + width] += np.square(P.T @ X[: i + 4]).sum(axis=0)
+            yield slice(first, first + width), i, P.T @ X[: i + 4]
+
+
+def _squares_in_python(count, depth, start, stop, panel, packed, room, squares):
+    for rows, _, Y in _products_in_python(count, depth, start, stop, panel, packed):
+        squares[rows] += np.square(Y).sum(axis=0)
 
 
 @instruction(_squares_in_python)
@@ -226,6 +247,21 @@ def add_squares(typingcontext, count, depth, start, stop, panel, packed, room, s
     """
     made = generator("squares", panel.dtype, _build_squares)
     return types.void(*[types.intp] * 4, panel, packed, room, squares), made
+
+
+def _whitened_in_python(count, depth, start, stop, panel, packed, room, Y):
+    for rows, i, found in _products_in_python(count, depth, start, stop, panel, packed):
+        Y[i - start : i - start + 4, rows] = found
+
+
+@instruction(_whitened_in_python)
+def whiten(typingcontext, count, depth, start, stop, panel, packed, room, Y):
+    """Write columns start..stop of the product of packed rows with a packed factor to Y (>= stop - start, STRIDE).
+
+    The other parameters are those of `add_squares`.
+    """
+    made = generator("whitened", panel.dtype, _build_whitened)
+    return types.void(*[types.intp] * 4, panel, packed, room, Y), made
 
 
 # --- scatter matrices

@@ -8,8 +8,10 @@ import numpy as np
 
 from fastem.jit import kernel
 from fastem.kernels.blocks import BLOCK, STRIDE, load_weights, padded
+from fastem.kernels.panels import BLOCK_ROWS, FEATURE_BYTES, FEATURES, add_upper, pack_weighted
 from fastem.kernels.tiles import add_outer_tile
 from fastem.kernels.transpose import transpose_block
+from fastem.kernels.triangles import mirror
 
 
 @kernel
@@ -58,3 +60,31 @@ def add_cell(
             for r in range(rows):
                 XT[j, r] *= math.sqrt(wb[r])
         add_scatter(rows, d, XT, T, scatter.reshape(d, d))
+
+
+@kernel
+def add_wide_cell(
+    X,  # (n, d) one cell
+    w,  # (n,), or empty
+    origin,  # (d,)
+    scatter,  # (d * d,) float64 OUT: w (x - origin)(x - origin)', which may be anything before
+):
+    """Write the scatter of the rows of one cell about the origin, by packed panels of features."""
+    n, d = X.shape
+    panel = FEATURE_BYTES // X.itemsize
+    most = min(n, BLOCK_ROWS)
+    Z = np.empty(most * ((d + panel - 1) // panel * panel), X.dtype)
+    T = np.empty(FEATURES * panel)
+    root = np.ones(most, X.dtype)
+    index = np.empty(most, np.int64)
+    nothing = np.zeros(d, X.dtype)
+    matrix = scatter.reshape(d, d)
+    for first in range(0, n, most):
+        rows = min(most, n - first)
+        for t in range(rows):
+            index[t] = first + t
+            if w.size:
+                root[t] = math.sqrt(w[first + t])
+        pack_weighted(X, index, root, rows, origin, nothing, Z)
+        add_upper(rows, d, Z, panel, T, first, matrix)
+    mirror(d, matrix)

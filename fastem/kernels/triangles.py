@@ -48,6 +48,31 @@ def covariance(
 
 
 @kernel
+def about_means(
+    total,  # (d, d) scatter of all rows
+    moments,  # (k, d) sums of the rows of each component
+    counts,  # (k,)
+    means,  # (k, d), relative to what total and moments are
+    out,  # (d, d) OUT
+):
+    """Write the scatter of rows about one mean for each component: total - sum (a mu' + mu a' - n mu mu')."""
+    k, d = means.shape
+    rest = np.empty((k, d))
+    for c in range(k):
+        for j in range(d):
+            rest[c, j] = moments[c, j] - counts[c] * means[c, j]
+    for i in range(d):
+        own, given = out[i], total[i]
+        for j in range(i, d):
+            own[j] = given[j]
+        for c in range(k):
+            a, mu, mean, other = moments[c, i], means[c, i], means[c], rest[c]
+            for j in range(i, d):
+                own[j] -= a * mean[j] + mu * other[j]
+    mirror(d, out)
+
+
+@kernel
 def upper_row_below(row, i, limit):
     """Tell whether the numbers of a row from place i on are smaller than a limit, and none is NaN."""
     below = True

@@ -1,4 +1,4 @@
-"""Log-densities and responsibilities of rows of very many features; what cannot matter is left out.
+"""Log-densities of rows of very many features, of components that each have a matrix; what cannot matter is left out.
 
 A distance is a sum of squares of the columns of a triangular product, y = (x - mu) P: after some columns a row's
 log-density is at most the offset less half of what has been added up, in exact and in rounded arithmetic.  The
@@ -22,16 +22,14 @@ first.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from fastem import grid, threads
+from fastem import threads
 from fastem.jit import kernel
-from fastem.kernels.blocks import BLOCK, STRIDE, padded
 from fastem.kernels.panels import COLUMNS, PANEL_BYTES, add_squares, pack_factor, pack_rows
-from fastem.kernels.responsibilities import fix_labels, shares
+from fastem.kernels.wide_shares import CHUNK_ROWS, TASK_ROWS, TASK_WORK, Batches
 
 # Columns after which a component is guessed for each row; at least this many are added each time.
 FIRST_COLUMNS = 64
@@ -41,16 +39,8 @@ SAMPLE, SAMPLED = 16, 16
 APART, LOOKS = FIRST_COLUMNS, 6
 # Rows of a sample of whole rows, and how many times APART of the last columns may come first.
 WHOLE, LAST = 32, (1, 2, 4)
-# Rows whose panels are packed at a time: they stay in the second cache.
-CHUNK_ROWS = 256
-# Multiply-adds of a task: a call of a kernel costs as much as some 10^5 of them, and one thread waits for another to
-# let go of Python; and rows of it, at least.
-TASK_WORK = 2**24
-TASK_ROWS = 128
 # Bytes of the directions from each component to each other, at most: of more components none are made.
 DIRECTION_BYTES = 2**26
-# Cells that are taken together, at most.
-MOST_CELLS = 8
 
 # --- kernels
 
@@ -140,65 +130,14 @@ def project(
             least[c, r - first] += along * along if along > 0 else 0.0  # 0 for NaN
 
 
-@kernel
-def weigh(
-    log_joint,  # (k, rows) INOUT: becomes exp(log_joint - best)
-    start,
-    stop,  # which of the rows
-    labels,  # (n,) int32 or empty
-    first,  # the row that log_joint begins with
-    best,  # (rows,) OUT
-    total,  # (rows,) OUT
-):
-    """Turn log-densities into unnormalised responsibilities; return the number of far rows (see `shares`)."""
-    k = log_joint.shape[0]
-    space = np.zeros((k + 2, STRIDE), log_joint.dtype)
-    share, highest, sums = space[:k], space[k], space[k + 1]
-    heavy, nothing = np.zeros(k), np.zeros(k)
-    far = 0
-    for at in range(start, stop, BLOCK):
-        m = min(BLOCK, stop - at)
-        rows = padded(m)
-        for r in range(rows):
-            highest[r] = -np.inf if r < m else 0
-        for c in range(k):
-            for r in range(m):
-                value = log_joint[c, at + r]
-                share[c, r] = value
-                highest[r] = value if value > highest[r] else highest[r]
-            for r in range(m, rows):
-                share[c, r] = 0
-        fix_labels(labels, first + at, m, share, highest)
-        far += shares(rows, nothing, share, highest, sums, heavy)
-        for c in range(k):
-            for r in range(m):
-                log_joint[c, at + r] = share[c, r]
-        for r in range(m):
-            best[at + r] = highest[r]
-            total[at + r] = sums[r]
-    return far
-
-
 # --- the distances
 
 
-class Shares(NamedTuple):
-    """Responsibilities of the rows of some cells, not normalised."""
-
-    cells: range
-    first: int  # the row that the arrays begin with
-    bounds: list[tuple[int, int]]  # of each cell, from there
-    share: np.ndarray  # (k, rows)
-    best: np.ndarray  # (rows,)
-    factor: np.ndarray  # (rows,): the sum of a row's shares
-    far: np.ndarray  # (cells,): how many rows are so far that the cell needs care
-
-
-class Distances:
-    """Log-densities and responsibilities of rows, some cells at a time."""
+class Distances(Batches):
+    """Log-densities of rows, of components that each have a matrix."""
 
     def __init__(self, X: np.ndarray, labels: np.ndarray, prepared: Any, n_threads: int) -> None:
-        self.X, self.labels, self.prepared, self.n_threads = X, labels, prepared, n_threads
+        super().__init__(X, labels, prepared, n_threads)
         factors = prepared.precisions_cholesky
         k, dp = factors.shape[:2]
         self.packed = np.empty((k, dp * (dp + 4) // 2), X.dtype)
@@ -217,30 +156,7 @@ class Distances:
         """Tell whether components may be left out where they do not matter: there is more than one."""
         return len(self.offsets) > 1
 
-    def cells(self) -> Iterator[range]:
-        """Cut the grid into runs of cells."""
-        n_cells = grid.n_cells(len(self.X))
-        for first in range(0, n_cells, MOST_CELLS):
-            yield range(first, min(first + MOST_CELLS, n_cells))
-
-    def shares(self, cells: range, prune: bool, log_joint: np.ndarray | None = None) -> Shares:
-        """Evaluate the rows of some cells; write complete log-densities to `log_joint`, if it has any rows."""
-        first, stop = cells.start * grid.CELL, min(cells.stop * grid.CELL, len(self.X))
-        found = self._log_joint(first, stop - first, prune)
-        if log_joint is not None and log_joint.shape[0]:
-            log_joint[first:stop] = found.T
-        bounds = [(cell * grid.CELL - first, min((cell + 1) * grid.CELL, stop) - first) for cell in cells]
-        best, total = np.empty((2, stop - first), self.X.dtype)
-        far = np.zeros(len(cells), np.int64)
-
-        def task(cell: int) -> None:
-            far[cell] = weigh(found, *bounds[cell], self.labels, first, best, total)
-
-        threads.map_tasks(task, len(cells), self.n_threads)
-        return Shares(cells, first, bounds, found, best, total, far)
-
-    def _log_joint(self, first: int, m: int, prune: bool) -> np.ndarray:
-        """Return the log-densities (k, m) of rows from `first` on; -inf where one does not matter, if they may be."""
+    def log_joint(self, first: int, m: int, prune: bool) -> np.ndarray:
         k, dp = self.prepared.precisions_cholesky.shape[:2]
         squares = np.zeros((k, m), self.X.dtype)
         rows = np.arange(m)

@@ -1,16 +1,14 @@
-"""The E-step's pass over rows of very many features, of components that each have a matrix.
+"""The E-step's pass over rows of very many features, taken apart into tasks.
 
-With d features a row costs a component d^2 / 2 multiply-adds for its distance and as many for its scatter, everything
-else next to nothing.  So the pass is taken apart into tasks of one component and many rows, on packed panels
-(`panels`), which keep all threads busy also where the rows fill one cell of the grid.
-
-What cannot matter is left out (`wide_distances`).  Rows are taken together cell by cell (`grid`), and the moments of a
-cell in blocks of rows that matter to the component, so that no sum depends on threads, tasks or batches.
+With d features a distance costs d^2 / 2 multiply-adds a row, and so may a scatter; everything else is next to nothing.
+Both are done by tasks on packed panels (`panels`), which keep all threads busy also where the rows fill one cell of the
+grid: log-densities (`wide_distances`, `wide_shared`), then the records of the cells, part by part (`wide_moments`,
+`wide_shared`).  Neither depends on threads, tasks or batches.
 """
 
 from __future__ import annotations
 
-import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import numpy as np
@@ -19,17 +17,8 @@ from fastem import grid, threads
 from fastem.jit import Sweep, kernel
 from fastem.kernels.blocks import BLOCK, STRIDE, padded
 from fastem.kernels.elementary import log
-from fastem.kernels.panels import (
-    BLOCK_ROWS,
-    FEATURE_BYTES,
-    FEATURES,
-    add_upper,
-    add_weighted,
-    pack_weighted,
-)
 from fastem.kernels.responsibilities import finish_rows, most_responsible
-from fastem.kernels.triangles import mirror
-from fastem.kernels.wide_distances import Distances, Shares
+from fastem.kernels.wide_shares import Batches, Shares
 from fastem.records import Fields, Layout
 
 # Bytes of the records of cells that are made together.
@@ -65,59 +54,6 @@ def finish(
         for r in range(m):
             total[at + r] = sums[r]
     return loglik
-
-
-@kernel
-def add_cell(
-    X,  # (n, d)
-    first,  # the row that shares begin with
-    start,
-    stop,  # rows of the cell, from there
-    c,
-    origin,  # (d,)
-    mean,  # (d,)
-    share,  # (k, rows)
-    factor,  # (rows,)
-    threshold,  # a smaller share does not matter
-    counts,  # (k,) float64 of the cell OUT
-    sums,  # (d,) float64 OUT
-    scatter,  # (d, d) float64 OUT: its upper triangle, and something in tiles on the diagonal
-):
-    """Write count, sums and scatter of one component, of blocks of rows that matter."""
-    d = X.shape[1]
-    panel = FEATURE_BYTES // X.itemsize
-    features = (d + panel - 1) // panel * panel
-    index = np.empty(stop - start, np.int64)
-    limit = share.dtype.type(threshold)
-    found = 0
-    for r in range(start, stop):
-        if share[c, r] > limit:
-            index[found] = r
-            found += 1
-    if found == 0:
-        for i in range(d):
-            for j in range(i, d):
-                scatter[i, j] = 0.0
-    most = min(found, BLOCK_ROWS)
-    Z = np.empty(most * features, X.dtype)
-    root = np.empty(max(most, 1), X.dtype)
-    padded_sums = np.zeros(features)
-    T = np.empty(FEATURES * panel)
-    count = 0.0
-    for block in range(0, found, BLOCK_ROWS):
-        rows = min(BLOCK_ROWS, found - block)
-        here = index[block : block + rows]
-        for t in range(rows):
-            resp = share[c, here[t]] * factor[here[t]]
-            count += np.float64(resp)
-            root[t] = math.sqrt(resp)
-            here[t] += first
-        pack_weighted(X, here, root, rows, origin, mean, Z)
-        add_weighted(rows, features, root, Z, padded_sums)
-        add_upper(rows, d, Z, panel, T, block, scatter)
-    counts[c] = count
-    for j in range(d):
-        sums[j] = padded_sums[j]
 
 
 @kernel
@@ -186,24 +122,34 @@ class _FromWidth:
         self.serial, self.parallel, self.bind = narrow.serial, narrow.parallel, narrow.bind
 
 
-class WideAccumulation(_FromWidth):
+class WideAccumulation(_FromWidth, ABC):
     """Adds up the statistics.
 
     Parameters
     ----------
     fields : Fields
         The record.
+    batches : type
+        How log-densities are found.
     """
 
-    def __init__(self, least: int, narrow: Sweep, fields: Fields) -> None:
+    def __init__(self, least: int, narrow: Sweep, fields: Fields, batches: type[Batches]) -> None:
         super().__init__(least, narrow)
-        self.fields = fields
+        self.fields, self.batches = fields, batches
+
+    @abstractmethod
+    def parts(self, k: int, d: int) -> int:
+        """Return how many parts a record has that are written by a task each."""
+
+    @abstractmethod
+    def write(self, part: int, found: Shares, cell: int, X: np.ndarray, prepared: Any, record: Any) -> None:
+        """Write a part of the record of a cell of a batch; below the diagonal a scatter may be anything."""
 
     def plan(self, n_rows: int, n_features: int, size: int) -> grid.Plan:
         """Cut the grid into tasks: one, whose records are merged here, by all threads and triangles alone."""
         if n_features < self.least:
             return self.narrow.plan(n_rows, n_features, size)
-        return grid.Plan(max(0, grid.n_cells(n_rows) - 1).bit_length(), 1)
+        return grid.whole(n_rows)
 
     def run(self, args: tuple, level: int, out: np.ndarray, n_threads: int) -> None:
         """Fill row t of `out` with the record of task t; see `fastem.threads.run_sweep`."""
@@ -213,7 +159,7 @@ class WideAccumulation(_FromWidth):
             self.narrow.run(args, level, out, n_threads)
             return
         layout = self.fields.layout(*prepared.means.shape)
-        batch = Distances(X, labels, prepared, n_threads)
+        batch = self.batches(X, labels, prepared, n_threads)
         trees = [_Tree(layout, record, n_threads) for record in out]
         most = max(1, RECORD_BYTES // (8 * size))
         for cells in batch.cells():
@@ -227,45 +173,48 @@ class WideAccumulation(_FromWidth):
                     tree.add(record)
         for tree in trees:
             tree.end()
-        views = [layout.view(record) for record in out]
-        k, d = prepared.means.shape
-        threads.map_tasks(lambda i: mirror(d, views[i // k].scatter[i % k]), k * len(out), n_threads)
 
     def _moments(
         self, found: Shares, some: range, X: Any, w: Any, labels: Any, prepared: Any, records: list, n_threads: int
     ) -> None:
-        """Write the records of some cells of a batch; below the diagonal a scatter may be anything."""
-        k, d = prepared.means.shape
-        views = [self.fields.layout(k, d).view(record) for record in records]
+        """Write the records of some cells of a batch."""
+        n_parts = self.parts(*prepared.means.shape)
+        layout = self.fields.layout(*prepared.means.shape)
+        views = [layout.view(record) for record in records]
 
         def task(number: int) -> None:
-            place, c = divmod(number, k)
+            place, part = divmod(number, n_parts)
             cell = some[place]
-            if found.far[cell]:
-                if c == 0:
-                    self.narrow.serial(X, w, labels, prepared, 0, found.cells[cell], records[place][None])
-                return
-            (start, stop), record = found.bounds[cell], views[place]
-            add_cell(
-                X, found.first, start, stop, c, prepared.origin, prepared.means[c], found.share, found.factor,
-                float(prepared.negligible[c]), record.counts, record.sums[c], record.scatter[c],
-            )  # fmt: skip
+            if not found.far[cell]:
+                self.write(part, found, cell, X, prepared, views[place])
+            elif part == 0:
+                self.narrow.serial(X, w, labels, prepared, 0, found.cells[cell], records[place][None])
 
         for view, cell in zip(views, some, strict=True):
             if not found.far[cell]:
                 view.loglik[...] = finish(*found.bounds[cell], w, found.first, found.best, found.factor)
-        threads.map_tasks(task, k * len(records), n_threads)
+        threads.map_tasks(task, n_parts * len(records), n_threads)
 
 
 class WideExpectation(_FromWidth):
-    """The E-step alone."""
+    """The E-step alone.
+
+    Parameters
+    ----------
+    batches : type
+        How log-densities are found.
+    """
+
+    def __init__(self, least: int, narrow: Sweep, batches: type[Batches]) -> None:
+        super().__init__(least, narrow)
+        self.batches = batches
 
     def run_each(self, X: np.ndarray, prepared: Any, out: Any, n_threads: int) -> None:
         """Fill an `Expected`; see `fastem.threads.run_each`."""
         if X.shape[1] < self.least:
             self.narrow.run_each(X, prepared, out, n_threads)
             return
-        batch = Distances(X, np.empty(0, np.int32), prepared, n_threads)
+        batch = self.batches(X, np.empty(0, np.int32), prepared, n_threads)
         exact = bool(out.log_joint.shape[0] or out.resp.shape[0])
         for cells in batch.cells():
             found = batch.shares(cells, prune=not exact, log_joint=out.log_joint)
@@ -317,16 +266,17 @@ class _Tree:
 
     def _merge(self) -> None:
         right = self.stack.pop()
-        left, other = self.layout.view(self.stack[-1]), self.layout.view(right)
-        for own, its in zip(left, other, strict=True):
+        pairs = list(zip(self.layout.view(self.stack[-1]), self.layout.view(right), strict=True))
+        for own, its in pairs:
             if own.ndim < 3:
                 own += its
-        k, d = left.sums.shape
-        bounds = [0, d // 8, d // 4, d // 2, d]
+        matrices = [pair for own, its in pairs if own.ndim == 3 for pair in zip(own, its, strict=True)]
 
         def part(number: int) -> None:
-            c, band = divmod(number, 4)
-            add_rows_above(bounds[band], bounds[band + 1], left.scatter[c], other.scatter[c])
+            own, its = matrices[number // 4]
+            d = len(own)
+            bounds = [0, d // 8, d // 4, d // 2, d]
+            add_rows_above(bounds[number % 4], bounds[number % 4 + 1], own, its)
 
-        threads.map_tasks(part, 4 * k, self.n_threads)
+        threads.map_tasks(part, 4 * len(matrices), self.n_threads)
         self.free.append(right)

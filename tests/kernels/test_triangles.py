@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fastem.kernels.triangles import clear_lower, covariance, mirror, upper_below
+from fastem.kernels.triangles import about_means, clear_lower, covariance, mirror, upper_below
 
 SIZES = [1, 2, 15, 16, 17, 40]
 
@@ -53,3 +53,15 @@ def test_a_covariance_is_symmetric_and_that_of_numpy(d):
     covariance(scatter, float(len(rows)), shift, found)
     assert np.array_equal(found, found.T)
     assert np.abs(found - (scatter / len(rows) - np.outer(shift, shift))).max() < 1e-14 * np.diag(scatter).max()
+
+
+@pytest.mark.parametrize("k", [1, 4])
+def test_scatter_about_means(k):
+    rng = np.random.default_rng(k)
+    X, resp = rng.standard_normal((60, 37)), rng.dirichlet(np.ones(k), 60)
+    means = rng.standard_normal((k, 37))
+    found = np.full((37, 37), np.nan)
+    about_means(X.T @ X, resp.T @ X, resp.sum(axis=0), means, found)
+    expected = sum(((X - mean) * own[:, None]).T @ (X - mean) for mean, own in zip(means, resp.T, strict=True))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-12 * np.abs(expected).max())
+    assert np.array_equal(found, found.T)

@@ -45,7 +45,9 @@ from fastem.kernels.scatter import add_scatter
 from fastem.kernels.tiles import mahalanobis
 from fastem.kernels.triangles import covariance
 from fastem.kernels.views import view_of
-from fastem.kernels.wide_pass import WideAccumulation, WideExpectation
+from fastem.kernels.wide_distances import Distances
+from fastem.kernels.wide_moments import WideScatter
+from fastem.kernels.wide_pass import WideExpectation
 from fastem.records import Fields
 
 # Up to so many rows of a block are added one by one: from 32 on tiles over rows are quicker (d = 4 ... 64).
@@ -256,7 +258,7 @@ class Full(Matrices):
         passes(plane_log_joint, plane_moments, room, view),
         passes(space_log_joint, space_moments, room, view),
     )
-    accumulate, expect = WideAccumulation(WIDE, _accumulate, FIELDS), WideExpectation(WIDE, _expect)
+    accumulate, expect = WideScatter(WIDE, _accumulate, FIELDS), WideExpectation(WIDE, _expect, Distances)
 
     def array_shape(self, n_components: int, n_features: int) -> tuple[int, ...]:
         return n_components, n_features, n_features

@@ -6,6 +6,14 @@ no scatter of the components, because sum_ik r_ik (x_i - mu_k)(x_i - mu_k)' is t
 constant, less that of the means; only the sums cost another 2 d operations a row and component.
 
 Nanoseconds a row, component and iteration on a core (float64 / float32), d = 16, k = 16: 2.4 / 1.3; floor 0.9 / 0.5.
+From `WIDE` features on the pass is that of `kernels/wide_shared.py`.  Milliseconds of an iteration on a core of 16 / 32
+GFLOP/s, and the floor: whitening, distances and sums, and in float64 the factor and its inverse, 2 d^3 / 3:
+
+    rows, d, k       float64    floor    float32    floor
+    20k, 256, 8      118        96       65         48
+    10k, 512, 4      180        176      98         91
+    1k, 784, 10      76         61       56         41
+    5k, 1024, 4      380        379      226        212
 """
 
 from __future__ import annotations
@@ -37,8 +45,14 @@ from fastem.jit import kernel
 from fastem.kernels.cell_pass import passes
 from fastem.kernels.moments import add_sums
 from fastem.kernels.tiles import plain_density
+from fastem.kernels.triangles import about_means
 from fastem.kernels.views import view_of
+from fastem.kernels.wide_pass import WideExpectation
+from fastem.kernels.wide_shared import SharedDistances, WideSums
 from fastem.records import Fields
+
+# Features from which on panels are packed (`kernels/wide_shared.py`).
+WIDE = 192
 
 # --- kernels
 
@@ -93,8 +107,9 @@ def scatter_about(stats: TiedStats, constants: TotalScatter, prepared: TiedPrepa
     if centred.shape[1] <= mixtures.MOST_FEATURES:
         return mixtures.scatter_about(stats.counts, stats.sums, centred, means, constants.scatter)
     moments = stats.sums + stats.counts[:, None] * centred
-    cross = moments.T @ means
-    return constants.scatter - cross - cross.T + (means.T * stats.counts) @ means
+    scatter = np.empty(constants.scatter.shape)
+    about_means(constants.scatter, moments, stats.counts, means, scatter)
+    return scatter
 
 
 class Tied(Matrices):
@@ -104,7 +119,8 @@ class Tied(Matrices):
     shared = True
     fields = FIELDS
     blocks = Blocks(log_joint_block, moments_block, room, view_of(FIELDS))
-    accumulate, expect = passes(*blocks)
+    _accumulate, _expect = passes(*blocks)
+    accumulate, expect = WideSums(WIDE, _accumulate, FIELDS), WideExpectation(WIDE, _expect, SharedDistances)
 
     wide = FULL
 
@@ -161,7 +177,9 @@ class Tied(Matrices):
         if not alive(stats).any():
             return previous.copy()
         means = updated_means(stats, prepared, prepared_means(prepared))
-        return scatter_about(stats, constants, prepared, means) / stats.counts.sum()
+        scatter = scatter_about(stats, constants, prepared, means)
+        scatter /= stats.counts.sum()
+        return scatter
 
     def expected_log_likelihood(
         self, stats: TiedStats, constants: TotalScatter, prepared: TiedPrepared, params: GaussianParams
@@ -181,6 +199,12 @@ class Tied(Matrices):
     def of_precisions(self, precisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         covariances, factors = of_precisions(precisions[None])
         return covariances[0], factors[0]
+
+    def precisions(self, precisions_cholesky: np.ndarray) -> np.ndarray:
+        return FULL.precisions(precisions_cholesky[None])[0]
+
+    def below(self, precisions_cholesky: np.ndarray, limit: float) -> bool:
+        return FULL.below(precisions_cholesky[None], limit)
 
     def log_det(self, precisions_cholesky: np.ndarray, n_features: int) -> np.ndarray:
         return sums_of_logarithms(np.diagonal(precisions_cholesky)[None])[0]
