@@ -11,7 +11,8 @@
 
 /* Machine epsilons by which a score may be off, relative to the sum of its terms' magnitudes. */
 static double NAME(rounding)(ptrdiff_t k, ptrdiff_t d) {
-    return 0.5 * EPSILON * (double)(NAME(flat)(k, d) ? d / VL + VL + 8 : d + 8); /* the flat tile sums VL by VL */
+    const ptrdiff_t chunk = NAME(chunk)(d), added = chunk + (d - 1) / chunk; /* chunks are added up then */
+    return 0.5 * EPSILON * (double)(NAME(flat)(k, d) ? d / VL + VL + 8 : added + 8); /* the flat tile sums VL by VL */
 }
 
 /* Squared distances of nv vectors of rows to nc centroids, by differences; meanwhile the rows at `ahead` are fetched. */

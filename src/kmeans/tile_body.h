@@ -212,11 +212,7 @@ INLINE TARGET void NAME(tile)(const int nv, const int nk, const NAME(tile_args) 
     NAME(vec) acc[NK][NV];
     const REAL *RESTRICT xt = a->xt;
     const REAL *RESTRICT panel = a->panel;
-    UNROLL for (int c = 0; c < nk; c++) UNROLL for (int v = 0; v < nv; v++)
-        if (a->first)
-            acc[c][v] = SPLAT(a->half[c]);
-        else
-            acc[c][v] = LOAD(a->partial + (c * nv + v) * VL);
+    UNROLL for (int c = 0; c < nk; c++) UNROLL for (int v = 0; v < nv; v++) acc[c][v] = a->first ? SPLAT(a->half[c]) : SPLAT(0);
     const char *ahead = a->ahead;
     const ptrdiff_t ahead_step = a->ahead_step;
     for (ptrdiff_t j = 0; j < a->dc; j++) {
@@ -233,6 +229,9 @@ INLINE TARGET void NAME(tile)(const int nv, const int nk, const NAME(tile_args) 
         xt += nv * VL;
         panel += nk;
     }
+    /* A chunk's sum begins at 0, so that no error is that of all features: see `rounding`. */
+    if (!a->first) UNROLL for (int c = 0; c < nk; c++) UNROLL for (int v = 0; v < nv; v++)
+        acc[c][v] += LOAD(a->partial + (c * nv + v) * VL);
     if (!a->last) {
         UNROLL for (int c = 0; c < nk; c++) UNROLL for (int v = 0; v < nv; v++)
             STORE(a->partial + (c * nv + v) * VL, acc[c][v]);
@@ -407,13 +406,14 @@ TARGET static void NAME(scan)(const nearest_job *job, const REAL *x, ptrdiff_t m
                 const int vector = b < full ? b * NV : full * NV + b - full;
                 const ptrdiff_t row = (ptrdiff_t)vector * VL;
                 a.xt = s->xt + row * dc;
-                a.partial = s->partial + row * k + k0 * (b < full ? BLOCK : VL);
+                a.partial = s->partial + k0 * vectors * VL + row * nk; /* in the order in which they are come upon */
                 a.best = s->best + row;
                 a.second = want_second ? s->second + row : NULL;
                 a.nearest = s->nearest + row;
-                /* The first panel's tile fetches the block that lies one group ahead. */
-                a.ahead_step = p == 0 && dc == d ? 192 : 0;
-                a.ahead = (const char *)(x + (p == 0 && dc == d ? row + ahead : row) * d);
+                /* The first panel's tile fetches the block that lies one group ahead; scores summed so far, which the
+                   second-level cache has no room for, are fetched a tile ahead. */
+                a.ahead_step = dc < d ? 2 : p == 0 ? 192 : 0;
+                a.ahead = dc < d ? (const char *)(a.partial + NK * BLOCK) : (const char *)(x + (p == 0 ? row + ahead : row) * d);
                 NAME(tiles)[b < full][nk - 1](&a);
             }
         }
