@@ -240,3 +240,13 @@ def tfidf(shape, dtype="float64", topics=30):
     norms = np.sqrt(np.bincount(np.repeat(np.arange(n), np.diff(X.indptr)), X.data**2, minlength=n))
     X.data /= np.repeat(norms, np.diff(X.indptr))
     return X.astype(dtype)
+
+
+def latent_rows(n, d, dtype):
+    """Return rows of length 1 about centres in latent directions of falling weight, as embeddings of text have them."""
+    rng = np.random.default_rng(0)
+    weights = np.arange(1, 201) ** -0.6
+    centers = rng.standard_normal((n // 40, 200)) * weights
+    latent = centers[rng.integers(len(centers), size=n)]
+    X = latent @ rng.standard_normal((200, d)) / d**0.5 + 0.068 * rng.standard_normal((n, d))
+    return (X / np.linalg.norm(X, axis=1, keepdims=True)).astype(dtype)

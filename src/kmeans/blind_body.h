@@ -162,7 +162,7 @@ TARGET static void NAME(search_blind)(const nearest_job *job, const nearest_memo
                                       NAME(blind_group) * s, const NAME(scratch) * more) {
     const ptrdiff_t d = job->d;
     ptrdiff_t n_changed = 0;
-    REAL square[BLOCK];
+    REAL square[BLOCK] = {0};
     for (ptrdiff_t row = 0; row < s->of.m; row += BLOCK) {
         NAME(rotate_block)(job, (const REAL *)job->x + (start + s->of.number[row]) * d, row, &s->of, more);
         NAME(score_block)(job->rotation, job->k, row, s);

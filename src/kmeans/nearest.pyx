@@ -415,8 +415,12 @@ def own_distances(
     cdef unsigned char[::1] scratch = _aligned(threads * each)
     job.labels, job.settled, job.sqdist = &labels[0], 1, &sqdist[0]
     with nogil:
-        for t in prange(n_tasks, schedule="dynamic", chunksize=1, num_threads=threads):
-            kernels.cell(&job, NULL, t * CELL_ROWS, min((t + 1) * CELL_ROWS, job.n), NULL, &scratch[threadid() * each])
+        if threads == 1:
+            kernels.cell(&job, NULL, 0, job.n, NULL, &scratch[0])
+        else:
+            for t in prange(n_tasks, schedule="dynamic", chunksize=1, num_threads=threads):
+                kernels.cell(&job, NULL, t * CELL_ROWS, min((t + 1) * CELL_ROWS, job.n), NULL,
+                             &scratch[threadid() * each])
 
 
 cdef int sweep_tasks(nearest_job *job, const nearest_memo *memo, const nearest_kernels *kernels, int level,
@@ -454,34 +458,6 @@ cdef double largest_norm_of(const real[::1] half_norms) noexcept:
     for c in range(half_norms.shape[0]):
         largest = max(largest, 2.0 * half_norms[c])
     return largest
-
-
-def merge_tree(double[:, ::1] records, int n_threads):
-    """`fastem.stats.merge_tree` on several threads, each on its own columns: the same bits.  The sum ends in row 0."""
-    cdef ptrdiff_t m = records.shape[0], size = records.shape[1], t, parts
-    if m == 0 or size == 0:
-        return
-    parts = max(1, min(n_threads, m * size // 65536))
-    with nogil:
-        if parts == 1:
-            merge_columns(&records[0, 0], m, size, 0, size)
-        else:
-            for t in prange(parts, schedule="static", num_threads=parts):
-                merge_columns(&records[0, 0], m, size, t * size // parts, (t + 1) * size // parts)
-
-
-cdef void merge_columns(double *records, ptrdiff_t m, ptrdiff_t size, ptrdiff_t first, ptrdiff_t last) noexcept nogil:
-    cdef ptrdiff_t span = 1, i, j
-    cdef double *left
-    cdef const double *right
-    while span < m:
-        i = 0
-        while i + span < m:
-            left, right = records + i * size, records + (i + span) * size
-            for j in range(first, last):
-                left[j] += right[j]
-            i += 2 * span
-        span *= 2
 
 
 include "strips.pxi"
