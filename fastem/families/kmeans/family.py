@@ -198,10 +198,11 @@ class KMeansFamily(Family):
         """
         n = len(X)
         kept = memo.bounds
-        by = self._blind_search(X, prepared, memo) if kept is None else None
+        share = self._share_of_work(X, prepared, memo) if kept is None else None
+        by = None if share is None or share < blind.WANTED else blind.search_that_pays(X, prepared, share)
         if kept is None:
             if by is None:
-                self._rotate(X, prepared, n_threads, memo)
+                self._rotate(X, prepared, n_threads, memo, share)
             memo.asks_again = memo.rotated is None
         upper = kept.upper if kept else memo.empty(n, X.dtype)
         lower = kept.lower if kept else memo.empty(n, X.dtype)
@@ -228,12 +229,11 @@ class KMeansFamily(Family):
         memo.passes, memo.half_gaps = 0, np.empty(0)
         return total
 
-    def _blind_search(self, X: np.ndarray, prepared: KMeansPrepared, memo: KMeansMemo) -> blind.Search | None:
-        """Return what the first pass is to search by, where the few numbers of rotated rows do less, or None."""
+    def _share_of_work(self, X: np.ndarray, prepared: KMeansPrepared, memo: KMeansMemo) -> float | None:
+        """Return what rotated rows leave of a first pass where many coordinates may do better (`blind`), or None."""
         if self.algorithm != "auto" or memo.is_part or memo.noted or not blind.possible(X, self.n_components):
             return None
-        share = self._rotations.share_of_work(X, prepared)
-        return None if share is None or share < blind.WANTED else blind.search_that_pays(X, prepared, share)
+        return self._rotations.share_of_work(X, prepared)
 
     def _turned_search(self, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo, blind: bool = False) -> Any:
         """Return the rotation by which a pass over all rows is to search, or None."""
@@ -251,13 +251,15 @@ class KMeansFamily(Family):
         memo.passes = 0
         return total
 
-    def _rotate(self, X: np.ndarray, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo) -> None:
-        """Give the memo of all rows a rotated basis if it has none and one is wanted."""
+    def _rotate(
+        self, X: np.ndarray, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo, share: float | None = None
+    ) -> None:
+        """Give the memo of all rows a rotated basis if it has none and one is wanted; `share` as in `Rotations.of`."""
         if memo.rotated is not None or memo.is_part:
             return
         if self.algorithm in ("rotated", "auto") and rotated.possible(X.shape[1], self.n_components):
             asked = self.algorithm == "rotated"
-            memo.rotated = self._rotations.of(X, prepared, asked, n_threads, memo.empty)
+            memo.rotated = self._rotations.of(X, prepared, asked, n_threads, memo.empty, share)
         if memo.rotated is not None and memo.bounds is not None and memo.bounds.near.size:
             np.minimum(memo.bounds.lower, memo.bounds.near, out=memo.bounds.lower)
             memo.bounds = memo.bounds._replace(near=memo.bounds.near[:0], active=np.zeros(self.n_components, bool))

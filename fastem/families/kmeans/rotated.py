@@ -100,18 +100,21 @@ class Rotations:
         self._basis: tuple[np.ndarray, Basis | None] | None = None
 
     def of(
-        self, X: np.ndarray, prepared: Any, asked: bool, n_threads: int, empty: Callable[..., np.ndarray]
-    ) -> RotatedRows | None:
+        self, X: np.ndarray, prepared: Any, asked: bool, n_threads: int, empty: Callable[..., np.ndarray],
+        share: float | None = None,
+    ) -> RotatedRows | None:  # fmt: skip
         """Return the rotated rows, made once for the same array, if they are asked for, or pay by a sample.
 
-        Where they don't pay, other centres may be asked for later.
+        Where they don't pay, other centres may be asked for later.  The share of work may be known.
         """
         if self._last is not None and self._last[0] is X:
             return self._last[1]
         if not asked and X.size * len(prepared.centers) < WORK:
             return None
         basis = self._basis_of(X, len(prepared.centers))
-        if basis is not None and not asked and share_of_work(X, basis, prepared) > PAYS:
+        if share is None and basis is not None and not asked:
+            share = share_of_work(X, basis, prepared)
+        if share is not None and share > PAYS:
             return None
         self._last = X, None if basis is None else rotate(X, basis, n_threads, empty)
         return self._last[1]
