@@ -159,16 +159,14 @@ TARGET static void NAME(search)(const nearest_job *job, const REAL *x, ptrdiff_t
    rounding of x - o does, (|x - o| + D) EPSILON / 2 in D. */
 INLINE TARGET REAL NAME(roughly)(const REAL *RESTRICT x, const REAL *RESTRICT o, const REAL *RESTRICT c, ptrdiff_t d) {
     NAME(vec) q[4] = {SPLAT(0), SPLAT(0), SPLAT(0), SPLAT(0)};
-    REAL lane[VL], total = 0;
+    REAL total = 0;
     ptrdiff_t j = 0;
     for (; j + 4 * VL <= d; j += 4 * VL) UNROLL for (int t = 0; t < 4; t++) {
             const NAME(vec) e = (LOAD(x + j + t * VL) - LOAD(o + j + t * VL)) - LOAD(c + j + t * VL);
             q[t] = FMA(e, e, q[t]);
         }
     for (; j < d; j++) total += ((x[j] - o[j]) - c[j]) * ((x[j] - o[j]) - c[j]);
-    STORE(lane, (q[0] + q[1]) + (q[2] + q[3]));
-    for (int i = 0; i < VL; i++) total += lane[i];
-    return total;
+    return NAME(sum_of)((q[0] + q[1]) + (q[2] + q[3])) + total;
 }
 
 /* What a squared distance must not exceed to tie a row, and what it must not by `roughly`. */
@@ -256,14 +254,6 @@ TARGET static void NAME(distances)(const nearest_job *job, ptrdiff_t start, ptrd
 
 /* ---- vectors as they lie ---- */
 
-/* Sum of the lanes of four vectors. */
-INLINE TARGET REAL NAME(total_of)(const NAME(vec) * q) {
-    REAL lane[VL];
-    STORE(lane, (q[0] + q[1]) + (q[2] + q[3]));
-    UNROLL for (int half = VL / 2; half > 0; half /= 2) UNROLL for (int i = 0; i < half; i++) lane[i] += lane[i + half];
-    return lane[0];
-}
-
 /* Squared distance of two vectors of `d` numbers, d at least VL. */
 INLINE TARGET REAL NAME(between)(const REAL *RESTRICT a, const REAL *RESTRICT b, ptrdiff_t d) {
     NAME(vec) q[4] = {SPLAT(0), SPLAT(0), SPLAT(0), SPLAT(0)};
@@ -278,7 +268,7 @@ INLINE TARGET REAL NAME(between)(const REAL *RESTRICT a, const REAL *RESTRICT b,
         q[0] = FMA(e, e, q[0]);
     }
     for (; j < d; j++) tail += (a[j] - b[j]) * (a[j] - b[j]);
-    return NAME(total_of)(q) + tail;
+    return NAME(sum_of)((q[0] + q[1]) + (q[2] + q[3])) + tail;
 }
 
 /* Squared norm of a vector, at least. */
@@ -291,7 +281,7 @@ INLINE TARGET double NAME(square_of)(const REAL *RESTRICT a, ptrdiff_t d) {
             q[t] = FMA(e, e, q[t]);
         }
     for (; j < d; j++) tail += a[j] * a[j];
-    return (double)(NAME(total_of)(q) + tail) * (1 + (double)(d + 8) * EPSILON);
+    return (double)(NAME(sum_of)((q[0] + q[1]) + (q[2] + q[3])) + tail) * (1 + (double)(d + 8) * EPSILON);
 }
 
 /* `between` of two vectors and a third, to the same bits. */
@@ -315,6 +305,6 @@ INLINE TARGET void NAME(between_two)(const REAL *RESTRICT a, const REAL *RESTRIC
         tail[0] += (a[j] - c[j]) * (a[j] - c[j]);
         tail[1] += (b[j] - c[j]) * (b[j] - c[j]);
     }
-    out[0] = NAME(total_of)(q) + tail[0];
-    out[1] = NAME(total_of)(p) + tail[1];
+    out[0] = NAME(sum_of)((q[0] + q[1]) + (q[2] + q[3])) + tail[0];
+    out[1] = NAME(sum_of)((p[0] + p[1]) + (p[2] + p[3])) + tail[1];
 }

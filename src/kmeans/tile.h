@@ -26,6 +26,7 @@
 #if defined(__GNUC__) && defined(__x86_64__)
 #define ON_X86 1
 #include <immintrin.h>
+#include "simd/totals.h"
 #else
 #define ON_X86 0
 #endif

@@ -154,11 +154,27 @@ INLINE TARGET void NAME(transpose)(const REAL *x0, ptrdiff_t d, ptrdiff_t m, int
     }
 }
 
+/* Sums of lanes, half upon half. */
 INLINE TARGET double NAME(sum_lanes)(NAME(dvec) v) {
+#ifdef TOTAL_WIDE
+    return TOTAL_WIDE(v);
+#else
     double lane[HL];
     for (int i = 0; i < HL; i++) lane[i] = LANE(v, i);
     UNROLL for (int half = HL / 2; half > 0; half /= 2) UNROLL for (int i = 0; i < half; i++) lane[i] += lane[i + half];
     return lane[0];
+#endif
+}
+
+INLINE TARGET REAL NAME(sum_of)(NAME(vec) v) {
+#ifdef TOTAL
+    return TOTAL(v);
+#else
+    REAL lane[VL];
+    STORE(lane, v);
+    UNROLL for (int half = VL / 2; half > 0; half /= 2) UNROLL for (int i = 0; i < half; i++) lane[i] += lane[i + half];
+    return lane[0];
+#endif
 }
 
 /* ---- squared norms, relative to the origin ---- */

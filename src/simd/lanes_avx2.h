@@ -9,6 +9,7 @@
 #define FC 4
 #define PAIRS 0
 #define VBYTES 32
+#define TOTAL_WIDE(v) total_4_wide((__m256d)(v)) /* of a vector of double */
 #if REAL_BYTES == 4
 #define VL 8
 #define HAS_LOOKUP 1
@@ -28,6 +29,7 @@ typedef __m256i NAME(ivec);
 #define MAX(a, b) _mm256_max_ps(a, b)
 #define MIN(a, b) _mm256_min_ps(a, b)
 #define KEEP(m, a) _mm256_and_ps(m, a)
+#define TOTAL(v) total_8(v)
 #define FMA(a, b, c) _mm256_fmadd_ps(a, b, c)
 #define SQRT(a) _mm256_sqrt_ps(a)
 #define LOOKUP(table, i) _mm256_permutevar8x32_ps(table, i)
@@ -71,6 +73,7 @@ typedef __m256i NAME(ivec);
 #define IPICK(m, a, b) _mm256_castpd_si256(_mm256_blendv_pd(_mm256_castsi256_pd(b), _mm256_castsi256_pd(a), m))
 #define MAX(a, b) _mm256_max_pd(a, b)
 #define MIN(a, b) _mm256_min_pd(a, b)
+#define TOTAL(v) total_4_wide(v)
 #define FMA(a, b, c) _mm256_fmadd_pd(a, b, c)
 #define SQRT(a) _mm256_sqrt_pd(a)
 #define LABELS(p) _mm256_cvtepi32_epi64(_mm_loadu_si128((const __m128i *)(p)))

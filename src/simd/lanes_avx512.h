@@ -7,6 +7,7 @@
 #define FR 4
 #define FC 6
 #define VBYTES 64
+#define TOTAL_WIDE(v) total_8_wide((__m512d)(v)) /* of a vector of double */
 #define HAS_LOOKUP 1
 #define HAS_GATHER 1
 #define PAIRS 1
@@ -28,6 +29,7 @@ typedef __m512i NAME(ivec);
 #define MAX(a, b) _mm512_max_ps(a, b)
 #define MIN(a, b) _mm512_min_ps(a, b)
 #define KEEP(m, a) _mm512_maskz_mov_ps(m, a)
+#define TOTAL(v) total_16(v)
 #define FMA(a, b, c) _mm512_fmadd_ps(a, b, c)
 #define SQRT(a) _mm512_sqrt_ps(a)
 #define LOOKUP(table, i) _mm512_permutexvar_ps(i, table)
@@ -86,6 +88,7 @@ typedef __m512i NAME(ivec);
 #define MAX(a, b) _mm512_max_pd(a, b)
 #define MIN(a, b) _mm512_min_pd(a, b)
 #define KEEP(m, a) _mm512_maskz_mov_pd(m, a)
+#define TOTAL(v) total_8_wide(v)
 #define FMA(a, b, c) _mm512_fmadd_pd(a, b, c)
 #define SQRT(a) _mm512_sqrt_pd(a)
 #define LOOKUP(table, i) _mm512_permutexvar_pd(i, table)
