@@ -44,33 +44,13 @@ static size_t NAME(blind_bytes)(ptrdiff_t k, ptrdiff_t d) {
 }
 
 /* A block of rows from `row` on, `x` the first: their numbers, side by side, and |y_x|^2 and e_x; lanes beyond the last
-   row repeat it.  The tile multiplies with directions as with centroids. */
+   row repeat it. */
 TARGET NOINLINE void NAME(rotate_block)(const nearest_job *job, const REAL *x, ptrdiff_t row, NAME(group) * s,
                                         const NAME(scratch) * more) {
     const nearest_rotation *rotation = job->rotation;
-    const ptrdiff_t d = job->d, size = rotation->size, n = size - 1, panels = (n + NK - 1) / NK, most = NAME(chunk)(d);
-    const ptrdiff_t m = s->m - row < BLOCK ? s->m - row : BLOCK;
-    const REAL *mean = (const REAL *)rotation->mean, *packed = (const REAL *)rotation->directions;
-    double left[BLOCK] = {0}, square[BLOCK] = {0};
-    NAME(tile_args) a;
-    memset(&a, 0, sizeof a);
-    a.xt = more->xt;
-    a.ahead = (const char *)packed;
-    for (ptrdiff_t j0 = 0; j0 < d; j0 += most) {
-        a.dc = d - j0 < most ? d - j0 : most;
-        a.first = j0 == 0;
-        NAME(transpose)(x + j0, d, m, NV, mean + j0, a.dc, more->xt);
-        for (ptrdiff_t p = 0; p < panels; p++) {
-            const ptrdiff_t k0 = p * n / panels, nk = (p + 1) * n / panels - k0;
-            a.panel = packed + j0 * n + k0 * a.dc;
-            a.half = packed + n * d + k0;
-            a.partial = s->xt + k0 * BLOCK;
-            NAME(tiles)[1][nk - 1](&a);
-        }
-        for (ptrdiff_t j = 0; j < a.dc; j++)
-            for (ptrdiff_t lane = 0; lane < BLOCK; lane++)
-                left[lane] += (double)more->xt[j * BLOCK + lane] * more->xt[j * BLOCK + lane];
-    }
+    const ptrdiff_t n = rotation->size - 1, m = s->m - row < BLOCK ? s->m - row : BLOCK;
+    double left[BLOCK], square[BLOCK] = {0};
+    NAME(coordinates)(rotation, x, job->d, m, s->xt, left, more->xt);
     for (ptrdiff_t j = 0; j < n; j++)
         for (ptrdiff_t lane = 0; lane < BLOCK; lane++) square[lane] += (double)s->xt[j * BLOCK + lane] * s->xt[j * BLOCK + lane];
     for (ptrdiff_t lane = 0; lane < BLOCK; lane++) {
@@ -201,6 +181,7 @@ TARGET static void NAME(blind_cell)(const nearest_job *job, const nearest_memo *
             REAL *RESTRICT row = s.of.rows + r * d;
             for (ptrdiff_t j = 0; j < d; j++) row[j] = x[j] - o[j];
             s.of.number[r] = (uint16_t)(first + r - start);
+            s.of.unread[r] = 0;
         }
         NAME(search_blind)(job, memo, start, &s, &more);
     }

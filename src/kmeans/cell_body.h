@@ -66,7 +66,7 @@ TARGET static void NAME(add)(double *RESTRICT to, const double *RESTRICT from, p
 const nearest_kernels NAME(kernels) = {NAME(panel_bytes), NAME(scratch_bytes), NAME(pack), NAME(doubt), NAME(distances),
                                        NAME(cell), NAME(add), NAME(by_rows), NAME(spread), NAME(strip), NAME(weigh),
                                        NAME(bounded_cell), NAME(apply_changes),
-                                       NAME(turn), NAME(rotated_bytes), NAME(rotated_cell), NAME(blind_bytes), NAME(blind_cell), NAME(seed_bytes),
+                                       NAME(turn), NAME(added_up), NAME(rotate_bytes), NAME(rotate), NAME(rotated_bytes), NAME(rotated_cell), NAME(blind_bytes), NAME(blind_cell), NAME(seed_bytes),
                                        NAME(seed_gaps), NAME(seed_cell), NAME(screen_bytes), NAME(screen_aim), NAME(screen_score),
                                        NAME(screen_commit), NAME(csr_rows),
                                        NAME(csr_distances), NAME(csr_norms), NAME(csr_means), NAME(csr_better),

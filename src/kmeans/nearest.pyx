@@ -150,6 +150,9 @@ cdef extern from "kmeans/dispatch.h" nogil:
                               double *) noexcept nogil
         void (*turn)(const void *const *, int, const double *, const double *, ptrdiff_t, double *, double *,
                      double *) noexcept nogil
+        ptrdiff_t (*added_up)(ptrdiff_t) noexcept nogil
+        size_t (*rotate_bytes)(ptrdiff_t) noexcept nogil
+        double (*rotate)(const nearest_job *, ptrdiff_t, ptrdiff_t, void *, void *) noexcept nogil
         size_t (*rotated_bytes)(ptrdiff_t, ptrdiff_t) noexcept nogil
         ptrdiff_t (*rotated_cell)(const nearest_job *, const nearest_memo *, ptrdiff_t, ptrdiff_t, void *) noexcept nogil
         size_t (*blind_bytes)(ptrdiff_t, ptrdiff_t) noexcept nogil

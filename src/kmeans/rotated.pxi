@@ -174,6 +174,65 @@ cdef void turn_some(const nearest_kernels *kernels, const real[:, ::1] centers, 
         i += count
 
 
+def rotate(
+    const real[:, ::1] X,
+    const real[::1] mean,
+    const real[:, ::1] directions,
+    real[:, ::1] rows,
+    int n_threads,
+):
+    """Rotated rows, as `Rotation` takes them.
+
+    Parameters
+    ----------
+    X : array (n, d)
+        Rows.
+    mean : array (d,)
+        The point from which coordinates are taken.
+    directions : array (ROTATED - 2, d)
+        Orthonormal directions.
+    rows : array (n, ROTATED)
+        OUT. Coordinates, and norms of what they leave.
+    n_threads : int
+        Threads to use.
+
+    Returns
+    -------
+    float
+        The largest squared norm of a row from that point, infinite where squares overflow.
+    int
+        How many features were added up in the rows' type.
+    """
+    cdef const nearest_kernels *kernels = kernels_for(isa, real is double)
+    cdef nearest_job job
+    cdef nearest_rotation rotation
+    cdef ptrdiff_t n = X.shape[0], d = X.shape[1], n_tasks = (n + CELL_ROWS - 1) // CELL_ROWS, t
+    cdef int threads = <int>max(1, min(n_threads, n_tasks))
+    cdef ptrdiff_t each = in_lines(kernels.rotate_bytes(d))
+    cdef unsigned char[::1] scratch = _aligned(threads * each)
+    cdef double[::1] largest = np.zeros(max(n_tasks, 1))
+    shapes = (len(mean), *np.shape(directions), *np.shape(rows))
+    if shapes != (d, ROTATED - 2, d, n, ROTATED):
+        raise ValueError(f"arrays of {n} rows do not fit each other: {shapes}")
+    turns = pack_numbers(kernels, (np.asarray(directions), np.zeros(ROTATED - 2, np.asarray(directions).dtype)))
+    memset(&job, 0, sizeof(job))
+    memset(&rotation, 0, sizeof(rotation))
+    rotation.directions, rotation.mean, rotation.size = address(turns), &mean[0], ROTATED - 1
+    job.n, job.d, job.rotation = n, d, &rotation
+    if n:
+        job.x = &X[0, 0]
+        with nogil:
+            if threads == 1:
+                for t in range(n_tasks):
+                    largest[t] = kernels.rotate(&job, t * CELL_ROWS, min((t + 1) * CELL_ROWS, n), &rows[0, 0], &scratch[0])
+            else:
+                for t in prange(n_tasks, schedule="dynamic", chunksize=1, num_threads=threads):
+                    largest[t] = kernels.rotate(&job, t * CELL_ROWS, min((t + 1) * CELL_ROWS, n), &rows[0, 0],
+                                                &scratch[threadid() * each])
+    most = np.max(largest)
+    return (float(most) if most < np.inf else np.inf), kernels.added_up(d)
+
+
 def search_rotated(
     const real[:, ::1] X,
     const real[::1] origin,

@@ -35,6 +35,9 @@
 #define CLOSE(d) ((REAL)(1 + SLOPPY(d) / 2)) /* squared distances by `between` that are no farther apart may be equal */
 
 #define MANY_LEFT 16 /* centroids a row that are left, from which they are taken one after the other */
+#define UNREAD (1.0 / 8)  /* of its distance: a centroid that moved farther leaves more to compare than a row costs */
+#define FETCHED 2           /* rows of which the beginning is fetched while another is compared */
+#define FETCHED_BYTES 1024 /* the processor sees the rest coming */
 #define DEEP 8 /* of so many pairs one must be left by the first numbers for all numbers to be taken at once */
 
 typedef struct {
@@ -47,7 +50,8 @@ typedef struct {
     REAL *best, *second; /* squared distances: to the best centroid so far, to the next of those compared in full */
     REAL *pruned;        /* least v of those left out */
     REAL *error;         /* e_x */
-    REAL *rows;          /* x - o */
+    REAL *rows;          /* x - o, */
+    uint8_t *unread;     /* but of rows whose `best` is only an upper bound until something is left to compare them with */
     REAL *extra;         /* by which a tied row's squared distances may differ */
     INT *nearest, *guess;
     INT *compared;       /* the centroid that a row was compared with first, of those left */
@@ -75,13 +79,13 @@ static size_t NAME(carve_group)(NAME(group) * s, char *memory, ptrdiff_t k, ptrd
     const size_t rows = (size_t)group, each = rows * REAL_BYTES, panels = (size_t)(k + NK - 1) / NK;
     const size_t bytes[] = {each * size, each, each, each, each, each, each, each * (size_t)d, each, each, each,
                             each * VL, rows * 2, rows * 2, LIST * 4, left * 4, left * REAL_BYTES, left * 4,
-                            5 * panels * REAL_BYTES, panels * 4, each};
+                            5 * panels * REAL_BYTES, panels * 4, each, rows};
     void **const field[] = {(void **)&s->xt, (void **)&s->threshold, (void **)&s->limit, (void **)&s->best,
                             (void **)&s->second, (void **)&s->pruned, (void **)&s->error, (void **)&s->rows,
                             (void **)&s->extra, (void **)&s->nearest, (void **)&s->guess, (void **)&s->close,
                             (void **)&s->n_close, (void **)&s->number, (void **)&s->pairs, (void **)&s->left,
                             (void **)&s->bound, (void **)&s->order, (void **)&s->boxes, (void **)&s->reach,
-                            (void **)&s->compared};
+                            (void **)&s->compared, (void **)&s->unread};
     size_t at = 0;
     for (size_t i = 0; i < sizeof bytes / sizeof *bytes; i++) {
         *field[i] = (void *)(memory + at);
@@ -141,6 +145,66 @@ TARGET static void NAME(turn)(const void *const *centers, int count, const doubl
         NAME(project)(TURNED_AT_ONCE, rows, directions, d, coordinates);
     else
         for (int i = 0; i < count; i++) NAME(project)(1, rows + i * d, directions, d, coordinates + i * ROTATED_SIZE);
+}
+
+/* Coordinates of the `m` rows at `x`, at most a block, in all `size` - 1 directions of a rotation, side by side in `out`,
+   and their squared norms, both from the mean; lanes beyond the last row repeat it.  The tile multiplies with directions as
+   with centroids. */
+TARGET NOINLINE void NAME(coordinates)(const nearest_rotation *rotation, const REAL *x, ptrdiff_t d, ptrdiff_t m, REAL *out,
+                                       double *squares, REAL *xt) {
+    const ptrdiff_t n = rotation->size - 1, panels = (n + NK - 1) / NK, most = NAME(chunk)(d);
+    const REAL *mean = (const REAL *)rotation->mean, *packed = (const REAL *)rotation->directions;
+    NAME(tile_args) a;
+    memset(&a, 0, sizeof a);
+    a.xt = xt;
+    a.ahead = (const char *)packed;
+    for (ptrdiff_t lane = 0; lane < BLOCK; lane++) squares[lane] = 0;
+    for (ptrdiff_t j0 = 0; j0 < d; j0 += most) {
+        a.dc = d - j0 < most ? d - j0 : most;
+        a.first = j0 == 0;
+        NAME(transpose)(x + j0, d, m, NV, mean + j0, a.dc, xt);
+        for (ptrdiff_t p = 0; p < panels; p++) {
+            const ptrdiff_t k0 = p * n / panels, nk = (p + 1) * n / panels - k0;
+            a.panel = packed + j0 * n + k0 * a.dc;
+            a.half = packed + n * d + k0;
+            a.partial = out + k0 * BLOCK;
+            NAME(tiles)[1][nk - 1](&a);
+        }
+        for (ptrdiff_t j = 0; j < a.dc; j++)
+            for (ptrdiff_t lane = 0; lane < BLOCK; lane++)
+                squares[lane] += (double)xt[j * BLOCK + lane] * xt[j * BLOCK + lane];
+    }
+}
+
+/* Features that `coordinates` adds up in the rows' type. */
+static ptrdiff_t NAME(added_up)(ptrdiff_t d) { return NAME(chunk)(d) + (d - 1) / NAME(chunk)(d); }
+
+static size_t NAME(rotate_bytes)(ptrdiff_t d) { return (size_t)(BLOCK * (NAME(chunk)(d) + ROTATED_SIZE)) * REAL_BYTES; }
+
+/* Numbers (ROTATED_SIZE,) of rows start .. stop, to `out`; returns the largest squared norm from the mean, or NaN. */
+TARGET static double NAME(rotate)(const nearest_job *job, ptrdiff_t start, ptrdiff_t stop, void *out, void *memory) {
+    const ptrdiff_t d = job->d;
+    REAL *of_block = (REAL *)memory, *xt = of_block + BLOCK * ROTATED_SIZE;
+    double squares[BLOCK], largest = 0;
+    for (ptrdiff_t i = start; i < stop; i += BLOCK) {
+        const ptrdiff_t m = stop - i < BLOCK ? stop - i : BLOCK;
+        NAME(coordinates)(job->rotation, (const REAL *)job->x + i * d, d, m, of_block, squares, xt);
+        for (ptrdiff_t lane = 0; lane < m; lane++) {
+            REAL *RESTRICT y = (REAL *)out + (i + lane) * ROTATED_SIZE;
+            double left = squares[lane];
+            if (!(left <= largest)) largest = left;
+            for (ptrdiff_t j = 0; j < ROTATED_SIZE; j++) {
+                if (j == FIRST_SIZE - 1 || j == ROTATED_SIZE - 1) { /* the norm of what is left */
+                    left = left < 0 ? 0 : left;
+                    y[j] = (REAL)sqrt(left);
+                    continue;
+                }
+                y[j] = of_block[(j < FIRST_SIZE ? j : j - 1) * BLOCK + lane];
+                left -= (double)y[j] * y[j];
+            }
+        }
+    }
+    return largest;
 }
 
 /* (u + e_x)^2, u the distance that a centroid must not exceed to be compared in full. */
@@ -278,10 +342,11 @@ TARGET NOINLINE void NAME(prune_more)(const nearest_rotation *rotation, ptrdiff_
         const REAL *y = rows + s->number[r] * ROTATED_SIZE, *of_c = centers + c * ROTATED_SIZE;
         const REAL first_rest = y[FIRST_SIZE - 1] - of_c[FIRST_SIZE - 1]; /* whose coordinates are all there now */
         const REAL v = (NAME(between)(y, of_c, ROTATED_SIZE) - first_rest * first_rest) * share - allowance[c];
+        const int32_t name = rotation->names[c];
         const int out = v > s->limit[r];
-        s->left[s->n_left] = (uint32_t)rotation->names[c] << 8 | (uint32_t)r;
+        s->left[s->n_left] = (uint32_t)name << 8 | (uint32_t)r;
         s->bound[s->n_left] = v;
-        s->n_left += !out;
+        s->n_left += !out && name != s->guess[r];
         if (out && v < s->pruned[r]) s->pruned[r] = v;
     }
     s->n_found += s->n_pairs;
@@ -342,16 +407,45 @@ TARGET NOINLINE void NAME(compare_many)(const nearest_job *job, NAME(group) * s)
     if (waits >= 0) NAME(admit)(d, s, waits, of, NAME(between)(s->rows + waits * d, centers + of * d, d));
 }
 
+INLINE TARGET void NAME(copy_row)(const nearest_job *job, ptrdiff_t start, NAME(group) * s, ptrdiff_t r) {
+    const ptrdiff_t d = job->d;
+    const REAL *RESTRICT x = (const REAL *)job->x + (start + s->number[r]) * d, *RESTRICT o = (const REAL *)job->origin;
+    REAL *RESTRICT row = s->rows + r * d;
+    for (ptrdiff_t j = 0; j < d; j++) row[j] = x[j] - o[j];
+}
+
+/* Row r, and its distance to its own centroid. */
+INLINE TARGET void NAME(read_row)(const nearest_job *job, ptrdiff_t start, NAME(group) * s, ptrdiff_t r) {
+    NAME(copy_row)(job, start, s, r);
+    s->best[r] = NAME(between)(s->rows + r * job->d, (const REAL *)job->centers + s->nearest[r] * job->d, job->d);
+    s->unread[r] = 0;
+}
+
+INLINE void NAME(fetch_row)(const nearest_job *job, ptrdiff_t i) {
+    const char *row = (const char *)((const REAL *)job->x + i * job->d);
+    for (ptrdiff_t at = 0; at < job->d * REAL_BYTES && at < FETCHED_BYTES; at += 64) PREFETCH(row + at);
+}
+
 /* Third step: what is left, row by row, in full; the centroid of least v first. */
-TARGET NOINLINE void NAME(compare_left)(const nearest_job *job, NAME(group) * s) {
+TARGET NOINLINE void NAME(compare_left)(const nearest_job *job, ptrdiff_t start, NAME(group) * s) {
     const int many = s->n_left > MANY_LEFT * s->m;
     uint32_t end[257] = {0};
+    ptrdiff_t next = 0; /* row to be fetched */
     for (ptrdiff_t f = 0; f < s->n_left; f++) end[(s->left[f] & 255) + 1]++;
     for (int r = 0; r < 256; r++) end[r + 1] += end[r];
     for (ptrdiff_t f = 0; f < s->n_left; f++) s->order[end[s->left[f] & 255]++] = (uint32_t)f;
     for (ptrdiff_t r = 0; r < s->m; r++) {
         const uint32_t *from = s->order + (r ? end[r - 1] : 0), *to = s->order + end[r], *least = from;
         if (from == to) continue;
+        if (s->unread[r]) {
+            for (int ahead = 0; next < s->m && ahead < (next > r ? 1 : FETCHED + 1); next++)
+                if (s->unread[next] && end[next] > (next ? end[next - 1] : 0)) {
+                    NAME(fetch_row)(job, start + s->number[next]);
+                    ahead++;
+                }
+            NAME(read_row)(job, start, s, r);
+            s->limit[r] = NAME(limit_of)(s, r, job->d);
+        }
         for (const uint32_t *f = from; f < to; f++) {
             if (!many) PREFETCH((const REAL *)job->centers + (s->left[*f] >> 8) * job->d);
             if (s->bound[*f] < s->bound[*least]) least = f;
@@ -422,7 +516,7 @@ TARGET static void NAME(settle_pairs)(const nearest_rotation *rotation, ptrdiff_
         for (ptrdiff_t f = 0; f < s->n_left; f++) open[s->number[s->left[f] & 255]] = 1;
         s->n_left = 0;
     } else if (s->n_left > LIST)
-        NAME(compare_left)(job, s);
+        NAME(compare_left)(job, start, s);
 }
 
 /* All rows of a group against the k centroids of a rotation. */
@@ -441,5 +535,5 @@ TARGET static void NAME(hold_against)(const nearest_rotation *rotation, ptrdiff_
         }
     }
     NAME(settle_pairs)(rotation, start, s, job, open);
-    if (!open) NAME(compare_left)(job, s);
+    if (!open) NAME(compare_left)(job, start, s);
 }

@@ -88,7 +88,7 @@ INLINE TARGET void NAME(keep_found)(const nearest_job *job, const nearest_memo *
             const double near = sqrt((double)s->second[r]) * (1 - (double)(d + 8) * EPSILON);
             const double out = (sqrt((double)s->pruned[r]) - (double)s->error[r]) * (1 - 4 * (double)EPSILON);
             const double other = near < out ? near : out;
-            ((REAL *)memo->upper)[i] = NAME(upper_bound)(s->best[r], d);
+            if (!s->unread[r]) ((REAL *)memo->upper)[i] = NAME(upper_bound)(s->best[r], d);
             ((REAL *)memo->lower)[i] = (REAL)(other > 0 ? other : 0);
             if (memo->changes && now != job->labels[i])
                 memo->changes[start + (*n_changed)++] = (uint32_t)job->labels[i] << CELL_BITS | (uint32_t)s->number[r];
@@ -149,6 +149,7 @@ TARGET static ptrdiff_t NAME(spare)(const nearest_job *job, const nearest_memo *
             const REAL u = ((const REAL *)memo->upper)[start + i];
             s->best[s->m] = u * u;
             s->extra[s->m] = 0;
+            s->guess[s->m] = job->labels[start + i];
             s->number[s->m++] = (uint16_t)i;
             beyond[i] = INFINITY;
         }
@@ -179,11 +180,41 @@ static void NAME(line_up)(const uint16_t *order, ptrdiff_t m, uint16_t *failed, 
         if (among[order[i]]) failed[n++] = order[i];
 }
 
+/* Whether it is enough to read row i of a cell if something is left to compare it with. */
+INLINE int NAME(can_wait)(const nearest_job *job, const nearest_memo *memo, ptrdiff_t start, ptrdiff_t i) {
+    if (job->rotation->blind || job->tied || !memo || !memo->moved) return 0;
+    return ((const REAL *)memo->moved)[job->labels[start + i]] <= ((const REAL *)memo->upper)[start + i] * (REAL)UNREAD;
+}
+
+/* Puts row i of a cell into the group, or not, where its own distance shows that it need not be searched; meanwhile
+   fetches row `next`. */
+INLINE TARGET ptrdiff_t NAME(take_row)(const nearest_job *job, const nearest_memo *memo, ptrdiff_t start, ptrdiff_t i,
+                                       ptrdiff_t next, NAME(group) * s) {
+    const int32_t c = job->labels[start + i];
+    s->number[s->m] = (uint16_t)i;
+    s->unread[s->m] = (uint8_t)NAME(can_wait)(job, memo, start, i);
+    if (!NAME(can_wait)(job, memo, start, next)) NAME(fetch_row)(job, start + next);
+    if (job->rotation->blind) {
+        NAME(copy_row)(job, start, s, s->m);
+        return 1;
+    }
+    s->nearest[s->m] = c;
+    if (s->unread[s->m]) {
+        const REAL u = ((const REAL *)memo->upper)[start + i];
+        s->best[s->m] = u * u;
+        return 1;
+    }
+    NAME(read_row)(job, start, s, s->m);
+    if (!memo || !memo->moved) return 1;
+    const REAL u = NAME(upper_bound)(s->best[s->m], job->d);
+    ((REAL *)memo->upper)[start + i] = u;
+    return !(u < ((REAL *)memo->lower)[start + i] || u < ((const REAL *)memo->gap)[c]);
+}
+
 /* Rows of one grid cell as `bounded_cell`, or, where no bounds are known, all of them.  Returns how many changed. */
 TARGET static ptrdiff_t NAME(rotated_cell)(const nearest_job *job, const nearest_memo *memo, ptrdiff_t start,
                                            ptrdiff_t stop, void *memory) {
     const ptrdiff_t d = job->d, k = job->k, m = stop - start, rows = NAME(group_rows)(d);
-    const REAL *X = (const REAL *)job->x + start * d, *RESTRICT o = (const REAL *)job->origin;
     const int bounded = memo && memo->moved;
     uint16_t failed[CELL_ROWS];
     ptrdiff_t n_failed = 0, n_changed = 0;
@@ -204,22 +235,7 @@ TARGET static ptrdiff_t NAME(rotated_cell)(const nearest_job *job, const nearest
     }
     NAME(box)(job->rotation, k, &s);
     for (ptrdiff_t f = 0; f < n_failed; f++) {
-        const ptrdiff_t i = failed[f];
-        const char *next = (const char *)(X + failed[f + 2 < n_failed ? f + 2 : f] * d);
-        REAL *RESTRICT row = s.rows + s.m * d;
-        for (ptrdiff_t j = 0; j < d * REAL_BYTES; j += 64) PREFETCH(next + j);
-        for (ptrdiff_t j = 0; j < d; j++) row[j] = X[i * d + j] - o[j];
-        if (!job->rotation->blind) {
-            const int32_t c = job->labels[start + i];
-            s.nearest[s.m] = c;
-            s.best[s.m] = NAME(between)(row, (const REAL *)job->centers + c * d, d);
-            if (bounded) {
-                const REAL u = NAME(upper_bound)(s.best[s.m], d);
-                ((REAL *)memo->upper)[start + i] = u;
-                if (u < ((REAL *)memo->lower)[start + i] || u < ((const REAL *)memo->gap)[c]) continue;
-            }
-        }
-        s.number[s.m++] = (uint16_t)i;
+        s.m += NAME(take_row)(job, memo, start, failed[f], failed[f + FETCHED < n_failed ? f + FETCHED : f], &s);
         if (s.m == rows) NAME(search_group)(job, memo, start, &s, &more, &n_changed);
     }
     NAME(search_group)(job, memo, start, &s, &more, &n_changed);

@@ -102,7 +102,7 @@ typedef struct nearest_rotation {
     int32_t blind;         /* the labels are no guesses yet */
     const struct nearest_rotation *movers; /* with those centroids alone that moved, or NULL */
     ptrdiff_t n_movers;
-    /* Where the rows are rotated on the way (blind_body.h), which takes names, order and allowances from nowhere. */
+    /* By what rows are rotated: before, or on the way (blind_body.h), where names, order and allowances are not known. */
     ptrdiff_t size;         /* numbers of a row: one coordinate for each of size - 1 directions, then the norm of the rest */
     const void *mean;       /* (d,) */
     const void *directions; /* (size - 1, d) in the order of the tile */
@@ -238,6 +238,9 @@ typedef struct {
                           ptrdiff_t j1, double *delta);
     void (*turn)(const void *const *centers, int count, const double *shift, const double *directions, ptrdiff_t d,
                  double *rows, double *coordinates, double *squares);
+    ptrdiff_t (*added_up)(ptrdiff_t d);
+    size_t (*rotate_bytes)(ptrdiff_t d);
+    double (*rotate)(const nearest_job *, ptrdiff_t start, ptrdiff_t stop, void *out, void *scratch);
     size_t (*rotated_bytes)(ptrdiff_t k, ptrdiff_t d);
     ptrdiff_t (*rotated_cell)(const nearest_job *, const nearest_memo *, ptrdiff_t start, ptrdiff_t stop, void *scratch);
     size_t (*blind_bytes)(ptrdiff_t k, ptrdiff_t d);

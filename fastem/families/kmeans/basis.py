@@ -73,20 +73,9 @@ def skew_of(directions: np.ndarray) -> float:
     return float(np.linalg.norm(directions.T @ directions - np.eye(directions.shape[1])))
 
 
-def row_error(strip: int, n_directions: int, dtype: np.dtype, skew: float) -> float:
-    """Return by how much of its norm a row in a basis is off, of which `strip` features are summed in its type."""
-    return ((strip + 4) * n_directions**0.5 / 2 + 2) * float(np.finfo(dtype).eps) + skew
-
-
-def coordinates_of(X: np.ndarray, basis: Basis, strip: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the coordinates (n, P) of rows, and their squared norms (n,), both in float64."""
-    rows = X - basis.mean
-    norms, coordinates = np.zeros(len(X)), np.zeros((len(X), basis.directions.shape[1]))
-    for first in range(0, X.shape[1], strip):
-        part = rows[:, first : first + strip]
-        coordinates += part @ basis.directions[first : first + strip]
-        norms += np.einsum("ij,ij->i", part, part)
-    return coordinates, norms
+def row_error(added: int, n_directions: int, dtype: np.dtype, skew: float) -> float:
+    """Return by how much of its norm a row in a basis is off, of which so many features are `added` in its type."""
+    return ((added + 4) * n_directions**0.5 / 2 + 2) * float(np.finfo(dtype).eps) + skew
 
 
 def allowance_of(

@@ -21,7 +21,6 @@ from fastem.families.kmeans.basis import (
     SHARE,
     Basis,
     allowance_of,
-    coordinates_of,
     find_basis,
     row_error,
     shares_left,
@@ -29,8 +28,6 @@ from fastem.families.kmeans.basis import (
 )
 from fastem.grid import CELL, n_cells
 
-# Features that are summed in the rows' type.
-STRIP = 128
 # Centres from which the number of a pair of a row and a centre has no room in 32 bits.
 MOST_CENTERS = 2**24
 
@@ -65,7 +62,7 @@ class RotatedRows(NamedTuple):
     def same_of(self, X: np.ndarray) -> np.ndarray:
         """Return other rows (m, d), none of a larger norm, in the same basis."""
         out = np.empty((len(X), nearest.ROTATED), X.dtype)
-        _rotate_cell(X, self.basis, out)
+        nearest.rotate(X, *_of_rows(self.basis), out, 1)
         return out
 
 
@@ -76,20 +73,23 @@ def rotate(
     directions = basis.directions.astype(np.float64)
     skew = skew_of(directions)
     rotated, order = empty((len(X), nearest.ROTATED), X.dtype), empty(len(X), np.uint16)
-    largest = np.empty(n_cells(len(X)))
+    largest, added = nearest.rotate(X, *_of_rows(basis), rotated, threads.native_threads(n_threads))
+    if not largest < LARGEST[X.dtype]:
+        return None
 
     def cell(number: int) -> None:
         rows = slice(number * CELL, (number + 1) * CELL)
-        largest[number] = _rotate_cell(X[rows], basis, rotated[rows])
         order[rows] = in_boxes(rotated[rows], BOX_ROWS)
 
-    with threads.single_threaded_blas():
-        threads.map_tasks(cell, len(largest), n_threads)
-    if not largest.max() < LARGEST[X.dtype]:
-        return None
+    threads.map_tasks(cell, n_cells(len(X)), n_threads)
     wide = np.zeros((X.shape[1], nearest.ROTATED))
     wide[:, :DIRECTIONS] = directions
-    return RotatedRows(basis, wide, skew, rotated, order, row_error(STRIP, DIRECTIONS, X.dtype, skew))
+    return RotatedRows(basis, wide, skew, rotated, order, row_error(added, DIRECTIONS, X.dtype, skew))
+
+
+def _of_rows(basis: Basis) -> tuple[np.ndarray, np.ndarray]:
+    """Return the mean (d,) and the directions (P, d), one a row."""
+    return basis.mean, np.ascontiguousarray(basis.directions.T)
 
 
 class Rotations:
@@ -167,14 +167,6 @@ def share_of_work(X: np.ndarray, basis: Basis, prepared: Any) -> float:
     compared = COMPARED * (left[1] * d + d / k)
     second = min(PICKED * left[0], TILED) * nearest.ROTATED
     return (TILED * nearest.ROTATED_FIRST + second + compared) / d
-
-
-def _rotate_cell(X: np.ndarray, basis: Basis, out: np.ndarray) -> float:
-    """Write rotated rows and return the largest squared norm."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        coordinates, norms = coordinates_of(X, basis, STRIP)
-        arrange(coordinates, norms, out)
-        return float(norms.max())
 
 
 def in_boxes(points: np.ndarray, size: int) -> np.ndarray:
