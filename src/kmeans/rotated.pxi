@@ -174,6 +174,11 @@ cdef void turn_some(const nearest_kernels *kernels, const real[:, ::1] centers, 
         i += count
 
 
+def added_up(dtype, ptrdiff_t d):
+    """How many of d features are added up in the rows' type where rows are rotated."""
+    return kernels_for(isa, dtype == np.float64).added_up(d)
+
+
 def rotate(
     const real[:, ::1] X,
     const real[::1] mean,
@@ -200,8 +205,6 @@ def rotate(
     -------
     float
         The largest squared norm of a row from that point, infinite where squares overflow.
-    int
-        How many features were added up in the rows' type.
     """
     cdef const nearest_kernels *kernels = kernels_for(isa, real is double)
     cdef nearest_job job
@@ -230,7 +233,7 @@ def rotate(
                     largest[t] = kernels.rotate(&job, t * CELL_ROWS, min((t + 1) * CELL_ROWS, n), &rows[0, 0],
                                                 &scratch[threadid() * each])
     most = np.max(largest)
-    return (float(most) if most < np.inf else np.inf), kernels.added_up(d)
+    return float(most) if most < np.inf else np.inf
 
 
 def search_rotated(

@@ -30,6 +30,7 @@
    never left out. */
 
 #define A_SHARE (1.0 / 1024)  /* a */
+#define ADDED_UP 64 /* features that are summed before their sum is added: what rows are off by grows as this does */
 #define TURNED 4  /* vectors of coordinates that are summed at once */
 #define LIST 8192             /* pairs that wait for the second step */
 #define CLOSE(d) ((REAL)(1 + SLOPPY(d) / 2)) /* squared distances by `between` that are no farther apart may be equal */
@@ -156,28 +157,34 @@ TARGET NOINLINE void NAME(coordinates)(const nearest_rotation *rotation, const R
     const REAL *mean = (const REAL *)rotation->mean, *packed = (const REAL *)rotation->directions;
     NAME(tile_args) a;
     memset(&a, 0, sizeof a);
-    a.xt = xt;
     a.ahead = (const char *)packed;
     for (ptrdiff_t lane = 0; lane < BLOCK; lane++) squares[lane] = 0;
     for (ptrdiff_t j0 = 0; j0 < d; j0 += most) {
-        a.dc = d - j0 < most ? d - j0 : most;
-        a.first = j0 == 0;
-        NAME(transpose)(x + j0, d, m, NV, mean + j0, a.dc, xt);
+        const ptrdiff_t dc = d - j0 < most ? d - j0 : most;
+        NAME(transpose)(x + j0, d, m, NV, mean + j0, dc, xt);
         for (ptrdiff_t p = 0; p < panels; p++) {
             const ptrdiff_t k0 = p * n / panels, nk = (p + 1) * n / panels - k0;
-            a.panel = packed + j0 * n + k0 * a.dc;
             a.half = packed + n * d + k0;
             a.partial = out + k0 * BLOCK;
-            NAME(tiles)[1][nk - 1](&a);
+            for (ptrdiff_t j = 0; j < dc; j += ADDED_UP) {
+                a.dc = dc - j < ADDED_UP ? dc - j : ADDED_UP;
+                a.first = j0 + j == 0;
+                a.xt = xt + j * BLOCK;
+                a.panel = packed + j0 * n + k0 * dc + j * nk;
+                NAME(tiles)[1][nk - 1](&a);
+            }
         }
-        for (ptrdiff_t j = 0; j < a.dc; j++)
+        for (ptrdiff_t j = 0; j < dc; j++)
             for (ptrdiff_t lane = 0; lane < BLOCK; lane++)
                 squares[lane] += (double)xt[j * BLOCK + lane] * xt[j * BLOCK + lane];
     }
 }
 
-/* Features that `coordinates` adds up in the rows' type. */
-static ptrdiff_t NAME(added_up)(ptrdiff_t d) { return NAME(chunk)(d) + (d - 1) / NAME(chunk)(d); }
+/* Features that `coordinates` adds up in the rows' type, and then sums of so many. */
+static ptrdiff_t NAME(added_up)(ptrdiff_t d) {
+    const ptrdiff_t chunk = NAME(chunk)(d), chunks = (d + chunk - 1) / chunk;
+    return ADDED_UP + chunks * ((chunk + ADDED_UP - 1) / ADDED_UP);
+}
 
 static size_t NAME(rotate_bytes)(ptrdiff_t d) { return (size_t)(BLOCK * (NAME(chunk)(d) + ROTATED_SIZE)) * REAL_BYTES; }
 

@@ -3,7 +3,7 @@
 A row or a centre is its coordinates in these directions, relative to the sample's mean, and the norm of the rest
 (`src/kmeans/rotated_body.h`).  Any directions are right; these leave out the most.
 
-Rounding.  With eps of the rows' type, T features that are summed in it before float64 takes over, and P
+Rounding.  With eps of the rows' type, T numbers that are added up in a row in it (`nearest.added_up`), and P
 directions V that are orthonormal but for |V'V - I| = f: each coordinate of a row x is off by at most
 (T + 4) eps / 2 |x - m| |V_j|, all of them by ((T + 4) sqrt(P) / 2 + 2) eps + f of |x - m|.  Those of a centre are
 summed in float64, and off by (2 eps + f) |c - m| and by what the origin loses.  The squared norm of the rest is that of
@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastem._native import nearest
 from fastem.draws import Draws
 
 # Rows from which the directions are found, at most and at least, further directions that make the leading ones
@@ -73,9 +74,9 @@ def skew_of(directions: np.ndarray) -> float:
     return float(np.linalg.norm(directions.T @ directions - np.eye(directions.shape[1])))
 
 
-def row_error(added: int, n_directions: int, dtype: np.dtype, skew: float) -> float:
-    """Return by how much of its norm a row in a basis is off, of which so many features are `added` in its type."""
-    return ((added + 4) * n_directions**0.5 / 2 + 2) * float(np.finfo(dtype).eps) + skew
+def row_error(n_features: int, n_directions: int, dtype: np.dtype, skew: float) -> float:
+    """Return by how much of its norm a row in a basis is off."""
+    return ((nearest.added_up(dtype, n_features) + 4) * n_directions**0.5 / 2 + 2) * float(np.finfo(dtype).eps) + skew
 
 
 def allowance_of(

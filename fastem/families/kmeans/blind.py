@@ -3,7 +3,7 @@
 The first pass of a fit knows no labels, and its centres are single rows, whose distances few coordinates bound badly:
 by what a sample says, up to `nearest.BLIND` coordinates are taken.  So many are not kept: rows are rotated on the way.
 
-Rounding is told of in `basis`; all features are summed in the rows' type.
+Rounding is told of in `basis`.
 """
 
 from __future__ import annotations

@@ -73,8 +73,7 @@ def rotate(
     directions = basis.directions.astype(np.float64)
     skew = skew_of(directions)
     rotated, order = empty((len(X), nearest.ROTATED), X.dtype), empty(len(X), np.uint16)
-    largest, added = nearest.rotate(X, *_of_rows(basis), rotated, threads.native_threads(n_threads))
-    if not largest < LARGEST[X.dtype]:
+    if not nearest.rotate(X, *_of_rows(basis), rotated, threads.native_threads(n_threads)) < LARGEST[X.dtype]:
         return None
 
     def cell(number: int) -> None:
@@ -84,7 +83,7 @@ def rotate(
     threads.map_tasks(cell, n_cells(len(X)), n_threads)
     wide = np.zeros((X.shape[1], nearest.ROTATED))
     wide[:, :DIRECTIONS] = directions
-    return RotatedRows(basis, wide, skew, rotated, order, row_error(added, DIRECTIONS, X.dtype, skew))
+    return RotatedRows(basis, wide, skew, rotated, order, row_error(X.shape[1], DIRECTIONS, X.dtype, skew))
 
 
 def _of_rows(basis: Basis) -> tuple[np.ndarray, np.ndarray]:
