@@ -88,6 +88,31 @@ TARGET NOINLINE double NAME(doubt)(const nearest_job *job) {
     return doubtful ? sqrt(2 * farthest) * (1 + 2 * (double)EPSILON) : 0;
 }
 
+/* Which of at most VL centroids is the nearest to `row`, x - o, and how far it and the next are, by the sums of
+   `look_again`; `nearest` is one of them. */
+INLINE TARGET void NAME(decide_among)(const nearest_job *job, const REAL *RESTRICT row, const INT *among, ptrdiff_t n,
+                                      REAL *RESTRICT turned, INT *nearest, REAL *first, REAL *second) {
+    const ptrdiff_t d = job->d;
+    REAL lane[VL];
+    NAME(vec) q = SPLAT(0);
+    for (ptrdiff_t l = 0; l < n; l++) { /* what the other lanes hold is not looked at */
+        const REAL *center = (const REAL *)job->centers + among[l] * d;
+        for (ptrdiff_t j = 0; j < d; j++) turned[j * VL + l] = center[j];
+    }
+    for (ptrdiff_t j = 0; j < d; j++) {
+        const NAME(vec) e = SPLAT(row[j]) - LOAD(turned + j * VL);
+        q = FMA(e, e, q);
+    }
+    STORE(lane, q);
+    *first = *second = INFINITY;
+    for (ptrdiff_t l = 0; l < n; l++) {
+        const int better = lane[l] < *first || (lane[l] == *first && among[l] < *nearest);
+        *second = better ? *first : lane[l] < *second ? lane[l] : *second;
+        *nearest = better ? among[l] : *nearest;
+        *first = better ? lane[l] : *first;
+    }
+}
+
 /* Compares rows of a group with all centroids by differences, 2 VL at a time. */
 TARGET NOINLINE void NAME(look_again)(const nearest_job *job, const REAL *x, const uint16_t *open, ptrdiff_t n_open,
                                       const NAME(scratch) * s) {
@@ -123,33 +148,80 @@ TARGET NOINLINE void NAME(look_again)(const nearest_job *job, const REAL *x, con
     }
 }
 
+/* Centroids whose scores, left by `scan`, are not below the best of row i by more than `doubt`: no other can be the
+   nearest.  Returns how many, of which VL are noted. */
+TARGET static ptrdiff_t NAME(in_doubt)(const nearest_job *job, ptrdiff_t m, ptrdiff_t i, REAL doubt, const NAME(scratch) * s,
+                                       INT *among) {
+    const ptrdiff_t k = job->k, panels = (k + NK - 1) / NK, vectors = (m + VL - 1) / VL, full = vectors / NV * NV;
+    const ptrdiff_t of = i / VL, first = of < full ? of / NV * NV : of, step = of < full ? BLOCK : VL;
+    ptrdiff_t n = 0;
+    for (ptrdiff_t p = 0; p < panels; p++) {
+        const ptrdiff_t k0 = p * k / panels, nk = (p + 1) * k / panels - k0;
+        const REAL *score = s->partial + k0 * vectors * VL + first * VL * nk + (i - first * VL);
+        for (ptrdiff_t c = 0; c < nk; c++) {
+            if (s->best[i] - score[c * step] > doubt) continue;
+            if (n < VL) among[n] = (INT)(k0 + c);
+            n++;
+        }
+    }
+    return n;
+}
+
+/* Rows of a group that scores can't decide: of `n_open` numbers, those that are left because too many centroids are
+   close, and how many these are.  No other centroid's score is above the best less the doubt, which stands for the
+   second's where no other is known to be nearer. */
+TARGET NOINLINE ptrdiff_t NAME(decide)(const nearest_job *job, const REAL *x, ptrdiff_t m, uint16_t *open,
+                                       const REAL *doubts, ptrdiff_t n_open, const NAME(scratch) * s) {
+    const ptrdiff_t d = job->d;
+    const REAL *o = (const REAL *)job->origin;
+    REAL *row = s->again + VL * d, first, second;
+    INT among[VL];
+    ptrdiff_t n_left = 0;
+    for (ptrdiff_t t = 0; t < n_open; t++) {
+        const ptrdiff_t i = open[t], n = NAME(in_doubt)(job, m, i, doubts[t], s, among);
+        if (n < 1 || n > VL) {
+            open[n_left++] = (uint16_t)i;
+            continue;
+        }
+        for (ptrdiff_t j = 0; j < d; j++) row[j] = x[i * d + j] - o[j];
+        s->nearest[i] = among[0];
+        NAME(decide_among)(job, row, among, n, s->again, s->nearest + i, &first, &second);
+        const REAL others = s->best[i] - doubts[t], next = (s->norms[i] - second) / 2;
+        s->best[i] = (s->norms[i] - first) / 2;
+        s->second[i] = next > others ? next : others;
+    }
+    return n_left;
+}
+
 /* Nearest centroid of each of the `m` rows at `x`, at most one group, as `scan` leaves it. */
 TARGET static void NAME(search)(const nearest_job *job, const REAL *x, ptrdiff_t m, const NAME(scratch) * s,
                                 int want_second) {
     NAME(scan)(job, x, m, s, want_second || job->look > 0);
     if (!(job->look > 0)) return;
     uint16_t open[MAX_BLOCKS * BLOCK + VL];
+    REAL doubts[MAX_BLOCKS * BLOCK + VL], doubt[VL], lane[VL];
     const REAL share = (REAL)(2.1 * NAME(rounding)(job->k, job->d)), far = (REAL)job->look;
+    const int kept = NAME(chunk)(job->d) < job->d && !NAME(flat)(job->k, job->d);
     ptrdiff_t n_open = 0;
     for (ptrdiff_t i = 0; i < m; i += VL) {
         const NAME(vec) norm = LOAD(s->norms + i), best = LOAD(s->best + i);
         const NAME(vec) sqdist = MAX(norm - SPLAT(2) * best, SPLAT(0)) + SPLAT(8 * share) * norm;
         const NAME(vec) near = SPLAT((REAL)2.5) * norm + SPLAT((REAL)1.5) * sqdist;
         const NAME(vec) any = SPLAT((REAL)0.5) * norm + SPLAT(far * far); /* |x| far <= (|x|^2 + far^2) / 2 */
-        const NAME(vec) left = (best - LOAD(s->second + i)) - SPLAT(share) * MIN(near, any);
+        const NAME(vec) off = SPLAT(share) * MIN(near, any), left = (best - LOAD(s->second + i)) - off;
 #if HAS_GATHER
-        unsigned undecided = BITS(GREATER(left, SPLAT(0))) ^ ALL_BITS; /* NaN, too, is looked at */
-        for (; undecided; undecided &= undecided - 1) open[n_open++] = (uint16_t)(i + __builtin_ctz(undecided));
-#else
-        REAL lane[VL];
+        if (BITS(GREATER(left, SPLAT(0))) == ALL_BITS) continue; /* NaN, too, is looked at */
+#endif
+        STORE(doubt, off);
         STORE(lane, left);
         for (ptrdiff_t t = 0; t < VL; t++) {
             open[n_open] = (uint16_t)(i + t);
+            doubts[n_open] = doubt[t];
             n_open += !(lane[t] > 0);
         }
-#endif
     }
     while (n_open && open[n_open - 1] >= m) n_open--; /* lanes beyond the last row */
+    if (kept && n_open) n_open = NAME(decide)(job, x, m, open, doubts, n_open, s);
     if (n_open) NAME(look_again)(job, x, open, n_open, s);
 }
 

@@ -3,25 +3,8 @@
 
 /* Which of the centroids close to a row is the nearest, by sums as `look_again` makes them. */
 TARGET NOINLINE void NAME(choose_close)(const nearest_job *job, NAME(group) * s, ptrdiff_t r, REAL *RESTRICT turned) {
-    const ptrdiff_t d = job->d, n = s->n_close[r];
-    const INT *close = s->close + r * VL;
-    REAL lane[VL], first = INFINITY, second = INFINITY;
-    NAME(vec) q = SPLAT(0);
-    for (ptrdiff_t l = 0; l < VL; l++) {
-        const REAL *center = (const REAL *)job->centers + close[l < n ? l : 0] * d;
-        for (ptrdiff_t j = 0; j < d; j++) turned[j * VL + l] = center[j];
-    }
-    for (ptrdiff_t j = 0; j < d; j++) {
-        const NAME(vec) e = SPLAT(s->rows[r * d + j]) - LOAD(turned + j * VL);
-        q = FMA(e, e, q);
-    }
-    STORE(lane, q);
-    for (ptrdiff_t l = 0; l < n; l++) {
-        const int better = lane[l] < first || (lane[l] == first && close[l] < s->nearest[r]);
-        second = better ? first : lane[l] < second ? lane[l] : second;
-        s->nearest[r] = better ? close[l] : s->nearest[r];
-        first = better ? lane[l] : first;
-    }
+    REAL first, second;
+    NAME(decide_among)(job, s->rows + r * job->d, s->close + r * VL, s->n_close[r], turned, s->nearest + r, &first, &second);
     s->best[r] = first;
     s->second[r] = second;
 }

@@ -31,7 +31,7 @@ typedef struct {
     REAL *second;   /* second best score */
     REAL *norms;    /* squared norm of each row, relative to the origin; with the second best score only */
     INT *nearest;   /* index of the best */
-    REAL *partial;  /* scores summed over the features so far; only when features come in several chunks */
+    REAL *partial;  /* scores of a group, summed over the features so far; only when features come in several chunks */
     REAL *masked;   /* few centroids: [centroid][1 + feature][lane] and the inertia, sums of one group */
     double *wide;   /* the same summed over the cell */
     REAL *packed;   /* room for the rows of a group */
@@ -214,7 +214,7 @@ INLINE TARGET void NAME(row_norms)(const REAL *x, ptrdiff_t m, ptrdiff_t d, cons
 
 typedef struct {
     const REAL *xt, *panel, *half; /* half: -|c|^2/2 */
-    REAL *partial;                 /* nk x nv vectors, or NULL when one chunk holds all features */
+    REAL *partial;                 /* nk x nv vectors: scores summed so far */
     REAL *best, *second;           /* second: NULL when not wanted */
     INT *nearest;
     const char *ahead;             /* rows to fetch meanwhile, */
@@ -222,6 +222,7 @@ typedef struct {
     ptrdiff_t dc;
     INT first_index;
     int first, last;               /* first / last chunk of features */
+    int kept;                      /* whether scores are left in `partial` after the last */
 } NAME(tile_args);
 
 INLINE TARGET void NAME(tile)(const int nv, const int nk, const NAME(tile_args) * a) {
@@ -248,10 +249,10 @@ INLINE TARGET void NAME(tile)(const int nv, const int nk, const NAME(tile_args) 
     /* A chunk's sum begins at 0, so that no error is that of all features: see `rounding`. */
     if (!a->first) UNROLL for (int c = 0; c < nk; c++) UNROLL for (int v = 0; v < nv; v++)
         acc[c][v] += LOAD(a->partial + (c * nv + v) * VL);
-    if (!a->last) {
+    if (!a->last || a->kept) {
         UNROLL for (int c = 0; c < nk; c++) UNROLL for (int v = 0; v < nv; v++)
             STORE(a->partial + (c * nv + v) * VL, acc[c][v]);
-        return;
+        if (!a->last) return;
     }
     UNROLL for (int v = 0; v < nv; v++) {
         NAME(vec) best = LOAD(a->best + v * VL);
@@ -418,6 +419,7 @@ TARGET static void NAME(scan)(const nearest_job *job, const REAL *x, ptrdiff_t m
             a.first_index = (INT)k0;
             a.first = j0 == 0;
             a.last = j0 + dc == d;
+            a.kept = want_second && dc < d;
             for (int b = 0; b < blocks; b++) {
                 const int vector = b < full ? b * NV : full * NV + b - full;
                 const ptrdiff_t row = (ptrdiff_t)vector * VL;
