@@ -36,16 +36,19 @@ def differences(X, centers):
 
 
 @given(
-    n=st.integers(1, 700),
-    d=st.one_of(st.integers(1, 40), st.integers(96, 140)),
+    shape=st.one_of(
+        st.tuples(st.integers(1, 700), st.one_of(st.integers(1, 40), st.integers(96, 140))),
+        st.tuples(st.integers(1, 120), st.integers(193, 600)),  # several chunks of features
+    ),
     k=st.one_of(st.integers(1, 40), st.integers(120, 140)),
     dtype=st.sampled_from(DTYPES),
     isa=st.sampled_from(ISAS),
     seed=st.integers(0, 10**6),
 )
-@settings(max_examples=120, deadline=None)
-def test_no_centre_is_nearer(n, d, k, dtype, isa, seed):
+@settings(max_examples=160, deadline=None)
+def test_no_centre_is_nearer(shape, k, dtype, isa, seed):
     nearest.force_isa(isa)
+    n, d = shape
     X, centers = towns(n, d, k, dtype, seed)
     eps = np.finfo(dtype).eps
     labels, sqdist = backend.assign(X, centers, n_threads=1)
@@ -55,6 +58,29 @@ def test_no_centre_is_nearer(n, d, k, dtype, isa, seed):
     np.testing.assert_allclose(sqdist.astype(float), mine.astype(float), rtol=20 * (d + 8) * eps)
     again = backend.assign(X[::-1].copy(), centers, n_threads=2)[0]
     np.testing.assert_array_equal(again[::-1], labels)
+
+
+@pytest.mark.parametrize("isa", ISAS)
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("crowd", [1, 3, 40])
+def test_rows_between_centres_are_decided_by_differences(crowd, dtype, isa):
+    """Of two crowds of centres that lie closer together than scores tell, far off: the nearest by differences."""
+    nearest.force_isa(isa)
+    rng = np.random.default_rng(crowd)
+    n, d = 400, 700
+    eps = np.finfo(dtype).eps
+    middle, axis = 3 * rng.normal(size=d), np.eye(d)[5]
+    side = rng.choice([-1.0, 1.0], 2 * crowd)[:, None] * axis
+    centers = middle + side + 30 * eps * rng.normal(size=(2 * crowd, d))
+    others = middle + 5 * rng.normal(size=(60, d))
+    X = middle + 0.4 * rng.normal(size=(n, d)) * (np.arange(d) != 5) + 20 * eps * rng.normal(size=(n, 1)) * axis
+    centers, X = np.concatenate([others, centers]).astype(dtype), X.astype(dtype)
+    labels, sqdist = backend.assign(X, centers, n_threads=1)
+    exact = differences(X, centers)
+    best = exact.min(axis=1)
+    assert np.all(exact[np.arange(n), labels] <= best * (1 + 2 * d**0.5 * eps))
+    np.testing.assert_allclose(sqdist.astype(float), best.astype(float), rtol=20 * d * eps)
+    assert len(np.unique(labels)) > 1
 
 
 def test_a_far_centre_takes_no_digits():

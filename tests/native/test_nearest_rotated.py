@@ -115,6 +115,7 @@ def test_rows_are_lost_to_centres_that_moved_alone(kind, n, dtype, share, seed):
         same = memo.labels == expected
         assert np.all(same | (np.abs(direct[np.arange(n), expected] - own) <= 8 * eps**0.5 * own))
         if memo.bounds is not None:
+            assert np.all(memo.bounds.upper >= np.sqrt(own) * (1 - 4 * eps))
             direct[np.arange(n), memo.labels] = np.inf
             assert np.all(memo.bounds.lower <= np.sqrt(direct.min(axis=1)) * (1 + 4 * eps))
         movers = np.flatnonzero(rng.random(k) < share)
