@@ -264,7 +264,7 @@ def test_when_all_collapse_it_is_said():
 def test_hardly_anything_is_left_to_gain(model, accelerate):
     """Components that overlap: EM is slow, and a tolerance for the last change stops it far from where it goes."""
     rng = np.random.default_rng(2)
-    X = rng.normal(size=(2000, 4)) + rng.integers(0, 2, (2000, 1)) * 1.2
+    X = rng.normal(size=(4000, 4)) + rng.integers(0, 2, (4000, 1)) * 1.2
     X = {"poisson": rng.poisson(np.exp(0.5 * X)), "bernoulli": X > 0.5}.get(model, X).astype(float)
     estimator = getattr(fastem, BY_SHORT_NAME[model])(accelerate=accelerate)
     found = select(X, [2], model=estimator, random_state=0)

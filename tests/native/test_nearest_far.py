@@ -69,11 +69,11 @@ def test_rows_between_centres_are_decided_by_differences(crowd, dtype, isa):
     rng = np.random.default_rng(crowd)
     n, d = 400, 700
     eps = np.finfo(dtype).eps
-    middle, axis = 3 * rng.normal(size=d), np.eye(d)[5]
+    middle, axis = 10 * rng.normal(size=d), np.eye(d)[5]
     side = rng.choice([-1.0, 1.0], 2 * crowd)[:, None] * axis
-    centers = middle + side + 30 * eps * rng.normal(size=(2 * crowd, d))
-    others = middle + 5 * rng.normal(size=(60, d))
-    X = middle + 0.4 * rng.normal(size=(n, d)) * (np.arange(d) != 5) + 20 * eps * rng.normal(size=(n, 1)) * axis
+    centers = middle + side + 1000 * eps * rng.normal(size=(2 * crowd, d))
+    others = middle + 20 * rng.normal(size=(60, d))
+    X = middle + 0.4 * rng.normal(size=(n, d)) * (np.arange(d) != 5) + 1e4 * eps * rng.normal(size=(n, 1)) * axis
     centers, X = np.concatenate([others, centers]).astype(dtype), X.astype(dtype)
     labels, sqdist = backend.assign(X, centers, n_threads=1)
     exact = differences(X, centers)
