@@ -207,6 +207,14 @@ def turn_centers(
     squares: NDArray[np.float64],  # OUT (m,)
     n_threads: int,
 ) -> None: ...
+def added_up(dtype: np.dtype, d: int) -> int: ...
+def rotate(
+    X: NDArray[Real],  # (n, d)
+    mean: NDArray[Real],  # (d,)
+    directions: NDArray[Real],  # (ROTATED - 2, d)
+    rows: NDArray[Real],  # OUT (n, ROTATED)
+    n_threads: int,
+) -> float: ...
 def squared_movement(a: NDArray[np.float64], b: NDArray[np.float64]) -> float: ...  # both (k, d)
 def project_centers(before: NDArray[np.float64], means: NDArray[np.float64]) -> None: ...  # both (k, d); in place
 def unit_rows(X: NDArray[Real], out: NDArray[Real]) -> None: ...  # both (n, d)

@@ -3,6 +3,7 @@
 #include "settle_body.h"
 #include "differences_body.h"
 #include "bounds_body.h"
+#include "basis_body.h"
 #include "rotated_body.h"
 #include "rotated_cell_body.h"
 #include "blind_body.h"
