@@ -4,7 +4,9 @@
    sum times half the machine epsilon of REAL.  Neither the centroid found nor the nearest one lies farther from the origin
    than C = |x| + |x - c|, c the one found, or than the farthest of all; so the tile has decided where the best and the
    second score are farther apart than 2 g (|x| C + C^2 / 2), at most 2 g (2.5 |x|^2 + 1.5 |x - c|^2).  All other rows are
-   compared with all centroids by their differences: on ordinary data a few in a thousand, at three times the cost.
+   compared by their differences: on ordinary data a few in a thousand.  Where scores were kept, because features come in
+   several chunks, only with the centroids whose scores are that close, two as a rule; else with all, at three times the
+   cost of the tile and for as many rows as two vectors hold, however few there are (a quarter of an assignment at 768 x 1000).
 
    Where the centroids lie far apart beside their distances from the origin, no row needs that, and the second best score
    is not taken: see `doubt`. */
