@@ -78,7 +78,7 @@ def test_moments_are_those_of_more_digits(dtype):
     for c, mean in enumerate(prepared_means(prepared)):
         centred = X.astype(np.longdouble) - mean
         assert float(found.counts[c]) == pytest.approx(float(resp[:, c].sum()), rel=20 * EPS[dtype])
-        scatter = ((centred * resp[:, c, None]).astype(np.float64)).T @ centred.astype(np.float64)
+        scatter = ((centred * resp[:, c, None]).T @ centred).astype(np.float64)
         deviation = np.sqrt(np.diag(scatter))
         sums, size = resp[:, c] @ centred, resp[:, c] @ np.abs(centred)
         assert np.abs((found.sums[c] - sums) / size).max() < 4 * EPS[dtype]
