@@ -14,6 +14,11 @@ def build_info() -> dict[str, Any]:
         ``version``, the compiled module's ``compiler``, ``openmp``, ``isa`` (in use) and ``available`` (instruction
         sets), and what `fastem.threads` found out about threads.
 
+    Notes
+    -----
+    The environment variable ``FASTEM_ISA`` chooses one of the available instruction sets for k-means ("generic",
+    "avx2", "avx512"), so that machines that have unlike ones give the same last bits; without it the best is used.
+
     Examples
     --------
     >>> import fastem

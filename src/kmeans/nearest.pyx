@@ -12,6 +12,8 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stddef cimport ptrdiff_t
 from libc.string cimport memcpy, memset
 
+import os
+
 import numpy as np
 
 cdef extern from *:
@@ -191,21 +193,21 @@ ctypedef fused real:
 
 CELL = CELL_ROWS  # `fastem.stats.CELL`; a test compares the two
 
-cdef int isa = max(i for i in range(ISA_COUNT) if isa_available(i))
+cdef int isa = 0
 
 
 def force_isa(name):
-    """Use one instruction set for all further calls of this process; None returns to the best. For tests."""
+    """Use one instruction set for all further calls of this process; None: that of FASTEM_ISA, or else the best."""
     global isa
-    usable = [i for i in range(ISA_COUNT) if isa_available(i)]
-    if name is None:
-        isa = max(usable)
-        return
-    for i in usable:
-        if isa_names[i].decode() == name:
-            isa = i
-            return
-    raise ValueError(f"instruction set {name!r} is not one of {build_info()['available']}")
+    asked = os.environ.get("FASTEM_ISA") if name is None else name
+    usable = {isa_names[i].decode(): i for i in range(ISA_COUNT) if isa_available(i)}
+    if asked and asked not in usable:
+        source = "FASTEM_ISA: " if name is None else ""
+        raise ValueError(f"{source}instruction set {asked!r} is not one of {list(usable)}")
+    isa = usable[asked] if asked else max(usable.values())
+
+
+force_isa(None)
 
 
 def build_info():

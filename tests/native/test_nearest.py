@@ -1,5 +1,9 @@
 """The compiled nearest-centroid kernels against slow NumPy, on every instruction set of the machine."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -226,6 +230,24 @@ def test_tree_is_that_of_stats(cells, level):
     )
     out, _ = accumulate(X, w, origin, centers, level)
     np.testing.assert_array_equal(grid.merge_tree(out), grid.merge_tree(one_by_one))
+
+
+@pytest.mark.parametrize("isa", ISAS)
+def test_the_environment_names_the_instruction_set(isa):
+    program = "from fastem import build_info; print(build_info()['isa'])"
+    ran = subprocess.run(
+        [sys.executable, "-c", program], env={**os.environ, "FASTEM_ISA": isa}, capture_output=True, text=True
+    )
+    assert ran.stdout.split() == [isa], ran.stderr
+
+
+def test_an_instruction_set_that_does_not_exist_is_named():
+    ran = subprocess.run(
+        [sys.executable, "-c", "from fastem import KMeans"],
+        env={**os.environ, "FASTEM_ISA": "mmx"}, capture_output=True, text=True,
+    )  # fmt: skip
+    assert ran.returncode == 1
+    assert ran.stderr.splitlines()[-1].startswith("ValueError: FASTEM_ISA: instruction set 'mmx' is not one of [")
 
 
 @pytest.mark.parametrize("isa", ISAS)
