@@ -129,12 +129,14 @@ class EllipticalFamily(Family):
     def _rounding(self, params: Any, dtype: np.dtype) -> float:
         """Return the rounding of a row's squared distance.
 
-        About how much larger the mean variance is than the least in any direction, times the epsilon, for each of its
-        terms, with a factor of safety.
+        About how much larger the mean variance is than the least in any direction, and how many of the least deviations
+        the means lie from zero, which is what a difference loses; times the epsilon, for each of its terms, with a
+        factor of safety.
         """
         variance = float(self.shape.mean_variance(self._matrices(params)))
-        condition = float(np.abs(params.precisions_cholesky).max()) ** 2 * variance
-        return 4 * params.means.shape[1] * condition * float(np.finfo(dtype).eps)
+        steepest = float(np.abs(params.precisions_cholesky).max())
+        lost = steepest**2 * variance + steepest * float(np.abs(params.means).max())
+        return 4 * params.means.shape[1] * lost * float(np.finfo(dtype).eps)
 
     def _matrices(self, params: Any) -> np.ndarray:
         """Return covariances, or the scales in their place."""

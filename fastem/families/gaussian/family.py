@@ -229,9 +229,9 @@ class GaussianFamily(EllipticalFamily):
         floored = self.m_step(stats, constants, prepared, old)
         if not best.notes:  # none: the covariances are regular without it
             explained = min(explained, q(best.params) - q(floored.params))
-        # Where a component is flat but for what was added, the rounding of a row's log-density is larger than it.
-        rounded = self._rounding(new, prepared.means.dtype) if best.notes or floored.notes else 0.0
-        return max(0.0, explained / float(stats.counts.sum())) + rounded
+        # Where a component is flat but for what was added, or data lie far from zero beside their spread, the rounding
+        # of a row's log-density is larger than the fall.
+        return max(0.0, explained / float(stats.counts.sum())) + 16 * self._rounding(new, prepared.means.dtype)
 
     def pack(self, params: GaussianParams, like: GaussianParams) -> np.ndarray:
         return coordinates.pack(params, like, self.covariance.shape)
