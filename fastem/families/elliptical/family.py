@@ -124,7 +124,7 @@ class EllipticalFamily(Family):
 
     def expected_rounding(self, stats: Any, prepared: Any, params: Any) -> float:
         # Records are of float64; without correlations no term cancels another.
-        return 16 * self._rounding(params, np.dtype(np.float64)) if self.shape.matrices else 0.0
+        return self._rounding(params, np.dtype(np.float64)) if self.shape.matrices else 0.0
 
     def _rounding(self, params: Any, dtype: np.dtype) -> float:
         """Return the rounding of a row's squared distance.
@@ -136,7 +136,7 @@ class EllipticalFamily(Family):
         variance = float(self.shape.mean_variance(self._matrices(params)))
         steepest = float(np.abs(params.precisions_cholesky).max())
         lost = steepest**2 * variance + steepest * float(np.abs(params.means).max())
-        return 4 * params.means.shape[1] * lost * float(np.finfo(dtype).eps)
+        return 64 * params.means.shape[1] * lost * float(np.finfo(dtype).eps)
 
     def _matrices(self, params: Any) -> np.ndarray:
         """Return covariances, or the scales in their place."""

@@ -231,7 +231,7 @@ class GaussianFamily(EllipticalFamily):
             explained = min(explained, q(best.params) - q(floored.params))
         # Where a component is flat but for what was added, or data lie far from zero beside their spread, the rounding
         # of a row's log-density is larger than the fall.
-        return max(0.0, explained / float(stats.counts.sum())) + 16 * self._rounding(new, prepared.means.dtype)
+        return max(0.0, explained / float(stats.counts.sum())) + self._rounding(new, prepared.means.dtype)
 
     def pack(self, params: GaussianParams, like: GaussianParams) -> np.ndarray:
         return coordinates.pack(params, like, self.covariance.shape)
