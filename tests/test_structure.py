@@ -18,7 +18,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if "__pycache__" not in pa
 # The order of the rooms, from the bottom up: a module imports from its own room and from lower floors, inside functions
 # as well.  A module beside __init__.py is a room of its own.  What a floor's rooms share lies below it.
 FLOORS = (
-    {"_native", "threads", "grid", "draws", "files", "records", "registry", "values", "validate"},
+    {"_native", "threads", "grid", "draws", "files", "pool", "records", "registry", "values", "validate"},
     {"jit"},
     {"kernels"},
     {"families"},

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastem import grid, threads, validate
+from fastem import grid, pool, threads, validate
 from fastem.draws import Draws
 from fastem.engine import accelerate, restarts
 from fastem.engine.checkpoint import ALONE, Restart, Slot, Stage
@@ -97,7 +97,7 @@ def run(
     def spread(task: Callable[[int], None], n_tasks: int) -> None:
         threads.map_tasks(task, n_tasks, threads_of_all if side_by_side else 1)
 
-    with threads.single_threaded_blas(), threads.allowing(problem.source.n_threads):
+    with threads.single_threaded_blas(), threads.allowing(problem.source.n_threads), pool.kept():
         if racing:
             runs[:] = [best.offer(run) for run in restarts.race(begin, n_init, settings.max_iter, spread, stage)]
         else:

@@ -26,7 +26,7 @@ from typing import Any
 
 import numpy as np
 
-from fastem import threads
+from fastem import pool, threads
 from fastem.jit import kernel
 from fastem.kernels.panels import COLUMNS, PANEL_BYTES, add_squares, pack_factor, pack_rows
 from fastem.kernels.wide_shares import CHUNK_ROWS, TASK_ROWS, TASK_WORK, Batches
@@ -39,6 +39,9 @@ SAMPLE, SAMPLED = 16, 16
 APART, LOOKS = FIRST_COLUMNS, 6
 # Rows of a sample of whole rows, and how many times APART of the last columns may come first.
 WHOLE, LAST = 32, (1, 2, 4)
+# Work that is left where looks are worth what they cost themselves, of the work of all columns: looks take 8 ms of an
+# iteration at 20k x 256 in eight components, which at once take 40.
+WORTHWHILE = 0.85
 # Bytes of the directions from each component to each other, at most: of more components none are made.
 DIRECTION_BYTES = 2**26
 
@@ -140,7 +143,7 @@ class Distances(Batches):
         super().__init__(X, labels, prepared, n_threads)
         factors = prepared.precisions_cholesky
         k, dp = factors.shape[:2]
-        self.packed = np.empty((k, dp * (dp + 4) // 2), X.dtype)
+        self.packed = pool.empty((k, dp * (dp + 4) // 2), X.dtype)
         threads.map_tasks(lambda c: pack_factor(factors[c], self.packed[c]), k, n_threads)
         self._known: Any = None
         self.offsets = prepared.offsets.astype(X.dtype)
@@ -160,12 +163,12 @@ class Distances(Batches):
         k, dp = self.prepared.precisions_cholesky.shape[:2]
         squares = np.zeros((k, m), self.X.dtype)
         rows = np.arange(m)
-        if not (prune and self.may_leave_out()):
+        tail = self._tail(first, m) if prune and self.may_leave_out() else None
+        if tail is None:
             self.add_columns(first, [rows] * k, 0, dp, squares)
             return self._densities(squares)
         done = FIRST_COLUMNS
         self.add_columns(first, [rows] * k, 0, done, squares)
-        tail = self._tail(first, m)
         some = self._with_last(first, squares, tail) if tail else squares
         guess = (self.logs[:, _chosen(self.logs, tail)].sum(axis=1)[:, None] - 0.5 * some).argmax(axis=0)
         likely = [np.flatnonzero(guess == c) for c in range(k)]
@@ -192,8 +195,8 @@ class Distances(Batches):
         found *= 1 - 2 * dp * np.finfo(found.dtype).eps  # the rounding of two sums of up to dp squares
         return found
 
-    def _tail(self, first: int, m: int) -> int:
-        """Return how many of the last columns shall come first, of all components: as a sample of the rows has it."""
+    def _tail(self, first: int, m: int) -> int | None:
+        """Return what a sample of the rows says of the last columns; see `last_columns`."""
         k, dp = self.prepared.precisions_cholesky.shape[:2]
         size = min(WHOLE, m // (SAMPLED * k))
         if size == 0 or dp <= FIRST_COLUMNS + APART:
@@ -340,11 +343,11 @@ def last_columns(
     lower: np.ndarray,  # (k,) logarithms of shares that do not matter
     far: np.ndarray,  # (k, k): of rows of one component, what the other costs is next to nothing
     dp: int,
-) -> int:
-    """Return how many of the last columns, of all components, cost less than they save; often 0.
+) -> int | None:
+    """Return how many of the last columns shall come first, of all components; None if no order of columns saves much.
 
-    A column costs as many multiply-adds as there are features up to it.  The likely component is evaluated completely,
-    whichever it is; counted is what the others cost.
+    A column costs as many multiply-adds as there are features up to it.  The likely component is evaluated completely;
+    of the others, what is left.
     """
     k, m, n_parts = apart.shape
     rows = np.arange(m)
@@ -358,8 +361,9 @@ def last_columns(
         left = ~(some > most) & ~far[guess].T & (guess != np.arange(k)[:, None])
         decided = sums > most[:, :, None]
         columns = np.where(decided.any(axis=2), np.minimum(APART * (1 + decided.argmax(axis=2)), dp), dp)
-        costs[tail] = m * k * (dp**2 - (dp - tail) ** 2) + np.square(columns)[left].sum()
-    return min(costs, key=costs.__getitem__)
+        costs[tail] = m * (k * dp**2 - (k - 1) * (dp - tail) ** 2) + np.square(columns)[left].sum()
+    least = min(costs, key=costs.__getitem__)
+    return least if costs[least] < WORTHWHILE * m * k * dp**2 else None
 
 
 def _growing(dp: int) -> list[int]:

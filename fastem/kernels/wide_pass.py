@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from fastem import grid, threads
+from fastem import grid, pool, threads
 from fastem.jit import Sweep, kernel
 from fastem.kernels.blocks import BLOCK, STRIDE, padded
 from fastem.kernels.elementary import log
@@ -249,7 +249,7 @@ class _Tree:
 
     def empty(self) -> np.ndarray:
         """Return a record to write to."""
-        return self.free.pop() if self.free else np.empty(self.layout.size)
+        return self.free.pop() if self.free else pool.empty(self.layout.size)
 
     def add(self, record: np.ndarray) -> None:
         self.stack.append(record)

@@ -17,7 +17,7 @@ from fastem.kernels.responsibilities import fix_labels, shares
 CHUNK_ROWS = 256
 # Multiply-adds of a task: a call of a kernel costs as much as some 10^5 of them, and one thread waits for another to
 # let go of Python; and rows of it, at least.
-TASK_WORK = 2**24
+TASK_WORK = 2**25
 TASK_ROWS = 128
 # Cells that are taken together, at most.
 MOST_CELLS = 8

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from fastem import grid, threads
+from fastem import grid, pool, threads
 from fastem.families.base import Family
 
 
@@ -47,7 +47,7 @@ def total(
     labels = family.assigned(X, labels, prepared, n_threads)
     kernel = family.accumulator(X.shape[1])
     level, n_tasks = grid.plan(len(X), size) if kernel is None else kernel.plan(*X.shape, size)
-    records = np.empty((n_tasks, size))
+    records = pool.empty((n_tasks, size))
     if kernel is None:
         _by_numpy(family, X, w, labels, prepared, level, records, n_threads)
     else:

@@ -1,4 +1,4 @@
-"""Factors and inverses of large matrices: NumPy's to rounding, LAPACK's to the bit, whatever the threads."""
+"""Factors and inverses of large matrices: NumPy's to rounding, as exact as LAPACK's, whatever the threads."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import pytest
 import fastem
 from fastem import families, threads, validate
 from fastem.draws import Draws
-from fastem.families.elliptical import cholesky, full, tied
+from fastem.families.elliptical import cholesky, full, lapack, tied
 from fastem.sources.memory import MemorySource
 
 
@@ -29,18 +29,51 @@ def test_factors_are_those_of_the_inverse(k, d):
     np.testing.assert_allclose(own @ own.swapaxes(1, 2), covariances, atol=1e-12)
 
 
-def test_bits_are_those_of_lapack_on_one_thread():
-    from scipy.linalg import lapack
-
+def test_bits_are_those_of_one_thread():
     covariances = matrices(5, 150)
     one = cholesky.precision_factors(covariances)
     with threads.allowing(3):
         assert np.array_equal(one, cholesky.precision_factors(covariances))
         assert all(map(np.array_equal, cholesky.of_precisions(covariances), cholesky.of_precisions(covariances)))
-    with threads.single_threaded_blas():
-        for covariance, factor in zip(covariances, one, strict=True):
-            lower = lapack.dtrtri(lapack.dpotrf(covariance, lower=1, clean=1)[0], lower=1)[0]
-            assert np.array_equal(factor, lower.T)
+    assert np.array_equal(cholesky.precision_factors(covariances[2:3]), one[2:3])
+
+
+@pytest.mark.parametrize("condition", [1e2, 1e6, 1e10])
+@pytest.mark.parametrize("d", [64, 65, 129, 200, 333])
+def test_inverses_of_triangles_are_as_exact_as_lapacks(d, condition):
+    """Of both, the residual in units of the bound that the inverse's forward error has: eps |P| |U| |P|."""
+    rng = np.random.default_rng(d)
+    axes = np.linalg.qr(rng.standard_normal((d, d)))[0]
+    room = np.full((d, d + 3), np.nan)  # rows that lie farther apart than they are long
+    upper = room[:, :d]
+    upper[:] = np.linalg.cholesky((axes * np.geomspace(1, 1 / condition, d)) @ axes.T).T
+    given, whole = upper.copy(), upper.copy()
+    exact = inverse_in_long_double(given)
+    assert lapack.invert_upper(upper)
+    assert lapack.in_place("dtrtri", "LN", whole)
+    assert np.array_equal(np.tril(upper, -1), np.tril(given, -1))
+    assert np.isnan(room[:, d:]).all()
+    bound = np.abs(exact) @ np.abs(given) @ np.abs(exact) * np.finfo(float).eps
+    off, lapacks = (np.max(np.abs(np.triu(found) - exact) / np.where(bound > 0, bound, 1)) for found in (upper, whole))
+    assert off < 3 * max(lapacks, 0.3)
+    assert off < 2.0
+
+
+def inverse_in_long_double(upper):
+    upper = upper.astype(np.longdouble)
+    found = np.zeros_like(upper)
+    for i in reversed(range(len(upper))):
+        row = -upper[i, i + 1 :] @ found[i + 1 :]
+        row[i] += 1
+        found[i] = row / upper[i, i]
+    return found
+
+
+@pytest.mark.parametrize(("d", "place"), [(40, 7), (200, 3), (200, 190)])
+def test_a_triangle_without_an_inverse_is_told(d, place):
+    upper = np.eye(d)
+    upper[place, place] = 0.0
+    assert not lapack.invert_upper(upper)
 
 
 @pytest.mark.parametrize("k", [1, 4])

@@ -1,21 +1,17 @@
 """Cholesky factors and inverses of large matrices, those of the components side by side.
 
-LAPACK does a matrix in one thread, so that its bits do not depend on how many there are.  SciPy's wrappers hold the
-GIL; its LAPACK is called by address instead, as compiled code calls it.  Memory of rows is LAPACK's of columns: the
-lower triangle that it works on is the upper one here, and nothing is transposed.
+LAPACK does a matrix in one thread, so that its bits do not depend on how many there are.
 """
 
 from __future__ import annotations
 
-import ctypes
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from numba.extending import get_cython_function_address
 
-from fastem import threads
+from fastem import pool, threads
+from fastem.families.elliptical import lapack
 from fastem.kernels.triangles import clear_lower, mirror, upper_below
 
 # Rounding of a Cholesky pivot, in units of d eps times the variance (Higham, "Accuracy and stability of numerical
@@ -23,22 +19,6 @@ from fastem.kernels.triangles import clear_lower, mirror, upper_below
 RESOLVED = 1.0 / (8.0 * np.finfo(np.float64).eps)
 # Numbers of a matrix from which a thread of its own pays.
 WORTH_A_THREAD = 2**14
-
-
-@functools.cache
-def _lapack(name: str) -> Any:
-    """Return a routine of LAPACK; a call of it holds no GIL."""
-    form = ctypes.CFUNCTYPE(None, *[ctypes.c_void_p] * (6 if name == "dtrtri" else 5))
-    return form(get_cython_function_address("scipy.linalg.cython_lapack", name))
-
-
-def _call(name: str, options: str, matrix: np.ndarray) -> bool:
-    """Call a routine on a matrix (d, d) in place; return whether it could do its work."""
-    order, failed = ctypes.c_int(len(matrix)), ctypes.c_int(0)
-    letters = [ctypes.create_string_buffer(letter.encode()) for letter in options]
-    places = [*map(ctypes.addressof, letters), ctypes.addressof(order), matrix.ctypes.data]
-    _lapack(name)(*places, ctypes.addressof(order), ctypes.addressof(failed))
-    return failed.value == 0
 
 
 def each_matrix(function: Callable[[int], Any], k: int, d: int) -> None:
@@ -69,15 +49,15 @@ def precision_factors(covariances: np.ndarray) -> np.ndarray:
     numpy.linalg.LinAlgError
         When a covariance is not positive definite, or not to rounding.
     """
-    factors = np.empty(covariances.shape)
+    factors = pool.empty(covariances.shape)
 
     def component(c: int) -> None:
         factor = factors[c]
         factor[:] = covariances[c]
-        positive = _call("dpotrf", "L", factor)
+        positive = lapack.in_place("dpotrf", "L", factor)
         if positive:
             refuse_lost_digits(1.0 / factor.diagonal(), covariances[c].diagonal())
-        if not (positive and _call("dtrtri", "LN", factor) and clear_lower(factor)):
+        if not (positive and lapack.invert_upper(factor) and clear_lower(factor)):
             raise np.linalg.LinAlgError("a covariance is not positive definite")
 
     each_different(component, covariances, factors)
@@ -112,16 +92,16 @@ def of_precisions(precisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     numpy.linalg.LinAlgError
         When a precision is not positive definite.
     """
-    k, d = precisions.shape[:2]
-    covariances, factors = np.empty((2, k, d, d))
+    d = precisions.shape[1]
+    covariances, factors = pool.empty(precisions.shape), pool.empty(precisions.shape)
 
     def component(c: int) -> None:
         backwards, covariance, factor = precisions[c, ::-1, ::-1].copy(), covariances[c], factors[c]
-        if not _call("dpotrf", "U", backwards):
+        if not lapack.in_place("dpotrf", "U", backwards):
             raise np.linalg.LinAlgError("a precision is not positive definite")
         factor[:] = backwards[::-1, ::-1]
         clear_lower(factor)
-        if not _call("dpotri", "U", backwards):
+        if not lapack.in_place("dpotri", "U", backwards):
             raise np.linalg.LinAlgError("a precision is singular")
         covariance[:] = backwards[::-1, ::-1]
         mirror(d, covariance)
@@ -133,12 +113,12 @@ def of_precisions(precisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def products(factors: np.ndarray) -> np.ndarray:
     """Return P P' of each upper triangular matrix P (k, d, d)."""
-    found = np.empty(factors.shape)
+    found = pool.empty(factors.shape)
     k, d = factors.shape[:2]
 
     def component(c: int) -> None:
         found[c] = factors[c]
-        _call("dlauum", "L", found[c])
+        lapack.in_place("dlauum", "L", found[c])
         mirror(d, found[c])
 
     each_matrix(component, k, d)

@@ -22,6 +22,7 @@ from functools import partial
 
 import numpy as np
 
+from fastem import pool
 from fastem._native import mixtures
 from fastem.families.elliptical import cholesky
 from fastem.families.elliptical.records import (
@@ -266,7 +267,7 @@ class Full(Matrices):
     def prepare(self, params: GaussianParams, dtype: np.dtype) -> Prepared:
         k, d = params.means.shape
         dp = padded_features(d)
-        factors = (np.empty if d == dp else np.zeros)((k, dp, dp), dtype)
+        factors = pool.empty((k, dp, dp), dtype) if d == dp else np.zeros((k, dp, dp), dtype)
 
         def round_factor(c: int) -> None:
             factors[c, :d, :d] = params.precisions_cholesky[c]
@@ -299,7 +300,7 @@ class Full(Matrices):
         self, stats: Stats, constants: None, prepared: Prepared, previous: np.ndarray
     ) -> np.ndarray:
         shift, some = shifts(stats), alive(stats)
-        covariances = np.empty(stats.scatter.shape)
+        covariances = pool.empty(stats.scatter.shape)
 
         def component(c: int) -> None:
             if not some[c]:
