@@ -47,7 +47,7 @@ from fastem.jit.cache import cache_directory, describe, fingerprint, make_folder
 KNOWN = {
     JITCodeLibrary: (
         *("_optimize_final_module", "_finalize_final_module", "_finalize_dynamic_globals", "enable_object_caching"),
-        *("get_pointer_to_function", "codegen"),
+        *("get_pointer_to_function", "codegen", "add_ir_module"),
     ),
     _Cache: ("load_overload", "save_overload", "enable", "disable", "flush", "cache_path"),
     CompileResult: ("_rebuild", "_reduce"),
@@ -73,9 +73,26 @@ def probe() -> None:
 
 
 _numbers = itertools.count()
+# An attribute of functions in LLVM's language; processors with shorter vectors, or not of Intel's kind, take no notice.
+WIDTH = '"prefer-vector-width"="512"'
 
 
-class _Inner(JITCodeLibrary):
+class _WideVectors(JITCodeLibrary):
+    """Code in vectors of 64 bytes where a processor has them.
+
+    On Intel's processors with AVX-512 LLVM takes 32, because the first of them lowered their clock for more.  With 64
+    an EM step of spherical Gaussians (200,000 x 16, 16 components, float64) takes half the time, full ones of two
+    features 0.75 to 0.9, Poisson and Bernoulli mixtures 0.9, those of wide matrices the same.
+    """
+
+    def add_ir_module(self, ir_module: ir.Module) -> None:
+        for function in ir_module.functions:
+            if not function.is_declaration:
+                set.add(function.attributes, WIDTH)  # past llvmlite's list of names, which has none of a target's
+        super().add_ir_module(ir_module)
+
+
+class _Inner(_WideVectors):
     """A kernel as its callers link it: not optimised, and without machine code."""
 
     def _optimize_final_module(self) -> None:
@@ -96,7 +113,7 @@ class _Inner(JITCodeLibrary):
         """Leave it to the outer kernel to fill the environment, which only that has in memory."""
 
 
-class _Outer(JITCodeLibrary):
+class _Outer(_WideVectors):
     """A kernel as it is run, with copies of all that it calls, which nobody else can see."""
 
     def _optimize_final_module(self) -> None:

@@ -165,6 +165,24 @@ def sum_of_roots(X):
     return total
 
 
+@drivers.kernel
+def scale_all(x, factor):
+    for i in range(x.shape[0]):
+        x[i] *= factor
+
+
+def test_loops_use_the_widest_vectors_of_the_processor():
+    import llvmlite.binding as llvm
+
+    if not llvm.get_host_cpu_features().get("avx512f"):
+        pytest.skip("needs AVX-512")
+    x = np.ones(1000)
+    scale_all(x, 2.0)
+    assert np.all(x == 2.0)
+    (code,) = scale_all.runnable.inspect_asm().values()
+    assert "zmm" in code
+
+
 def test_kernels_can_be_called_from_python_and_raise():
     assert sum_of_roots(np.array([4.0, 9.0])) == 5.0
     assert root_of(16.0) == 4.0
