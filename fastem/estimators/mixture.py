@@ -10,7 +10,7 @@ from sklearn.base import DensityMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.utils.validation import check_is_fitted
 
-from fastem import threads, validate
+from fastem import pool, threads, validate
 from fastem.draws import Draws
 from fastem.engine import em
 from fastem.engine.monitor import IterationInfo
@@ -73,6 +73,7 @@ class BaseMixture(DensityMixin, StepwiseEstimator):
         return set(self._given(family, self.n_features_in_)) == set(family.params._fields)
 
     @with_callbacks
+    @pool.kept()
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, labels: Any = None) -> BaseMixture:
         """Estimate the parameters.
 
