@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import functools
 import math
 import mmap
 import weakref
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import numpy as np
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 # Bytes from which on memory is kept: the C library keeps smaller pieces itself.
 LEAST = 2**20
@@ -53,6 +56,17 @@ def kept() -> Iterator[None]:
         yield
     finally:
         _current.reset(token)
+
+
+def keeping(function: F) -> F:
+    """Decorate a function so that all it does is `kept`."""
+
+    @functools.wraps(function)
+    def inside(*args: Any, **kwargs: Any) -> Any:
+        with kept():
+            return function(*args, **kwargs)
+
+    return inside  # type: ignore[return-value]
 
 
 def empty(shape: int | tuple[int, ...], dtype: Any = np.float64) -> np.ndarray:

@@ -73,7 +73,7 @@ class BaseMixture(DensityMixin, StepwiseEstimator):
         return set(self._given(family, self.n_features_in_)) == set(family.params._fields)
 
     @with_callbacks
-    @pool.kept()
+    @pool.keeping
     def fit(self, X: Any, y: Any = None, sample_weight: Any = None, *, labels: Any = None) -> BaseMixture:
         """Estimate the parameters.
 
