@@ -277,24 +277,10 @@ def assign(
     """
     if X.shape[0] == 0:
         return
-    cdef const nearest_kernels *kernels = kernels_for(isa, real is double)
     cdef nearest_job job = job_of[real](X, sqdist[:0], origin, centers, half_norms)
-    cdef ptrdiff_t n_tasks = (job.n + CELL_ROWS - 1) // CELL_ROWS, t
-    cdef int threads = <int>max(1, min(n_threads, n_tasks))
-    cdef ptrdiff_t each = in_lines(kernels.scratch_bytes(job.k, job.d))
-    cdef unsigned char[::1] packed = _aligned(kernels.panel_bytes(job.k, job.d))
-    cdef unsigned char[::1] scratch = _aligned(threads * each)
     job.labels = &labels[0]
     job.sqdist = <void *>start_of[real](sqdist)
-    with nogil:
-        kernels.pack(&job, &packed[0])
-        job.packed, job.look = &packed[0], kernels.doubt(&job)
-        if threads == 1:
-            kernels.cell(&job, NULL, 0, job.n, NULL, &scratch[0])
-        else:
-            for t in prange(n_tasks, schedule="dynamic", chunksize=1, num_threads=threads):
-                kernels.cell(&job, NULL, t * CELL_ROWS, min((t + 1) * CELL_ROWS, job.n), NULL,
-                             &scratch[threadid() * each])
+    sweep_cells(&job, kernels_for(isa, real is double), n_threads)
 
 
 def distances(const real[:, ::1] X, const real[:, ::1] centers, real[:, ::1] out, int n_threads):
@@ -412,20 +398,29 @@ def own_distances(
     """Write the squared distance of every row to the centroid that is given (n,), as `assign` computes it."""
     if X.shape[0] == 0:
         return
-    cdef const nearest_kernels *kernels = kernels_for(isa, real is double)
     cdef nearest_job job = job_of[real](X, origin[:0], origin, centers, origin)
+    job.labels, job.settled, job.sqdist = &labels[0], 1, &sqdist[0]
+    sweep_cells(&job, kernels_for(isa, real is double), n_threads)
+
+
+cdef int sweep_cells(nearest_job *job, const nearest_kernels *kernels, int n_threads) except -1:
+    """Fill labels and distances of all rows; there is no record."""
     cdef ptrdiff_t n_tasks = (job.n + CELL_ROWS - 1) // CELL_ROWS, t
     cdef int threads = <int>max(1, min(n_threads, n_tasks))
     cdef ptrdiff_t each = in_lines(kernels.scratch_bytes(job.k, job.d))
+    cdef unsigned char[::1] packed = _aligned(0 if job.settled else kernels.panel_bytes(job.k, job.d))
     cdef unsigned char[::1] scratch = _aligned(threads * each)
-    job.labels, job.settled, job.sqdist = &labels[0], 1, &sqdist[0]
     with nogil:
+        if not job.settled:
+            kernels.pack(job, &packed[0])
+            job.packed, job.look = &packed[0], kernels.doubt(job)
         if threads == 1:
-            kernels.cell(&job, NULL, 0, job.n, NULL, &scratch[0])
+            kernels.cell(job, NULL, 0, job.n, NULL, &scratch[0])
         else:
             for t in prange(n_tasks, schedule="dynamic", chunksize=1, num_threads=threads):
-                kernels.cell(&job, NULL, t * CELL_ROWS, min((t + 1) * CELL_ROWS, job.n), NULL,
+                kernels.cell(job, NULL, t * CELL_ROWS, min((t + 1) * CELL_ROWS, job.n), NULL,
                              &scratch[threadid() * each])
+    return 0
 
 
 cdef int sweep_tasks(nearest_job *job, const nearest_memo *memo, const nearest_kernels *kernels, int level,

@@ -419,7 +419,7 @@ TARGET static void NAME(scan)(const nearest_job *job, const REAL *x, ptrdiff_t m
             a.first_index = (INT)k0;
             a.first = j0 == 0;
             a.last = j0 + dc == d;
-            a.kept = want_second && dc < d;
+            a.kept = job->look > 0 && dc < d; /* for a second look */
             for (int b = 0; b < blocks; b++) {
                 const int vector = b < full ? b * NV : full * NV + b - full;
                 const ptrdiff_t row = (ptrdiff_t)vector * VL;

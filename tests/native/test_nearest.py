@@ -34,12 +34,6 @@ SHAPES = [
 ]
 
 
-@pytest.fixture(autouse=True)
-def best_isa():
-    yield
-    nearest.force_isa(None)
-
-
 def problem(n, d, k, dtype, weighted=True, offset=0.0, seed=0):
     rng = np.random.default_rng(seed)
     X = (rng.standard_normal((n, d)) + offset).astype(dtype)

@@ -17,12 +17,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 DTYPES = [np.float32, np.float64]
 
 
-@pytest.fixture(autouse=True)
-def best_isa():
-    yield
-    nearest.force_isa(None)
-
-
 def searched(X, prepared, by, n_threads):
     labels, upper, lower = np.empty(len(X), np.int32), np.empty(len(X), X.dtype), np.empty(len(X), X.dtype)
     assert blind.search(X, prepared, by, labels, upper, lower, n_threads)

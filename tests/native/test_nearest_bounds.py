@@ -12,12 +12,6 @@ ISAS = nearest.build_info()["available"]
 DTYPES = [np.float32, np.float64]
 
 
-@pytest.fixture(autouse=True)
-def best_isa():
-    yield
-    nearest.force_isa(None)
-
-
 class Bounded:
     """Lloyd iterations by bounds; a recount every `recount` iterations."""
 

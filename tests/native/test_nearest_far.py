@@ -15,12 +15,6 @@ ISAS = nearest.build_info()["available"]
 DTYPES = [np.float32, np.float64]
 
 
-@pytest.fixture(autouse=True)
-def best_isa():
-    yield
-    nearest.force_isa(None)
-
-
 def towns(n, d, k, dtype, seed):
     """Rows (n, d) and centres (k, d) about three places whose distances from zero span many orders of magnitude."""
     rng = np.random.default_rng(seed)

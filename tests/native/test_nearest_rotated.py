@@ -16,12 +16,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceW
 DTYPES = [np.float32, np.float64]
 
 
-@pytest.fixture(autouse=True)
-def best_isa():
-    yield
-    nearest.force_isa(None)
-
-
 def search_of(X, prepared, blind):
     rows = rotated.rotate(X, find_basis(X, 10**6, rotated.DIRECTIONS), 1)
     return rotated.search_by(rows, rotated.turn(rows, prepared, 1), prepared.moved, blind)
