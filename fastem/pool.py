@@ -99,7 +99,10 @@ def empty(shape: int | tuple[int, ...], dtype: Any = np.float64) -> np.ndarray:
     try:
         memory = pool.free[size].pop()
     except (KeyError, IndexError):
-        memory = _pages(size)
+        try:
+            memory = _pages(size)
+        except OSError:  # no more to be had, or too many pieces
+            return np.empty(extents, dtype)
     lease = _Lease(size, np.uint8, buffer=memory)
     lease.home = weakref.ref(pool)
     # A view of a view holds on to the first array alone where all are of one type; what a lease is of is no array.

@@ -77,6 +77,17 @@ def test_threads_of_a_fit_share_its_pool():
     assert len(set(places)) <= 4
 
 
+def test_without_pages_numpy_serves(monkeypatch):
+    def refused(size):
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(pool, "_pages", refused)
+    with pool.kept():
+        made = pool.empty(SHAPE)
+        assert made.shape == SHAPE
+        assert made.flags.owndata
+
+
 @pytest.mark.filterwarnings("ignore:.*converge")
 @pytest.mark.parametrize("covariance_type", ["full", "tied"])
 def test_a_fit_does_not_depend_on_what_its_memory_held(monkeypatch, covariance_type):
