@@ -401,14 +401,16 @@ class EMRun:
 
     def _advance(self, now: _EStep) -> None:
         """Certify an E-step, make the M-step that follows it and choose the parameters of the next."""
-        family, monitor, last = self.family, self.monitor, self.last
+        family, monitor = self.family, self.monitor
         self._certify(now)
+        reached = self.last.objective if self.last else self.reached
+        self.last = now  # the M-step's matrices may take the memory of the E-step before
         stats = _refill(monitor, family, self.source, now, self.memo)
         settled = stats is now.stats
         step = family.m_step(stats, self.constants, now.prepared, now.params)
         for message in step.notes:
             monitor.note(message)
-        before = State(now.params, last.objective if last else self.reached)
+        before = State(now.params, reached)
         self.over = monitor.advance(family.progress(before, State(step.params, now.objective)), step.params, settled)
         leap = None
         if not settled:
@@ -417,7 +419,6 @@ class EMRun:
             leap = self.path.propose(now.params, step.params)
             leap = None if leap is None else family.admissible(leap, self.constants)
         self.params, self.plain = (step.params, None) if leap is None else (leap, step.params)
-        self.last = now
 
     def _certify(self, now: _EStep) -> None:
         """Let the monitor see the objective, and what explains a fall since the last E-step."""

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 from sklearn.utils import Tags
 
-from fastem import validate
+from fastem import pool, validate
 from fastem.engine.monitor import IterationInfo
 from fastem.estimators import door
 from fastem.estimators.conversion import HasTwin
@@ -270,8 +270,8 @@ class GaussianMixture(GaussianParts, HasTwin):
                 self.__dict__.pop(f"_exact_{field}", None)
             else:
                 setattr(self, f"_exact_{field}", getattr(self, attribute))
-                setattr(self, attribute, getattr(self, attribute).astype(dtype))
-        self.precisions_ = self.precisions_.astype(dtype)
+                setattr(self, attribute, _rounded(getattr(self, attribute), dtype))
+        self.precisions_ = _rounded(self.precisions_, dtype)
 
     def _exact(self, field: str) -> Any:
         """Return the parameters before they were rounded, unless the attribute was set to something else since."""
@@ -403,6 +403,15 @@ class GaussianMixture(GaussianParts, HasTwin):
             setattr(self, name, validate.shaped(getattr(self, name), shape, name))
         for name, dtype in dtypes.items():  # a fit to float32 rows has rounded them
             setattr(self, name, getattr(self, name).astype(dtype, copy=False))
+
+
+def _rounded(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return an array as another type; of that type, the array itself."""
+    if array.dtype == dtype:
+        return array
+    found = pool.empty(array.shape, dtype)
+    found[...] = array
+    return found
 
 
 def _positive(matrices: np.ndarray, family: GaussianFamily, name: str) -> np.ndarray:
