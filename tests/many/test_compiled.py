@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from many_problems import rows_for
 
 from fastem.many.batches import fit_batch
 from fastem.many.compiled import fit_compiled
 from fastem.many.fit import template
 from fastem.many.loop import fit_each
-from tests.many_problems import rows_for
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
