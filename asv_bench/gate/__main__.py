@@ -15,7 +15,7 @@ from asv_bench.gate import builds, instructions, report
 from asv_bench.gate.pairs import BenchmarkError, Gate
 
 app = typer.Typer(add_completion=False)
-REGRESSION, BAD_INPUT = 1, 2
+REGRESSION, BAD_INPUT, INTERRUPTED = 1, 2, 130
 
 
 @app.command()
@@ -43,7 +43,7 @@ def main(
         if count:
             sys.exit(REGRESSION if instructions.compare(gate, console, progress) else 0)
         progress.print(f"Compiling the kernels of {len(gate.alone)} benchmarks ...", highlight=False)
-        gate.run(lambda launch, left: progress.print(f"Launch {launch}: {left} benchmarks", highlight=False))
+        whole = _run(gate, progress)
     except re.error as error:
         progress.print(f"--bench {bench!r} is no regular expression: {error}.", markup=False, highlight=False)
         sys.exit(BAD_INPUT)
@@ -53,7 +53,17 @@ def main(
     report.show(gate, console, every)
     if output:
         output.write_text(json.dumps(report.as_json(gate), indent=1) + "\n")
-    sys.exit(REGRESSION if gate.regressions() else 0)
+    sys.exit(REGRESSION if gate.regressions() else 0 if whole else INTERRUPTED)
+
+
+def _run(gate: Gate, progress: Console) -> bool:
+    """Measure until all verdicts are clear or the user has seen enough; return whether it was the first."""
+    try:
+        gate.run(lambda launch, left: progress.print(f"Launch {launch}: {left} benchmarks", highlight=False))
+    except KeyboardInterrupt:
+        progress.print("Interrupted: what follows is what the launches until now say.", highlight=False)
+        return False
+    return True
 
 
 if __name__ == "__main__":

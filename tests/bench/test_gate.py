@@ -231,6 +231,30 @@ def test_table_and_json_of_a_gate(suite):
     assert all(row["low"] <= row["estimate"] <= row["high"] < 0 for row in written["benchmarks"])
 
 
+def test_what_an_interrupted_gate_has_measured_is_told(suite, monkeypatch, tmp_path):
+    runner = pytest.importorskip("typer.testing").CliRunner()
+    from asv_bench.gate.__main__ import app
+
+    launch, done = pairs.Gate.launch, []
+
+    def stopping(gate, names):
+        done.append(names)
+        if len(done) > 2:
+            raise KeyboardInterrupt
+        launch(gate, names)
+
+    monkeypatch.setattr(pairs.Gate, "launch", stopping)
+    monkeypatch.setattr(builds, "resolve", lambda revision: revision * 40)
+    monkeypatch.setattr(builds, "build", lambda commit: FakeBuild(commit, Path(sys.executable), 1))
+    monkeypatch.setattr(builds, "suite", lambda: suite)
+    output = tmp_path / "all.json"
+    done_so = runner.invoke(app, ["a", "b", "--bench", "same", "--all", "--json", str(output)])
+    assert done_so.exit_code == 130
+    assert "Interrupted: what follows is what the launches until now say." in done_so.output
+    assert "3 unclear" in done_so.output
+    assert [len(row["log_ratios"]) for row in json.loads(output.read_text())["benchmarks"]] == [2, 2, 2]
+
+
 def test_a_process_that_dies_says_why(tmp_path):
     folder = tmp_path / "benchmarks"
     folder.mkdir()
