@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import functools
-import math
 import mmap
 import weakref
 from collections.abc import Callable, Iterator
@@ -91,22 +90,21 @@ def empty(shape: int | tuple[int, ...], dtype: Any = np.float64) -> np.ndarray:
     ...     empty((512, 512)).ctypes.data == place
     True
     """
-    extents = (shape,) if isinstance(shape, int) else shape
-    dtype = np.dtype(dtype)
-    size, pool = math.prod(extents) * dtype.itemsize, _current.get()
-    if pool is None or size < LEAST:
-        return np.empty(extents, dtype)
+    array = np.empty(shape, dtype)  # of pages that the system gives only once they are touched
+    size, pool = array.nbytes, _current.get()
+    if size < LEAST or pool is None:
+        return array
     try:
         memory = pool.free[size].pop()
     except (KeyError, IndexError):
         try:
             memory = _pages(size)
         except OSError:  # no more to be had, or too many pieces
-            return np.empty(extents, dtype)
+            return array
     lease = _Lease(size, np.uint8, buffer=memory)
     lease.home = weakref.ref(pool)
     # A view of a view holds on to the first array alone where all are of one type; what a lease is of is no array.
-    return lease.view(np.ndarray).view(dtype).reshape(extents)
+    return lease.view(np.ndarray).view(array.dtype).reshape(array.shape)
 
 
 def _pages(size: int) -> mmap.mmap:

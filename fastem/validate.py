@@ -14,19 +14,18 @@ from typing import Any
 import numpy as np
 
 from fastem import threads
+from fastem._native import nearest
 
 FLOATS = (np.float64, np.float32)
 # Weights are taken as they are if their mean is at most this, and at least its inverse.
 COUNTS = 1e6
-# Numbers whose inner product BLAS makes in the thread that asks: OpenBLAS wakes others beyond 10,000, which then wait
-# for more in a loop, and take their processors from the fit for a tenth of a second.
-ONE_DOT = 8192
 # Rows that are looked through at a time.
 CHUNK_ROWS = 1 << 16
 # Rows and columns of a square of a matrix that is compared with its mirror image: they stay in the second cache.
 SQUARE = 128
 # The sum of squares of all values may be this part of the largest number; the rest is room for sums of their products.
-ROOM = {np.float32: 1 / 16, np.float64: 1e-8}
+ROOM: dict[type[np.floating[Any]], float] = {np.float32: 1 / 16, np.float64: 1e-8}
+LARGEST_SUM = {dtype: float(np.finfo(dtype).max) * room for dtype, room in ROOM.items()}
 
 
 def rows(
@@ -321,14 +320,16 @@ def with_room_for_squares(X: Any, name: str = "X", *, refuse: bool = True) -> An
     return X
 
 
-def _squares_add_up(values: np.ndarray) -> bool:
+def sum_of_squares(values: np.ndarray, n_threads: int = 1) -> float:
+    """Return the sum of the squares of all values: infinite if one overflows its type, NaN if one is NaN."""
+    flat = np.ascontiguousarray(values).reshape(-1)
+    several = flat.size >= threads.PARALLEL_SEARCH
+    return float(nearest.sum_of_squares(flat, threads.native_threads(n_threads) if several else 1))
+
+
+def _squares_add_up(values: np.ndarray, n_threads: int = 1) -> bool:
     """Tell whether the sum of the squares is a number with room to spare: then so is every value."""
-    flat = values.reshape(-1)
-    whole = len(flat) - len(flat) % ONE_DOT
-    runs, rest = flat[:whole].reshape(-1, ONE_DOT), flat[whole:]
-    with np.errstate(over="ignore", invalid="ignore"):
-        total = np.vecdot(runs, runs).sum() + np.dot(rest, rest)
-        return bool(total < np.finfo(values.dtype).max * ROOM[values.dtype.type])
+    return sum_of_squares(values, n_threads) < LARGEST_SUM[values.dtype.type]
 
 
 def _is_plain(estimator: Any, X: Any, reset: bool) -> bool:
@@ -338,21 +339,7 @@ def _is_plain(estimator: Any, X: Any, reset: bool) -> bool:
     names = hasattr(estimator, "feature_names_in_")
     known = reset or getattr(estimator, "n_features_in_", None) == X.shape[1]
     n_threads = threads.resolve(getattr(estimator, "n_threads", None)) if X.size >= threads.PARALLEL_SEARCH else 1
-    return known and not names and _is_ordinary(X, n_threads)
-
-
-def _is_ordinary(X: np.ndarray, n_threads: int) -> bool:
-    """Tell whether the squares in each part of X add up to a number: then all values are finite, and not too large."""
-    if X.size < threads.PARALLEL_SEARCH:
-        return _squares_add_up(X)
-    parts = np.array_split(X, 2 * n_threads)
-    ordinary = np.empty(len(parts), bool)
-
-    def add(part: int) -> None:
-        ordinary[part] = _squares_add_up(parts[part])
-
-    threads.map_tasks(add, len(parts), n_threads)
-    return bool(ordinary.all())
+    return known and not names and _squares_add_up(X, n_threads)
 
 
 def shaped(value: Any, shape: tuple[int, ...], name: str) -> np.ndarray:

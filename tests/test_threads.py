@@ -424,7 +424,7 @@ def test_a_fit_leaves_no_thread_that_waits_in_a_loop():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
-@pytest.mark.parametrize("size", [1, validate.ONE_DOT - 1, validate.ONE_DOT, 3 * validate.ONE_DOT + 5])
+@pytest.mark.parametrize("size", [1, 31, 4095, 4096, 3 * 4096 + 5, 65_537, 1_000_001])
 def test_a_value_whose_square_is_too_large_is_found_wherever_it_is(dtype, size):
     values = np.ones(size, dtype)
     assert validate.with_room_for_squares(values) is values

@@ -23,6 +23,7 @@ ROUNDINGS_OF_TIES: float
 
 def build_info() -> BuildInfo: ...
 def force_isa(name: str | None) -> None: ...
+def sum_of_squares(values: NDArray[Real], n_threads: int) -> float: ...  # (n,)
 def assign(
     X: NDArray[Real],  # (n, d)
     origin: NDArray[Real],  # (d,)

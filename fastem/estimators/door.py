@@ -42,11 +42,9 @@ def table(estimator: Any, X: Any, *, reset: bool, accept_sparse: bool = False, a
         kind = "infinity" if bad is facts.infinity else "NaN"
         raise ValueError(f"Input X contains {kind} (first at {_said(bad)}).")
     dtype = stream.dtype
-    narrow = float(np.finfo(np.float32).max) * validate.ROOM[np.float32]
-    wide = float(np.finfo(np.float64).max) * validate.ROOM[np.float64]
-    if dtype == np.float32 and facts.squares >= narrow:
+    if dtype == np.float32 and facts.squares >= validate.LARGEST_SUM[np.float32]:
         dtype = np.dtype(np.float64)
-    if facts.largest is not None and facts.squares >= wide:
+    if facts.largest is not None and facts.squares >= validate.LARGEST_SUM[np.float64]:
         raise ValueError(
             f"Input X contains {facts.value:.6g} at {_said(facts.largest)}, whose square is beyond the range of "
             "float64 sums. It looks like a fill value: remove the row, or put NaN for it where the model takes "

@@ -109,7 +109,7 @@ class KMeansBase(ClassNamePrefixFeaturesOutMixin, TransformerMixin, ClusterMixin
         return kmeans_start(n_clusters, validate.centers(how, n_clusters, n_features)), 1
 
     def _warn_if_clusters_coincide(self, source: Source, labels: np.ndarray) -> None:
-        distinct = np.count_nonzero(source.sizes(labels, self.n_clusters))
+        distinct = np.count_nonzero(source.used_labels(labels, self.n_clusters))
         if distinct < self.n_clusters:
             warn(
                 f"Number of distinct clusters ({distinct}) found smaller than n_clusters ({self.n_clusters}). "

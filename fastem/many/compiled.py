@@ -89,7 +89,7 @@ def _clusterings(model: KMeans, groups: Groups, k: int) -> Found | None:
     if not plain or not many.possible(settings) or model._family(CELL, d).algorithm != "lloyd":
         return None
     n_init = model._start(d, k)[1]
-    mute = np.logical_and(model.spherical, ~groups.X.any(axis=1))  # rows without a direction
+    mute = ~groups.X.any(axis=1) if model.spherical else np.zeros(0, bool)  # rows without a direction
     with np.errstate(invalid="ignore"):  # of groups that are left
         groups = groups._replace(X=model._rows(groups.X))
 
@@ -98,7 +98,9 @@ def _clusterings(model: KMeans, groups: Groups, k: int) -> Found | None:
         return KMeansParams(found.centers), found.labels, runs
 
     runs = many.cluster(groups, clustering, settings, n_init, validate.seed(model.random_state))
-    left = ~(runs.objective < 0) | (_sums(mute, groups.offsets) > 0)  # the former have nothing but equal rows
+    left = ~(runs.objective < 0)  # these have nothing but equal rows
+    if mute.any():
+        left |= _sums(mute, groups.offsets) > 0
     nobody = np.zeros(groups.n_groups, np.int64)
     return runs, {"cluster_centers_": runs.params.centers.astype(groups.X.dtype)}, nobody, left
 

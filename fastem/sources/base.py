@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from fastem import grid, threads, validate
+from fastem import grid, validate
 from fastem.draws import Draws
 from fastem.families.base import Loose
 from fastem.sources.reading import Tree
@@ -169,19 +170,11 @@ class Source:
         """Whether a value is missing (NaN); one pass over the rows, the first time."""
         found = []
 
-        def part(X: np.ndarray) -> None:
-            with np.errstate(over="ignore", invalid="ignore"):
-                suspicious = np.isnan(X.sum())  # without a mask first; an overflowing sum is no proof
-            if suspicious and np.isnan(X).any():
-                found.append(True)
-
         def block(X: np.ndarray, rows: slice, n_threads: int) -> None:
-            n_parts = 1 if X.size < threads.PARALLEL_SEARCH else 2 * n_threads
-            parts = np.array_split(X, n_parts)
-            threads.map_tasks(lambda number: part(parts[number]), n_parts, n_threads)
+            found.append(math.isnan(validate.sum_of_squares(X, n_threads)))
 
         self.each_block(block)
-        return bool(found)
+        return any(found)
 
     def checksum(self) -> int:
         """Return a number that tells these rows from others, also from the same in another order; one pass.
@@ -251,14 +244,17 @@ class Source:
 
         Parts without rows are what `params` says.
         """
-        prepared = family.prepare(params, self.dtype)
+        prepared, layout = family.prepare(params, self.dtype), family.layout(self.n_features)
+        return family.partition(layout.view(self._record_of(family, prepared, labels)), prepared, params)
+
+    def _record_of(self, family: Any, prepared: Any, labels: np.ndarray) -> np.ndarray:
+        """Return the record of all rows, with labels (n,) that are known."""
 
         def cell(X: np.ndarray, rows: slice) -> np.ndarray:
             record: np.ndarray = family.record_of(X, self.weights_of(rows), prepared, labels[rows], 1)
             return record
 
-        layout = family.layout(self.n_features)
-        return family.partition(layout.view(self.fold(cell, layout.size)), prepared, params)
+        return self.fold(cell, family.layout(self.n_features).size)
 
     def undecided(self, family: Any, params: Any, memo: Any) -> tuple[np.ndarray, np.ndarray]:
         """Return the numbers (m,) of rows that could as well be assigned otherwise, and where they are (m,).
@@ -319,10 +315,14 @@ class Source:
         """Return the numbers of the m largest of an array of `empty`, the largest first, the first of equals."""
         return np.argsort(-values, kind="stable")[:m] if m > 1 else np.array([np.argmax(values)])
 
-    def sizes(self, labels: np.ndarray, n_labels: int) -> np.ndarray:
-        """Return how many rows have each label, of an array of `empty`."""
-        sizes: np.ndarray = sum(self.of_entries(lambda rows: np.bincount(labels[rows], minlength=n_labels)))
-        return sizes
+    def used_labels(self, labels: np.ndarray, n_labels: int) -> np.ndarray:
+        """Tell which labels rows have (n_labels,), of an array of `empty`; it looks on until all were met."""
+        met = np.zeros(n_labels, bool)
+        for first in range(0, self.n_rows, grid.CELL):
+            met[labels[first : first + grid.CELL]] = True
+            if met.all():
+                break
+        return met
 
     def _beside_the_observed(self, badness: np.ndarray) -> np.ndarray:
         """Return by how much badness (n,) exceeds what is usual for the features observed in each row, standardised.

@@ -379,6 +379,12 @@ class DaskSource(Source):
         numbers, ranked = (np.concatenate(column) for column in zip(*found, strict=True))
         return numbers[np.argsort(-ranked, kind="stable")[:m]]
 
+    def used_labels(self, labels: Any, n_labels: int) -> np.ndarray:
+        def block(rows: slice) -> np.ndarray:
+            return np.bincount(labels[rows], minlength=n_labels) > 0
+
+        return np.any(self.of_entries(block), axis=0)
+
     def of_entries(self, function: Callable[[slice], Any]) -> list[Any]:
         return self.collect(lambda X, rows, n_threads: function(rows))
 

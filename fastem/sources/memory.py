@@ -69,6 +69,9 @@ class MemorySource(Source):
     def _total(self, family: Any, prepared: Any, memo: Any) -> np.ndarray:
         return passes.total(family, self.X, self.sample_weight, self.labels, prepared, self.n_threads, memo)
 
+    def _record_of(self, family: Any, prepared: Any, labels: np.ndarray) -> np.ndarray:
+        return np.asarray(family.record_of(self.X, self.sample_weight, prepared, labels, self.n_threads))
+
     def each_block(self, function: Callable[[np.ndarray, slice, int], None]) -> None:
         function(self.X, slice(0, self.n_rows), self.n_threads)
 
@@ -118,6 +121,9 @@ class SparseSource(MemorySource):
             return passes.total(family, X, self.sample_weight[rows], self.labels[rows], prepared, 1, here)
 
         return self.fold(cell, size)
+
+    def _record_of(self, family: Any, prepared: Any, labels: np.ndarray) -> np.ndarray:
+        return Source._record_of(self, family, prepared, labels)
 
     def each_block(self, function: Callable[[np.ndarray, slice, int], None]) -> None:
         """Call ``function(X_cell, rows, 1)`` for every grid cell, made dense."""

@@ -280,7 +280,7 @@ class _ScreenedSearch(_Search):
                 self.next_try = AGAIN * self.n_seeds
                 self.screening = self._tried()
                 if self.screening is not None and candidates.size:  # one of them may be the next seed
-                    self.screening.score(self.source.take(candidates))
+                    self.screening.score(candidates)
             return
         self.screening.commit(int(np.flatnonzero(self.pending == row)[0]), self.n_seeds, self.potential)
         self.record(row)
@@ -299,7 +299,7 @@ class _ScreenedSearch(_Search):
         candidates = self.pending if self.pending.size else np.arange(TRIES) * source.n_rows // TRIES
         some = np.union1d(np.arange(0, source.n_rows, max(PART, source.n_rows // TRIED)), candidates)
         tried = self._screening_of(source.take(some), w[some] if w.size else w, self.closest[some], self.owner[some])
-        if tried is None or tried.score(source.take(candidates))[1] > SCREENING_PAYS:
+        if tried is None or tried.score(np.searchsorted(some, candidates))[1] > SCREENING_PAYS:
             return None
         return self._screening_of(source.array, w, self.closest, self.owner)
 
@@ -315,7 +315,7 @@ class _ScreenedSearch(_Search):
         if self.screening is None:
             ask()
             return
-        self.reductions, cost = self.screening.score(self.source.take(candidates))
+        self.reductions, cost = self.screening.score(candidates)
         best = self.reductions.max()
         rivals = candidates[self.reductions >= best - self.doubt * best]
         if not LEAST < best < MOST or np.any(rivals != rivals[0]):

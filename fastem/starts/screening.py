@@ -32,20 +32,19 @@ class Screening:
         self, X: np.ndarray, sample_weight: np.ndarray, known: RotatedRows, closest: np.ndarray, owner: np.ndarray,
         n_threads: int,
     ) -> None:  # fmt: skip
-        self.known = known
+        self.X, self.known = X, known
         self._screen = nearest.Screen(
             X, sample_weight, known.rows, known.row_error, closest, owner,
             threads.native_threads(n_threads),
         )  # fmt: skip
 
-    def score(self, candidates: np.ndarray) -> tuple[np.ndarray, float]:
-        """Return by how much each candidate (m, d) lowers the potential (m,), and about what that cost.
+    def score(self, numbers: np.ndarray) -> tuple[np.ndarray, float]:
+        """Return by how much rows, by their numbers (m,), lower the potential as seeds (m,), and about what that cost.
 
         The cost is a share of what comparing every pair by itself would be.
         """
+        candidates, rows = self.X[numbers], self.known.rows[numbers]
         eps = float(np.finfo(candidates.dtype).eps)
-        with threads.single_threaded_blas():
-            rows = self.known.same_of(candidates)
         square = np.square(rows[:, : nearest.ROTATED_FIRST], dtype=np.float64).sum(axis=1)
         rest = rows[:, -1].astype(np.float64)
         off = REST * self.known.row_error * square

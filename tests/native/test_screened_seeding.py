@@ -80,7 +80,7 @@ def test_screened_reductions_are_those_of_all_rows(isa, d, monkeypatch):
         seeds_of(search, Draws(0), 200)
         candidates = rng.choice(len(X), 7, replace=False)
         assert search.screening is not None
-        got, cost = search.screening.score(X[candidates])
+        got, cost = search.screening.score(candidates)
         sqdist = np.square(X[:, None] - X[candidates]).sum(axis=2)
         np.testing.assert_allclose(
             got, np.maximum(search.closest[:, None] - sqdist, 0).sum(axis=0), rtol=1e-9, atol=1e-9

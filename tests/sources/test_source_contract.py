@@ -230,7 +230,8 @@ def test_entries_of_rows_are_kept_beside_the_rows(make):
     ):
         np.testing.assert_array_equal(found, want[rows_of])
     np.testing.assert_array_equal(source.largest(entries, 5), np.argsort(-want, kind="stable")[:5])
-    assert source.sizes(others, 8).tolist() == [0, 0, 0, n, 0, 0, 0, 0]
+    assert np.flatnonzero(source.used_labels(others, 8)).tolist() == [3]
+    assert np.flatnonzero(source.used_labels(others, 4)).tolist() == [3]
     cells = np.array([want[first : first + CELL].sum() for first in range(0, n, CELL)])
     (total,) = source.fold_entries(lambda where: np.array([entries[where].sum()]), 1)
     assert total == grid.merge_tree(cells[:, None])[0]

@@ -30,12 +30,21 @@ def each_matrix(function: Callable[[int], Any], k: int, d: int) -> None:
         threads.side_by_side(function, k)
 
 
-def each_different(function: Callable[[int], Any], matrices: np.ndarray, *found: np.ndarray) -> None:
-    """Call a function for each of matrices (k, d, d); where they are all one, for the first, and copy what it found."""
+def runs_of_matrices(function: Callable[[slice], Any], k: int, d: int) -> None:
+    """Call a function for runs of k matrices (d, d): all, or, side by side, each by itself where they are large."""
+    if d * d < WORTH_A_THREAD:
+        function(slice(k))
+    else:
+        threads.side_by_side(lambda c: function(slice(c, c + 1)), k)
+
+
+def each_different(functions: list[Callable[[int], Any]], matrices: np.ndarray, *found: np.ndarray) -> None:
+    """Call functions for each of matrices (k, d, d); if these are all one, for the first, and copy what they found."""
     k, d = matrices.shape[:2]
     first = matrices[0]
     alike = all(np.array_equal(own[0], first[0]) and np.array_equal(own, first) for own in matrices[1:])
-    each_matrix(function, 1 if alike else k, d)
+    for function in functions:
+        each_matrix(function, 1 if alike else k, d)
     if alike:
         for array in found:
             array[1:] = array[0]
@@ -51,16 +60,19 @@ def precision_factors(covariances: np.ndarray) -> np.ndarray:
     """
     factors = pool.empty(covariances.shape)
 
-    def component(c: int) -> None:
+    def factorise(c: int) -> None:
         factor = factors[c]
         factor[:] = covariances[c]
-        positive = lapack.in_place("dpotrf", "L", factor)
-        if positive:
-            refuse_lost_digits(1.0 / factor.diagonal(), covariances[c].diagonal())
-        if not (positive and lapack.invert_upper(factor) and clear_lower(factor)):
+        if not lapack.in_place("dpotrf", "L", factor):
+            raise np.linalg.LinAlgError("a covariance is not positive definite")
+        refuse_lost_digits(1.0 / factor.diagonal(), covariances[c].diagonal())
+
+    def invert(c: int) -> None:
+        if not (lapack.invert_upper(factors[c]) and clear_lower(factors[c])):
             raise np.linalg.LinAlgError("a covariance is not positive definite")
 
-    each_different(component, covariances, factors)
+    # Nothing is inverted, which takes twice as long, before all are known to be positive definite.
+    each_different([factorise, invert], covariances, factors)
     return factors
 
 
@@ -107,7 +119,7 @@ def of_precisions(precisions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         mirror(d, covariance)
         refuse_lost_digits(factor.diagonal(), covariance.diagonal())
 
-    each_different(component, precisions, covariances, factors)
+    each_different([component], precisions, covariances, factors)
     return covariances, factors
 
 

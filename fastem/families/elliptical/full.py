@@ -269,10 +269,10 @@ class Full(Matrices):
         dp = padded_features(d)
         factors = pool.empty((k, dp, dp), dtype) if d == dp else np.zeros((k, dp, dp), dtype)
 
-        def round_factor(c: int) -> None:
-            factors[c, :d, :d] = params.precisions_cholesky[c]
+        def round_factors(some: slice) -> None:
+            factors[some, :d, :d] = params.precisions_cholesky[some]
 
-        cholesky.each_matrix(round_factor, k, d)
+        cholesky.runs_of_matrices(round_factors, k, d)
         return Prepared(
             precisions_cholesky=factors, **common(params, self.log_det(params.precisions_cholesky, d), dtype)
         )
@@ -300,18 +300,19 @@ class Full(Matrices):
         self, stats: Stats, constants: None, prepared: Prepared, previous: np.ndarray
     ) -> np.ndarray:
         shift, some = shifts(stats), alive(stats)
-        covariances = pool.empty(stats.scatter.shape)
+        counts, covariances = np.where(some, stats.counts, np.inf), pool.empty(stats.scatter.shape)
 
         def component(c: int) -> None:
-            if not some[c]:
-                covariances[c] = previous[c]
-            elif shift.shape[1] <= mixtures.MOST_FEATURES:  # as compiled runs do it, to the bit
-                np.divide(stats.scatter[c], stats.counts[c], out=covariances[c])
-                covariances[c] -= np.outer(shift[c], shift[c])
-            else:
-                covariance(stats.scatter[c], stats.counts[c], shift[c], covariances[c])
+            covariance(stats.scatter[c], counts[c], shift[c], covariances[c])
 
-        cholesky.each_matrix(component, *shift.shape)
+        if shift.shape[1] <= mixtures.MOST_FEATURES:  # as compiled runs do it, to the bit
+            moved = np.multiply(shift[:, :, None], shift[:, None, :], out=pool.empty(covariances.shape))
+            np.divide(stats.scatter, counts[:, None, None], out=covariances)
+            covariances -= moved
+        else:
+            cholesky.each_matrix(component, *shift.shape)
+        if not some.all():
+            covariances[~some] = previous[~some]
         return covariances
 
     def expected_log_likelihood(

@@ -236,7 +236,7 @@ class Matrices(Shape):
 
     def add_to_diagonal(self, covariances: np.ndarray, value: float, before: np.ndarray | None = None) -> np.ndarray:
         raised = covariances.copy() if before is None else before
-        np.einsum("...ii->...i", raised)[...] = np.diagonal(covariances, axis1=-2, axis2=-1) + value
+        np.add(np.diagonal(covariances, axis1=-2, axis2=-1), value, out=np.einsum("...ii->...i", raised))
         return raised
 
     def mean_variance(self, covariances: np.ndarray) -> float:

@@ -27,6 +27,7 @@ from fastem._native import nearest
 from fastem.draws import Draws
 from fastem.families.base import Family, Limits, Loose, MStep, SmallRun, State
 from fastem.families.kmeans import active_centers, blind, rotated
+from fastem.families.kmeans.gaps import half_gaps
 from fastem.families.kmeans.partition import ROUNDINGS_OF_TIES, Partition
 from fastem.families.kmeans.records import Bounds, KMeansMemo, KMeansParams, KMeansPrepared, KMeansStats, _layout
 from fastem.records import Empty, Layout
@@ -40,11 +41,6 @@ CHEAP = 32
 # cells (`src/kmeans/strips.pxi`): 60,000 x 768 float32 at k = 1000, 6.2 MB, took 70 ms instead of 92, float64 a fifth
 # more than before.
 STRIPPED = 1_000_000
-
-# Rows for each centre from which the distances between centres pay.
-GAPS_PAY = 32
-# Distances between centres that are held at a time.
-GAPS = 2**22
 
 # Share of all weight below which a count that was kept up to date is taken for the rounding of an empty cluster's.
 VANISHING = 1e-8
@@ -143,8 +139,8 @@ class KMeansFamily(Family):
         total = np.empty_like(memo.bounds.total)
         search = self._turned_search(prepared, n_threads, memo)
         nearest.accumulate_bounded(
-            X, w, *prepared[:3], prepared.moved, self._half_gaps(prepared, memo), memo.labels, *memo.bounds[:3], total,
-            memo.bounds.near, self._groups(prepared.moved, memo), threads.native_threads(n_threads), search,
+            X, w, *prepared[:3], prepared.moved, half_gaps(prepared, memo, n_threads), memo.labels, *memo.bounds[:3],
+            total, memo.bounds.near, self._groups(prepared.moved, memo), threads.native_threads(n_threads), search,
         )  # fmt: skip
         memo.passes += 1
         total += memo.bounds.total
@@ -268,33 +264,6 @@ class KMeansFamily(Family):
         """Return 2 sum c.S - sum N abs(c)^2: by how much the centres lower sum w abs(x - o)^2 to J."""
         record = _layout(*prepared.centers.shape).view(total)
         return nearest.gain_of_means(prepared.centers, record.counts, record.sums)
-
-    def _half_gaps(self, prepared: KMeansPrepared, memo: KMeansMemo) -> np.ndarray:
-        """Return half the distance (k,) of each centre to the nearest other, or less.
-
-        Only distances to centres that moved are new: the others' gaps are at least what they were or the nearest of
-        these.  They cost k^2 d, and are left at 0 where that is much beside a pass, or a search by rotation.
-        """
-        if memo.rotated is not None or GAPS_PAY * self.n_components > len(memo.labels):
-            return np.zeros(self.n_components)
-        centers = prepared.centers.astype(np.float64)
-        norms = np.einsum("kj,kj->k", centers, centers)
-        moved = np.flatnonzero(prepared.moved) if memo.half_gaps.size else np.arange(len(centers))
-        rounding = 8 * centers.shape[1] * np.finfo(np.float64).eps * norms.max()
-        to_moved, of_moved = np.full(len(centers), np.inf), np.full(len(moved), np.inf)
-        step = max(1, GAPS // len(centers))
-        for first in range(0, len(moved), step):
-            some = moved[first : first + step]
-            sqdist = norms[some][:, None] + norms - 2.0 * (centers[some] @ centers.T)
-            sqdist[np.arange(len(some)), some] = np.inf
-            of_moved[first : first + step] = sqdist.min(axis=1)
-            np.minimum(to_moved, sqdist.min(axis=0), out=to_moved)
-        gaps = 0.5 * np.sqrt(np.maximum(to_moved - rounding, 0.0))
-        if memo.half_gaps.size:
-            gaps = np.minimum(gaps, memo.half_gaps)
-        gaps[moved] = 0.5 * np.sqrt(np.maximum(of_moved - rounding, 0.0))
-        memo.half_gaps = gaps
-        return gaps
 
     def objective(self, stats: KMeansStats, constants: None, params: KMeansParams) -> float:
         return -float(stats.inertia)

@@ -59,12 +59,6 @@ class RotatedRows(NamedTuple):
     order: np.ndarray  # (n,) uint16, rows of each cell by their numbers there, neighbours near each other
     row_error: float  # a rotated row is off by so much of its norm
 
-    def same_of(self, X: np.ndarray) -> np.ndarray:
-        """Return other rows (m, d), none of a larger norm, in the same basis."""
-        out = np.empty((len(X), nearest.ROTATED), X.dtype)
-        nearest.rotate(X, *_of_rows(self.basis), out, 1)
-        return out
-
 
 def rotate(
     X: np.ndarray, basis: Basis, n_threads: int, empty: Callable[..., np.ndarray] = np.empty
@@ -73,7 +67,8 @@ def rotate(
     directions = basis.directions.astype(np.float64)
     skew = skew_of(directions)
     rotated, order = empty((len(X), nearest.ROTATED), X.dtype), empty(len(X), np.uint16)
-    if not nearest.rotate(X, *_of_rows(basis), rotated, threads.native_threads(n_threads)) < LARGEST[X.dtype]:
+    across = np.ascontiguousarray(basis.directions.T)
+    if not nearest.rotate(X, basis.mean, across, rotated, threads.native_threads(n_threads)) < LARGEST[X.dtype]:
         return None
 
     def cell(number: int) -> None:
@@ -84,11 +79,6 @@ def rotate(
     wide = np.zeros((X.shape[1], nearest.ROTATED))
     wide[:, :DIRECTIONS] = directions
     return RotatedRows(basis, wide, skew, rotated, order, row_error(X.shape[1], DIRECTIONS, X.dtype, skew))
-
-
-def _of_rows(basis: Basis) -> tuple[np.ndarray, np.ndarray]:
-    """Return the mean (d,) and the directions (P, d), one a row."""
-    return basis.mean, np.ascontiguousarray(basis.directions.T)
 
 
 class Rotations:
