@@ -95,7 +95,7 @@ def test_bits_depend_on_no_tasks_batches_or_threads(monkeypatch, spread):
     assert np.array_equal(whole, np.concatenate([np.ravel(field) for field in one]))
     monkeypatch.setattr(wide_distances, "TASK_ROWS", 37)
     monkeypatch.setattr(wide_distances, "TASK_WORK", 1)
-    monkeypatch.setattr(wide_shares, "MOST_CELLS", 1)
+    monkeypatch.setattr(wide_shares, "CELLS_TOGETHER", 1)
     monkeypatch.setattr(wide_distances, "SAMPLED", 1)
     assert same(one, record(family, X, prepared))
     monkeypatch.setattr(wide_distances, "DIRECTION_BYTES", 0)

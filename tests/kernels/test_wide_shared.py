@@ -107,7 +107,7 @@ def test_bits_depend_on_no_tasks_batches_or_threads(monkeypatch):
     assert np.array_equal(whole, np.concatenate([np.ravel(field) for field in one]))
     monkeypatch.setattr(wide_shared, "TASK_ROWS", 37)
     monkeypatch.setattr(wide_shared, "TASK_WORK", 1)
-    monkeypatch.setattr(wide_shares, "MOST_CELLS", 1)
+    monkeypatch.setattr(wide_shares, "CELLS_TOGETHER", 1)
     assert same(one, record(family, X, prepared))
     monkeypatch.setattr(SHAPE.accumulate, "plan", lambda n, d, size: grid.plan(n, size))  # a task has one cell
     monkeypatch.setattr(wide_pass, "RECORD_BYTES", 1)
