@@ -346,12 +346,17 @@ def map_tasks(function: Callable[[int], Any], n_tasks: int, n_threads: int) -> N
 
 @contextlib.contextmanager
 def allowing(n_threads: int) -> Iterator[None]:
-    """Let `side_by_side` use so many threads here, a number that `resolve` returned; otherwise it uses one."""
+    """Let what knows no source use so many threads here, a number that `resolve` returned; otherwise it uses one."""
     token = _allowed.set(n_threads)
     try:
         yield
     finally:
         _allowed.reset(token)
+
+
+def allowed() -> int:
+    """Return how many threads `allowing` lets be used here."""
+    return _allowed.get()
 
 
 def side_by_side(function: Callable[[int], Any], n_tasks: int) -> None:
@@ -360,7 +365,7 @@ def side_by_side(function: Callable[[int], Any], n_tasks: int) -> None:
     For the algebra of components, which knows no source: what a task gives may not depend on the others.
     """
     with single_threaded_blas():
-        map_tasks(function, n_tasks, _allowed.get())
+        map_tasks(function, n_tasks, allowed())
 
 
 # --- BLAS -----------------------------------------------------------------------------------------------------------

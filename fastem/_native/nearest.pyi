@@ -188,11 +188,13 @@ def prepare_centers(
     origin: NDArray[Real],  # IN or OUT (d,)
     centers: NDArray[Real],  # OUT (k, d) relative to the origin
     half_norms: NDArray[Real],  # OUT (k,)
+    n_threads: int,
 ) -> bool: ...  # whether the origin was kept
 def movements(
     after: NDArray[Real],  # (k, d)
     before: NDArray[Real],  # (k, d)
     moved: NDArray[np.float64],  # OUT (k,)
+    n_threads: int,
 ) -> None: ...
 def gain_of_means(
     centers: NDArray[Real],  # (k, d)

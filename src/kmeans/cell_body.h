@@ -59,12 +59,8 @@ TARGET static void NAME(cell)(const nearest_job *job, const nearest_memo *memo, 
     if (stats) stats[k + k * d] = NAME(sum_lanes)(inertia) + inertia_tail;
 }
 
-TARGET static void NAME(add)(double *RESTRICT to, const double *RESTRICT from, ptrdiff_t size) {
-    for (ptrdiff_t i = 0; i < size; i++) to[i] += from[i];
-}
-
 const nearest_kernels NAME(kernels) = {NAME(panel_bytes), NAME(scratch_bytes), NAME(pack), NAME(doubt), NAME(distances),
-                                       NAME(cell), NAME(add), NAME(by_rows), NAME(spread), NAME(strip), NAME(weigh),
+                                       NAME(cell), NAME(add), NAME(by_rows), NAME(spread), NAME(gather), NAME(weigh),
                                        NAME(bounded_cell), NAME(apply_changes),
                                        NAME(turn), NAME(added_up), NAME(rotate_bytes), NAME(rotate), NAME(rotated_bytes), NAME(rotated_cell), NAME(blind_bytes), NAME(blind_cell), NAME(seed_bytes),
                                        NAME(seed_gaps), NAME(seed_cell), NAME(screen_bytes), NAME(screen_aim), NAME(screen_score),

@@ -38,17 +38,23 @@ cdef bint origin_holds(const double *params, ptrdiff_t k, ptrdiff_t d, const rea
 
 cdef bint prepare_into(const double *params, ptrdiff_t k, ptrdiff_t d, bint keep_origin, real *origin, real *centers,
                        real *half_norms) noexcept nogil:
-    cdef ptrdiff_t c, j, first = 0
+    cdef ptrdiff_t j
     cdef bint kept = keep_origin and origin_holds[real](params, k, d, origin)
     if not kept:
         for j in range(d):
             origin_of[real](params + j, k, d, origin + j)
+    shift_all[real](params, k, d, origin, centers, half_norms)
+    return kept
+
+
+cdef void shift_all(const double *params, ptrdiff_t k, ptrdiff_t d, const real *origin, real *centers,
+                    real *half_norms) noexcept nogil:
+    cdef ptrdiff_t c, first = 0
     while first + 4 <= k:
         shift_four[real](params + first * d, d, origin, centers + first * d, half_norms + first)
         first += 4
     for c in range(first, k):
         shift_one[real](params + c * d, d, origin, centers + c * d, half_norms + c)
-    return kept
 
 
 cdef inline double shifted(double value, real origin, real *center) noexcept nogil:
@@ -92,8 +98,19 @@ cdef double movement_of(const double *a, const double *b, ptrdiff_t n) noexcept 
     return total
 
 
+cdef enum:
+    TOGETHER_CENTERS = 64  # centres of a task, a multiple of four
+
+
+cdef int threads_for_centers(ptrdiff_t k, ptrdiff_t d, int n_threads) noexcept nogil:
+    """Threads that are worth their wages: a number of a centre takes about a nanosecond."""
+    if k * d < 65536:
+        return 1
+    return <int>max(1, min(n_threads, (k + TOGETHER_CENTERS - 1) // TOGETHER_CENTERS))
+
+
 def prepare_centers(const double[:, ::1] params, bint keep_origin, real[::1] origin, real[:, ::1] centers,
-                    real[::1] half_norms):
+                    real[::1] half_norms, int n_threads):
     """Round centres and shift them by an origin: `origin_of` each feature, or the one that is kept.
 
     Parameters
@@ -108,14 +125,34 @@ def prepare_centers(const double[:, ::1] params, bint keep_origin, real[::1] ori
         OUT. Centres minus the origin.
     half_norms : array (k,)
         OUT. Half their squared norms.
+    n_threads : int
+        Threads to use.
 
     Returns
     -------
     bool
         Whether the origin is the one that was given.
     """
-    return bool(prepare_into[real](&params[0, 0], params.shape[0], params.shape[1], keep_origin, &origin[0],
-                                   &centers[0, 0], &half_norms[0]))
+    cdef ptrdiff_t k = params.shape[0], d = params.shape[1], parts = (k + TOGETHER_CENTERS - 1) // TOGETHER_CENTERS, t, c
+    cdef int threads = threads_for_centers(k, d, n_threads)
+    cdef const double *given = &params[0, 0]
+    if threads == 1:
+        return bool(prepare_into[real](given, k, d, keep_origin, &origin[0], &centers[0, 0], &half_norms[0]))
+    cdef uint8_t[::1] holds = np.zeros(parts, np.uint8)
+    if keep_origin:
+        for t in prange(parts, schedule="static", num_threads=threads, nogil=True):
+            c = t * TOGETHER_CENTERS
+            holds[t] = origin_holds[real](given + c * d, min(k - c, <ptrdiff_t>TOGETHER_CENTERS), d, &origin[0])
+    kept = bool(np.all(holds))
+    with nogil:
+        if not kept:
+            for t in prange(d, schedule="static", num_threads=threads):
+                origin_of[real](given + t, k, d, &origin[t])
+        for t in prange(parts, schedule="static", num_threads=threads):
+            c = t * TOGETHER_CENTERS
+            shift_all[real](given + c * d, min(k - c, <ptrdiff_t>TOGETHER_CENTERS), d, &origin[0], &centers[c, 0],
+                            &half_norms[c])
+    return kept
 
 
 def squared_movement(const double[:, ::1] a, const double[:, ::1] b):
@@ -123,7 +160,7 @@ def squared_movement(const double[:, ::1] a, const double[:, ::1] b):
     return movement_of(&a[0, 0], &b[0, 0], a.shape[0] * a.shape[1])
 
 
-def movements(const real[:, ::1] after, const real[:, ::1] before, double[::1] moved):
+def movements(const real[:, ::1] after, const real[:, ::1] before, double[::1] moved, int n_threads):
     """Write how far each centroid moved.
 
     Parameters
@@ -132,21 +169,33 @@ def movements(const real[:, ::1] after, const real[:, ::1] before, double[::1] m
         Centroids relative to one origin.
     moved : float64 array (k,)
         OUT. Distances, summed in float64.
+    n_threads : int
+        Threads to use.
     """
-    cdef ptrdiff_t c, j, d = after.shape[1]
-    cdef double even, odd, step
+    cdef ptrdiff_t c, k = after.shape[0], d = after.shape[1]
+    cdef int threads = threads_for_centers(k, d, n_threads)
     with nogil:
-        for c in range(after.shape[0]):
-            even, odd = 0, 0
-            for j in range(0, d - 1, 2):
-                step = <double>after[c, j] - <double>before[c, j]
-                even += step * step
-                step = <double>after[c, j + 1] - <double>before[c, j + 1]
-                odd += step * step
-            if d % 2:
-                step = <double>after[c, d - 1] - <double>before[c, d - 1]
-                even += step * step
-            moved[c] = sqrt(even + odd)
+        if threads == 1:
+            for c in range(k):
+                moved[c] = distance_of[real](&after[c, 0], &before[c, 0], d)
+        else:
+            for c in prange(k, schedule="static", num_threads=threads):
+                moved[c] = distance_of[real](&after[c, 0], &before[c, 0], d)
+
+
+cdef double distance_of(const real *a, const real *b, ptrdiff_t d) noexcept nogil:
+    """How far two centroids are apart: two sums, so that neither waits for its last addition."""
+    cdef double even = 0, odd = 0, step
+    cdef ptrdiff_t j
+    for j in range(0, d - 1, 2):
+        step = <double>a[j] - <double>b[j]
+        even += step * step
+        step = <double>a[j + 1] - <double>b[j + 1]
+        odd += step * step
+    if d % 2:
+        step = <double>a[d - 1] - <double>b[d - 1]
+        even += step * step
+    return sqrt(even + odd)
 
 
 def gain_of_means(const real[:, ::1] centers, const double[::1] counts, const double[:, ::1] sums):

@@ -44,13 +44,12 @@ static const char *compiler_name(void) {
 
 /* ---- tasks ---- */
 
-/* What a record is made of: all of a cell's, or some features' sums, or the weights (no features). */
+/* What the record of a cell is made of. */
 typedef struct {
     const nearest_job *job;
     const nearest_memo *memo;
     const nearest_kernels *kernels;
     void *scratch;
-    ptrdiff_t j0, j1;
 } nearest_part;
 
 typedef void (*fill_record)(const nearest_part *, ptrdiff_t start, ptrdiff_t stop, double *record);
@@ -59,11 +58,8 @@ static void fill_cell(const nearest_part *part, ptrdiff_t start, ptrdiff_t stop,
     part->kernels->cell(part->job, part->memo, start, stop, record, part->scratch);
 }
 
-static void fill_strip(const nearest_part *part, ptrdiff_t start, ptrdiff_t stop, double *record) {
-    if (part->j0 == part->j1)
-        part->kernels->weigh(part->job, start, stop, record);
-    else
-        part->kernels->strip(part->job, start, stop, part->j0, part->j1, record);
+static void fill_weights(const nearest_part *part, ptrdiff_t start, ptrdiff_t stop, double *record) {
+    part->kernels->weigh(part->job, start, stop, record);
 }
 
 /* The record of cells first .. last, merged by the fixed binary tree.  Cell records wait on a stack; after cell number c
@@ -88,34 +84,20 @@ static void run_task(const nearest_job *job, const nearest_memo *memo, const nea
                      int level, ptrdiff_t size, double *record, double *stack, void *scratch) {
     const ptrdiff_t cells = (job->n + CELL_ROWS - 1) / CELL_ROWS, first = t << level;
     const ptrdiff_t last = first + ((ptrdiff_t)1 << level) < cells ? first + ((ptrdiff_t)1 << level) : cells;
-    const nearest_part part = {job, memo, kernels, scratch, 0, 0};
+    const nearest_part part = {job, memo, kernels, scratch};
     run_tree(&part, fill_cell, first, last, size, record, stack);
 }
 
-/* Features that a strip has, in whole cache lines of the rows. */
-static ptrdiff_t strip_width(ptrdiff_t k) {
-    const ptrdiff_t lines = STRIP_BYTES / (k * 8) / 16;
-    return 16 * (lines < 1 ? 1 : lines);
-}
-
-/* Numbers of the stack that a strip needs. */
-static ptrdiff_t strip_stack(ptrdiff_t n, ptrdiff_t k) {
+/* Levels of the tree over all cells. */
+static ptrdiff_t tree_levels(ptrdiff_t n) {
     ptrdiff_t level = 0;
     while (((ptrdiff_t)CELL_ROWS << level) < n) level++;
-    return (level + 1) * k * strip_width(k);
+    return level + 1;
 }
 
-/* Part t of the record of all rows, whose labels are known: the weights, or the sums of a strip of features. */
-static void run_strip(const nearest_job *job, const nearest_kernels *kernels, ptrdiff_t t, double *record, double *stack) {
-    const ptrdiff_t cells = (job->n + CELL_ROWS - 1) / CELL_ROWS, k = job->k, d = job->d, width = strip_width(k);
-    const ptrdiff_t j0 = t ? (t - 1) * width : 0, j1 = t ? (j0 + width < d ? j0 + width : d) : 0;
-    const nearest_part part = {job, NULL, kernels, NULL, j0, j1};
-    if (t == 0) {
-        run_tree(&part, fill_strip, 0, cells, k, record, stack);
-        return;
-    }
-    run_tree(&part, fill_strip, 0, cells, k * (j1 - j0), stack, stack + k * (j1 - j0));
-    for (ptrdiff_t c = 0; c < k; c++)
-        memcpy(record + k + c * d + j0, stack + c * (j1 - j0), (size_t)(j1 - j0) * sizeof(double));
+/* The weights (k,) of all rows, whose labels are known; `stack` has room for `tree_levels` times k numbers. */
+static void run_weights(const nearest_job *job, const nearest_kernels *kernels, double *record, double *stack) {
+    const nearest_part part = {job, NULL, kernels, NULL};
+    run_tree(&part, fill_weights, 0, (job->n + CELL_ROWS - 1) / CELL_ROWS, job->k, record, stack);
 }
 #endif

@@ -147,6 +147,7 @@ cdef extern from "kmeans/dispatch.h" nogil:
         void (*add)(double *, const double *, ptrdiff_t) noexcept nogil
         int (*by_rows)(ptrdiff_t, ptrdiff_t) noexcept nogil
         double (*spread)(const nearest_job *, ptrdiff_t, ptrdiff_t) noexcept nogil
+        void (*gather)(const nearest_job *, const int64_t *, ptrdiff_t, ptrdiff_t, ptrdiff_t, double *, double *) noexcept nogil
         ptrdiff_t (*bounded_cell)(const nearest_job *, const nearest_memo *, ptrdiff_t, ptrdiff_t, void *) noexcept nogil
         void (*apply_changes)(const nearest_job *, const nearest_memo *, ptrdiff_t, ptrdiff_t, ptrdiff_t, ptrdiff_t,
                               double *) noexcept nogil
@@ -180,10 +181,9 @@ cdef extern from "kmeans/dispatch.h" nogil:
     const char *compiler_name()
     void run_task(const nearest_job *, const nearest_memo *, const nearest_kernels *, ptrdiff_t, int, ptrdiff_t, double *,
                   double *, void *)
-    ptrdiff_t strip_width(ptrdiff_t)
-    ptrdiff_t strip_stack(ptrdiff_t, ptrdiff_t)
-    void run_strip(const nearest_job *, const nearest_kernels *, ptrdiff_t, double *, double *)
-    const ptrdiff_t CELL_ROWS, MAX_CANDIDATES, FIRST_SIZE, ROTATED_SIZE, BLIND_SIZE, FLAT_CENTROIDS, SCREEN_PLACES
+    ptrdiff_t tree_levels(ptrdiff_t)
+    void run_weights(const nearest_job *, const nearest_kernels *, double *, double *)
+    const ptrdiff_t CELL_ROWS, MAX_CANDIDATES, FIRST_SIZE, ROTATED_SIZE, BLIND_SIZE, FLAT_CENTROIDS, SCREEN_PLACES, SUM_FEATURES
     const int TURNED_AT_ONCE
     const double EPSILON_32, EPSILON_64
 
@@ -430,7 +430,7 @@ cdef int sweep_tasks(nearest_job *job, const nearest_memo *memo, const nearest_k
     if size != job.k + job.k * job.d + 1 or n_tasks != (job.n + (CELL_ROWS << level) - 1) // (CELL_ROWS << level):
         raise ValueError(f"out has shape {(n_tasks, size)}, which does not fit {job.n} rows at level {level}")
     if n_tasks == 1 and job.n > CELL_ROWS and kernels.by_rows(job.k, job.d):
-        sweep_strips(job, memo, kernels, out[0], n_threads)
+        sweep_by_centroid(job, memo, kernels, out[0], n_threads)
         return 0
     cdef int threads = <int>max(1, min(n_threads, n_tasks))
     cdef ptrdiff_t stack = in_lines(level * size * 8)
@@ -460,7 +460,7 @@ cdef double largest_norm_of(const real[::1] half_norms) noexcept:
     return largest
 
 
-include "strips.pxi"
+include "by_centroid.pxi"
 include "rotated.pxi"
 include "blind.pxi"
 include "seeding.pxi"

@@ -45,7 +45,7 @@ INLINE TARGET void NAME(settle)(const nearest_job *job, ptrdiff_t start, ptrdiff
     }
 }
 
-/* ---- records too large for a cache (strips.pxi): inertia cell by cell, sums by strips of features; the bits of `settle` ---- */
+/* ---- records too large for a cache (by_centroid.pxi): inertia cell by cell, sums centroid by centroid; the bits of `settle` ---- */
 
 /* Whether cells are settled row by row. */
 static int NAME(by_rows)(ptrdiff_t k, ptrdiff_t d) { return !NAME(few)(k, d) && !NAME(sorted)(k, d); }
@@ -84,23 +84,50 @@ TARGET static double NAME(spread)(const nearest_job *job, ptrdiff_t start, ptrdi
     return NAME(sum_lanes)(inertia) + inertia_tail;
 }
 
-/* Sums (k, j1 - j0) of features j0 .. j1 of rows start .. stop whose labels are known. */
-TARGET static void NAME(strip)(const nearest_job *job, ptrdiff_t start, ptrdiff_t stop, ptrdiff_t j0, ptrdiff_t j1,
-                               double *RESTRICT sums) {
-    const ptrdiff_t d = job->d, width = j1 - j0;
-    const REAL *RESTRICT o = (const REAL *)job->origin + j0;
-    memset(sums, 0, (size_t)(job->k * width) * sizeof(double));
-    for (ptrdiff_t i = start; i < stop; i++) {
-        const REAL *RESTRICT x = (const REAL *)job->x + i * d + j0;
-        double *RESTRICT sum = sums + job->labels[i] * width;
-        const double w = job->w ? ((const REAL *)job->w)[i] : 1.0;
-        ptrdiff_t j = 0;
-        if (i + STRIP_AHEAD < stop)
-            for (ptrdiff_t line = 0; line < width; line += 64 / REAL_BYTES) PREFETCH(x + STRIP_AHEAD * d + line);
-        for (; j + HL <= width; j += HL) DVEC(sum + j) += WIDEN(HLOAD(x + j) - HLOAD(o + j)) * w;
-        for (; j < width; j++) {
-            const REAL r = x[j] - o[j];
-            sum[j] += r * w;
+TARGET static void NAME(add)(double *RESTRICT to, const double *RESTRICT from, ptrdiff_t size) {
+    for (ptrdiff_t i = 0; i < size; i++) to[i] += from[i];
+}
+
+/* Adds features j0 .. j1 of a row to `sum`, or to zeros. */
+INLINE TARGET void NAME(add_row)(const nearest_job *job, ptrdiff_t i, ptrdiff_t j0, ptrdiff_t width, double *RESTRICT sum,
+                                 const int fresh) {
+    const REAL *RESTRICT x = (const REAL *)job->x + i * job->d + j0, *RESTRICT o = (const REAL *)job->origin + j0;
+    const double w = job->w ? ((const REAL *)job->w)[i] : 1.0;
+    const NAME(dvec) zero = {0};
+    ptrdiff_t j = 0;
+    for (; j + HL <= width; j += HL) DVEC(sum + j) = (fresh ? zero : DVEC(sum + j)) + WIDEN(HLOAD(x + j) - HLOAD(o + j)) * w;
+    for (; j < width; j++) {
+        const REAL r = x[j] - o[j];
+        sum[j] = (fresh ? 0 : sum[j]) + r * w;
+    }
+}
+
+/* Sums of features j0 .. j1 of one centroid's rows, `count` numbers in order, to `sum`: cell by cell, merged by the tree
+   over cells.  Cells without such a row would add zeros, and are left out: two neighbours among the others meet where the
+   numbers of their cells begin to differ.  `stack` has room for so many sums as the tree has levels. */
+TARGET static void NAME(gather)(const nearest_job *job, const int64_t *rows, ptrdiff_t count, ptrdiff_t j0, ptrdiff_t j1,
+                                double *sum, double *stack) {
+    const ptrdiff_t width = j1 - j0;
+    int64_t cells[64];
+    int top = 0;
+    if (count == 0) memset(sum, 0, (size_t)width * sizeof(double));
+    for (ptrdiff_t i = 0; i < count;) {
+        const int64_t cell = rows[i] / CELL_ROWS;
+        double *own = top ? stack + (top - 1) * width : sum;
+        for (int fresh = 1; i < count && rows[i] / CELL_ROWS == cell; i++, fresh = 0) {
+            if (i + GATHER_AHEAD < count) {
+                const REAL *next = (const REAL *)job->x + rows[i + GATHER_AHEAD] * job->d + j0;
+                for (ptrdiff_t line = 0; line < width; line += 64 / REAL_BYTES) PREFETCH(next + line);
+            }
+            if (fresh)
+                NAME(add_row)(job, rows[i], j0, width, own, 1);
+            else
+                NAME(add_row)(job, rows[i], j0, width, own, 0);
+        }
+        cells[top++] = cell;
+        while (top > 1 && (i == count || (cells[top - 2] ^ cells[top - 1]) < (cells[top - 1] ^ (rows[i] / CELL_ROWS)))) {
+            top--;
+            NAME(add)(top > 1 ? stack + (top - 2) * width : sum, stack + (top - 1) * width, width);
         }
     }
 }

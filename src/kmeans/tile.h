@@ -86,8 +86,8 @@
 #define SORTED_CENTROIDS 512
 #define SORTED_ROWS 128
 #define SORTED_LEAST 4
-#define STRIP_BYTES 262144   /* of a strip of a record: some stay in the second-level cache while they are merged */
-#define STRIP_AHEAD 16       /* rows fetched ahead: the next lies on another page */
+#define SUM_FEATURES 2048        /* features of a sum that are added up at once: with those that wait for it in the second cache */
+#define GATHER_AHEAD 2       /* rows fetched ahead: the next lies anywhere */
 
 /* Rows and centroids in a rotated basis (rotated_body.h), all of the rows' type. */
 typedef struct nearest_rotation {
@@ -231,7 +231,8 @@ typedef struct {
     void (*add)(double *to, const double *from, ptrdiff_t size);
     int (*by_rows)(ptrdiff_t k, ptrdiff_t d);
     double (*spread)(const nearest_job *, ptrdiff_t start, ptrdiff_t stop);
-    void (*strip)(const nearest_job *, ptrdiff_t start, ptrdiff_t stop, ptrdiff_t j0, ptrdiff_t j1, double *sums);
+    void (*gather)(const nearest_job *, const int64_t *rows, ptrdiff_t count, ptrdiff_t j0, ptrdiff_t j1, double *sum,
+                   double *stack);
     void (*weigh)(const nearest_job *, ptrdiff_t start, ptrdiff_t stop, double *counts);
     ptrdiff_t (*bounded_cell)(const nearest_job *, const nearest_memo *, ptrdiff_t start, ptrdiff_t stop, void *scratch);
     void (*apply_changes)(const nearest_job *, const nearest_memo *, ptrdiff_t start, ptrdiff_t n_changed, ptrdiff_t j0,

@@ -176,8 +176,9 @@ def test_same_bits_for_any_number_of_threads(shape, dtype):
 
 
 @given(
-    n=st.integers(grid.CELL + 1, 4 * grid.CELL + 7),
-    shape=st.sampled_from([(33, 7), (70, 40), (16, 600), (131, 513), (7, 40), (300, 600)]),  # k d either side of caches
+    n=st.integers(grid.CELL + 1, 9 * grid.CELL + 7),
+    # k d either side of caches, and more features than are summed at once
+    shape=st.sampled_from([(33, 7), (70, 40), (16, 600), (131, 513), (7, 40), (300, 600), (2053, 520)]),
     dtype=st.sampled_from(DTYPES),
     isa=st.sampled_from(ISAS),
     weighted=st.booleans(),
@@ -185,12 +186,13 @@ def test_same_bits_for_any_number_of_threads(shape, dtype):
     seed=st.integers(0, 99),
 )
 @settings(max_examples=25, deadline=None)
-def test_a_record_made_in_strips_is_that_of_cells(n, shape, dtype, isa, weighted, n_threads, seed):
-    """One task for all rows makes labels, bounds and ties first, then sums strip by strip: nothing else comes out."""
+def test_a_record_made_centroid_by_centroid_is_that_of_cells(n, shape, dtype, isa, weighted, n_threads, seed):
+    """One task for all rows makes labels, bounds and ties first, then each centroid's sums: nothing else comes out."""
     nearest.force_isa(isa)
     d, k = shape
+    n = min(n, 3 * grid.CELL) if d > 1000 else n
     X, w, origin, centers = problem(n, d, k, dtype, weighted, seed=seed)
-    X[: n // 2] = X[0]  # tied with themselves
+    X[: n // 8] = X[0]  # tied with themselves
     centers[k // 2] = centers[0]
 
     def everything(level, n_tasks, n_threads):
@@ -210,6 +212,32 @@ def test_a_record_made_in_strips_is_that_of_cells(n, shape, dtype, isa, weighted
     settled = np.empty((1, len(found[0])))
     nearest.settle(X, w, origin, centers, grid.whole(n).level, settled, found[1], n_threads)
     np.testing.assert_array_equal(settled[0], found[0])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("k", [257, 300])  # of 300 features: enough for several threads
+@pytest.mark.parametrize("place", [0.0, 1000.0, -1000.0])
+def test_centers_are_prepared_alike_by_any_number_of_threads(dtype, k, place):
+    given = np.random.default_rng(k).normal(size=(k, 300)) + place
+
+    def prepared(given, n_threads, before=None):
+        origin = np.empty(300, dtype) if before is None else before[0].copy()
+        centers, norms, moved = np.empty((k, 300), dtype), np.empty(k, dtype), np.empty(k)
+        kept = nearest.prepare_centers(given, before is not None, origin, centers, norms, n_threads)
+        nearest.movements(centers, centers if before is None else before[1], moved, n_threads)
+        return origin, centers, norms, moved, kept
+
+    far = given.copy()
+    far[k - 1] = 0.0  # no centre may lie before half of an origin
+    for after, holds in ((given + 0.1, True), (far, place == 0.0)):
+        results = []
+        for n_threads in (1, 3):
+            before = prepared(given, n_threads)
+            results.append((*before, *prepared(after, n_threads, before)))
+            assert not before[-1]
+            assert results[-1][-1] == holds
+        for one, several in zip(*results, strict=True):
+            np.testing.assert_array_equal(one, several)
 
 
 @pytest.mark.parametrize("cells", [1, 2, 3, 5, 6, 7, 8, 11])

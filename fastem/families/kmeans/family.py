@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from fastem import grid, threads
+from fastem import grid, pool, threads
 from fastem._native import nearest
 from fastem.draws import Draws
 from fastem.families.base import Family, Limits, Loose, MStep, SmallRun, State
@@ -37,10 +37,10 @@ RECOUNT = 16
 # Clusters below which such a count may as well compare every row anew, which tightens the bounds.
 CHEAP = 32
 
-# Bytes of a record, for each byte of a row's number, from which it is made by strips of features on all threads, not by
-# cells (`src/kmeans/strips.pxi`): 60,000 x 768 float32 at k = 1000, 6.2 MB, took 70 ms instead of 92, float64 a fifth
-# more than before.
-STRIPPED = 1_000_000
+# Bytes of a record, for each byte of a row's number, squared, from which it is made centroid by centroid, not by cells
+# (`src/kmeans/by_centroid.pxi`): from 2 MB on in float32 (60,000 x 768, k = 1000: 24 ms instead of 42 by strips of
+# features; 100,000 x 96, k = 4000: 4 instead of 18), from 8 MB on in float64, whose rows are read twice.
+BY_CENTROID = 125_000
 
 # Share of all weight below which a count that was kept up to date is taken for the rounding of an empty cluster's.
 VANISHING = 1e-8
@@ -95,13 +95,14 @@ class KMeansFamily(Family):
         # movement of exactly 0.
         k, d = params.centers.shape
         origin = np.empty(d, dtype) if previous is None else previous.origin.copy()
-        centers, half_norms = np.empty((k, d), dtype), np.empty(k, dtype)
+        centers, half_norms = pool.empty((k, d), dtype), np.empty(k, dtype)
         given = np.ascontiguousarray(params.centers, np.float64)
-        kept = nearest.prepare_centers(given, previous is not None, origin, centers, half_norms)
+        n_threads = threads.native_threads(threads.allowed())
+        kept = nearest.prepare_centers(given, previous is not None, origin, centers, half_norms, n_threads)
         moved = np.empty(0)
         if previous is not None and kept:
             moved = np.empty(k)
-            nearest.movements(centers, previous.centers, moved)
+            nearest.movements(centers, previous.centers, moved, n_threads)
         return KMeansPrepared(origin, centers, half_norms, moved)
 
     def new_memo(self, n_rows: int, empty: Empty = np.empty) -> KMeansMemo:
@@ -136,7 +137,7 @@ class KMeansFamily(Family):
             # Centres that were single rows are means now, by which many more of the others are ruled out.
             memo.asks_again = False
             self._rotate(X, prepared, n_threads, memo)
-        total = np.empty_like(memo.bounds.total)
+        total = pool.empty(memo.bounds.total.shape)
         search = self._turned_search(prepared, n_threads, memo)
         nearest.accumulate_bounded(
             X, w, *prepared[:3], prepared.moved, half_gaps(prepared, memo, n_threads), memo.labels, *memo.bounds[:3],
@@ -181,9 +182,9 @@ class KMeansFamily(Family):
     def _records(self, X: np.ndarray) -> tuple[int, np.ndarray]:
         """Return of how many cells, as a power of two, each task makes a record (n_tasks, size), and room for these."""
         size = _layout(self.n_components, X.shape[1]).size
-        large = 8 * size > STRIPPED * X.itemsize
+        large = 8 * size > BY_CENTROID * X.itemsize**2
         level, n_tasks = grid.whole(len(X)) if large else grid.plan(len(X), size)
-        return level, np.empty((n_tasks, size))
+        return level, pool.empty((n_tasks, size))
 
     def _start(
         self, X, w, prepared: KMeansPrepared, n_threads: int, memo: KMeansMemo, before: KMeansPrepared | None
@@ -271,7 +272,7 @@ class KMeansFamily(Family):
     def m_step(self, stats: KMeansStats, constants: None, prepared: KMeansPrepared, params: KMeansParams) -> MStep:
         occupied = stats.counts > 0
         if occupied.all():
-            means = stats.sums / stats.counts[:, None]
+            means = np.divide(stats.sums, stats.counts[:, None], out=pool.empty(stats.sums.shape))
             means += prepared.origin
             return MStep(KMeansParams(means))
         centers = params.centers.copy()  # an empty cluster keeps its centre
