@@ -280,7 +280,7 @@ def test_the_gate_finds_the_suites_own_benchmarks(monkeypatch):
     [
         (["no-such-commit"], "'no-such-commit' is no commit of"),
         (["HEAD", "HEAD", "--bench", "("], "--bench '(' is no regular expression"),
-        (["HEAD", "HEAD", "--size", "-1"], "Invalid value for '--size': "),
+        (["HEAD", "HEAD", "--size", "-1"], "Invalid value for '--size'"),
     ],
 )
 def test_bad_input_is_a_sentence_and_status_two(arguments, sentence):
