@@ -20,14 +20,20 @@ def inertia(X: np.ndarray, centers: np.ndarray) -> float:
 
 
 def log_likelihood(X: np.ndarray, weights: np.ndarray, means: np.ndarray, covariances: np.ndarray) -> float:
-    """Return the mean log-likelihood of a row; covariances (k, d, d), (k, d) or (k,): a tied one once per component."""
+    """Return the mean log-likelihood of a row, or NaN where a covariance is singular: there is none.
+
+    Covariances are (k, d, d), (k, d) or (k,), a tied one once per component.
+    """
     means = np.asarray(means, np.float64)
     k, d = means.shape
     covariances = np.asarray(covariances, np.float64)
     if covariances.ndim == 1:
         covariances = np.repeat(covariances[:, None], d, axis=1)
     diagonal = covariances.ndim == 2
-    factors = 1 / np.sqrt(covariances) if diagonal else np.linalg.inv(np.linalg.cholesky(covariances))
+    try:
+        factors = 1 / np.sqrt(covariances) if diagonal else np.linalg.inv(np.linalg.cholesky(covariances))
+    except np.linalg.LinAlgError:
+        return np.nan
     log_det = np.log(factors if diagonal else np.einsum("kjj->kj", factors)).sum(axis=1)
     constant = np.log(np.asarray(weights, np.float64)) + log_det - 0.5 * d * np.log(2 * np.pi)
     total = 0.0

@@ -66,7 +66,10 @@ def ratio(timings: Mapping[str, Timing], name: str) -> float:
 
 
 def agreement(found: Mapping[str, float], name: str, tolerance: float) -> str:
-    """Return "equal", or who arrived at another objective and by how much (relative; negative is lower)."""
+    """Return "equal", or who arrived at another objective and by how much (relative; negative is lower), or at none."""
+    nowhere = [other for other in found if math.isnan(found[other])]
+    if nowhere:
+        return ", ".join(f"{other} singular" for other in nowhere)
     apart = {other: (found[other] - found[name]) / abs(found[name]) for other in found if other != name}
     return ", ".join(f"{other} {by:+.1e}" for other, by in apart.items() if not abs(by) <= tolerance) or "equal"
 

@@ -167,6 +167,15 @@ def test_neutral_objectives_agree_with_scikit_learn():
         assert check.log_likelihood(X, *gmm.parameters(outcome, kind)) == pytest.approx(model.score(X), abs=1e-10)
 
 
+def test_a_singular_covariance_has_no_likelihood_and_is_told():
+    from asv_bench.peers import check, report
+
+    X, singular = np.eye(3), np.zeros((1, 3, 3))
+    assert np.isnan(check.log_likelihood(X, np.ones(1), np.zeros((1, 3)), singular))
+    assert report.agreement({"fastem": -1.0, "oneDAL": np.nan, "other": -1.0}, "fastem", 0.1) == "oneDAL singular"
+    assert report.agreement({"fastem": -1.0, "other": -1.0}, "fastem", 0.1) == "equal"
+
+
 @pytest.mark.parametrize(
     ("model", "shape", "n_tables"),
     [
