@@ -297,8 +297,8 @@ def map_tasks(function: Callable[[int], Any], n_tasks: int, n_threads: int) -> N
 
     The threads live for this call only (so no pool can be lost in a fork or wait for itself when calls are nested) and
     see the caller's context variables, such as NumPy's errstate.  The first exception stops the rest and is raised.
-    They are begun as `threading.Thread` begins them, but not waited for then: that is half of what a call costs, 150
-    microseconds, of which a pool of threads would save no more.
+    They are begun as `threading.Thread` begins them, but not waited for then: that was a third of the 150
+    microseconds that a call cost, and a pool of threads would save little more.
     """
     if min(n_threads, n_tasks) <= 1:
         for task in range(n_tasks):

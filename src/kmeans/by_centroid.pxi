@@ -2,7 +2,8 @@
 #
 # A record of k d numbers for each cell would be zeroed, filled in no order, and merged in memory: 0.15 GB for each 2048
 # rows at k = 4000, d = 960, with room for ten of them on every thread.  A sum of d numbers stays in the first cache, and
-# with those that wait to be added to it in the second; a row is read once, whole, and threads take different centroids.
+# with those that wait to be added to it in the second; a row is read whole, once for its
+# sums and once for inertia, and threads take different centroids.
 # Each number is added up in the order of the tree over cells: the same bits.
 
 

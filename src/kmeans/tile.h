@@ -86,7 +86,7 @@
 #define SORTED_CENTROIDS 512
 #define SORTED_ROWS 128
 #define SORTED_LEAST 4
-#define SUM_FEATURES 2048        /* features of a sum that are added up at once: with those that wait for it in the second cache */
+#define SUM_FEATURES 2048    /* features of a sum that are added up at once: with those that wait for it in the second cache */
 #define GATHER_AHEAD 2       /* rows fetched ahead: the next lies anywhere */
 
 /* Rows and centroids in a rotated basis (rotated_body.h), all of the rows' type. */

@@ -15,7 +15,7 @@ from numba.extending import get_cython_function_address
 
 # Features up to which LAPACK inverts a triangle in one call; of more, two products leave it the halves.  Of 784
 # features that takes 3.3 to 4 ms on one thread instead of 7.1 (AVX-512): LAPACK's solves are slower than products.  Up
-# to 64 it would be a tenth less, but as many more calls, at each of which two threads wait for one another.
+# to 64 it would be a tenth less, but twice as many calls, at each of which two threads wait for one another.
 WHOLE = 128
 
 

@@ -39,7 +39,8 @@ CHEAP = 32
 
 # Bytes of a record, for each byte of a row's number, squared, from which it is made centroid by centroid, not by cells
 # (`src/kmeans/by_centroid.pxi`): from 2 MB on in float32 (60,000 x 768, k = 1000: 24 ms instead of 42 by strips of
-# features; 100,000 x 96, k = 4000: 4 instead of 18), from 8 MB on in float64, whose rows are read twice.
+# features; 100,000 x 96, k = 4000: 4 instead of 18), from 8 MB on in float64, where rows
+# read a second time, for their sums, cost more than cells do below that (200,000 x 512: 99 ms instead of 80).
 BY_CENTROID = 125_000
 
 # Share of all weight below which a count that was kept up to date is taken for the rounding of an empty cluster's.
