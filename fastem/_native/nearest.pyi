@@ -17,6 +17,7 @@ CSR_BEYOND: int
 MOST_CANDIDATES: int
 ROTATED: int
 ROTATED_FIRST: int
+MEASURED: int
 BLIND: int  # numbers of a row of which nothing is known, at most
 LEAST_ROTATED: int
 ROUNDINGS_OF_TIES: float
@@ -200,7 +201,15 @@ def gain_of_means(
     centers: NDArray[Real],  # (k, d)
     counts: NDArray[np.float64],  # (k,)
     sums: NDArray[np.float64],  # (k, d)
+    n_threads: int,
 ) -> float: ...
+def means_of_sums(
+    sums: NDArray[np.float64],  # (k, d)
+    counts: NDArray[np.float64],  # (k,)
+    origin: NDArray[Real],  # (d,)
+    means: NDArray[np.float64],  # OUT (k, d)
+    n_threads: int,
+) -> None: ...
 def turn_centers(
     centers: NDArray[Real],  # (k, d)
     shift: NDArray[np.float64],  # (d,)
@@ -215,6 +224,7 @@ def rotate(
     X: NDArray[Real],  # (n, d)
     mean: NDArray[Real],  # (d,)
     directions: NDArray[Real],  # (ROTATED - 2, d)
+    row_error: float,
     rows: NDArray[Real],  # OUT (n, ROTATED)
     n_threads: int,
 ) -> float: ...

@@ -6,11 +6,8 @@ import numpy as np
 
 from fastem import threads
 from fastem._native import nearest
-from fastem.families.kmeans.basis import SHARE
+from fastem.families.kmeans.basis import SHARE, error_of_rows
 from fastem.families.kmeans.rotated import RotatedRows
-
-# The square of a rest is off by so many times what the row is off by, as a share of the row's squared norm: basis.py.
-REST = 2.5
 
 
 class Screening:
@@ -46,10 +43,7 @@ class Screening:
         candidates, rows = self.X[numbers], self.known.rows[numbers]
         eps = float(np.finfo(candidates.dtype).eps)
         square = np.square(rows[:, : nearest.ROTATED_FIRST], dtype=np.float64).sum(axis=1)
-        rest = rows[:, -1].astype(np.float64)
-        off = REST * self.known.row_error * square
-        of_rest = np.where(rest * rest > 2 * off, off / np.maximum(rest, 1e-300), np.sqrt(3 * off))
-        error = (self.known.row_error + 2 * eps) * np.sqrt(square) + of_rest
+        error = error_of_rows(square, rows[:, -1].astype(np.float64), self.known.row_error, eps)
         allowance = (1 + 1 / SHARE) * np.square(error)
         half = (-0.5 * (square * (1 - 24 * eps) - allowance)).astype(candidates.dtype)
         out = np.empty(len(candidates))

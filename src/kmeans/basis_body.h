@@ -3,6 +3,8 @@
 
 #define ADDED_UP 64 /* features that are summed before their sum is added: what rows are off by grows as this does */
 #define TURNED 4    /* vectors of coordinates that are summed at once */
+#define RESTED 4    /* vectors of what is left of a row that are made at once, */
+#define RESTED_ROWS 3 /* and of so many rows */
 
 /* Coordinates of some rows (count, d) in `directions` (d, ROTATED_SIZE), all in float64. */
 INLINE TARGET void NAME(project)(const int count, const double *RESTRICT rows, const double *RESTRICT directions,
@@ -87,27 +89,101 @@ static ptrdiff_t NAME(added_up)(ptrdiff_t d) {
 
 static size_t NAME(rotate_bytes)(ptrdiff_t d) { return (size_t)(BLOCK * (NAME(chunk)(d) + ROTATED_SIZE)) * REAL_BYTES; }
 
-/* Numbers (ROTATED_SIZE,) of rows start .. stop, to `out`; returns the largest squared norm from the mean, or NaN. */
+/* The numbers of all directions from feature j on, to the end of its strip. */
+INLINE const REAL *NAME(strip_of)(const nearest_rotation *rotation, ptrdiff_t j) {
+    return (const REAL *)rotation->strips + j / STRIP * STRIP * (ROTATED_SIZE - 2) + j % STRIP;
+}
+
+/* What the coordinates of `count` rotated rows y leave of nv vectors of features from j on of rows x: their squares, added
+   to q, four vectors of each row. */
+INLINE TARGET void NAME(rest_part)(const nearest_rotation *rotation, const REAL *const *x, const REAL *const *y,
+                                   ptrdiff_t j, const int count, const int nv, NAME(vec) * q) {
+    const REAL *RESTRICT mean = (const REAL *)rotation->mean, *RESTRICT strip = NAME(strip_of)(rotation, j);
+    NAME(vec) left[RESTED * RESTED_ROWS];
+    UNROLL for (int i = 0; i < count; i++) UNROLL for (int t = 0; t < nv; t++) {
+            left[i * nv + t] = LOAD(x[i] + j + t * VL) - LOAD(mean + j + t * VL);
+        }
+    for (ptrdiff_t c = 0; c < ROTATED_SIZE - 1; c++) {
+        if (c == FIRST_SIZE - 1) continue;
+        UNROLL for (int t = 0; t < nv; t++) {
+            const NAME(vec) direction = LOAD(strip + (c - (c >= FIRST_SIZE)) * STRIP + t * VL);
+            UNROLL for (int i = 0; i < count; i++) left[i * nv + t] = FMA(direction, SPLAT(-y[i][c]), left[i * nv + t]);
+        }
+    }
+    UNROLL for (int i = 0; i < count; i++) UNROLL for (int t = 0; t < nv; t++) {
+            q[i * RESTED + t] = FMA(left[i * nv + t], left[i * nv + t], q[i * RESTED + t]);
+        }
+}
+
+/* The squared norms of what the coordinates of some rotated rows y leave of rows x, by that itself. */
+INLINE TARGET void NAME(measure)(const nearest_rotation *rotation, const REAL *const *x, const REAL *const *y, ptrdiff_t d,
+                                 const int count, double *squares) {
+    const REAL *mean = (const REAL *)rotation->mean;
+    NAME(vec) q[RESTED * RESTED_ROWS];
+    ptrdiff_t j = 0;
+    UNROLL for (int v = 0; v < count * RESTED; v++) q[v] = SPLAT(0);
+    for (; j + RESTED * VL <= d; j += RESTED * VL) NAME(rest_part)(rotation, x, y, j, count, RESTED, q);
+    for (; j + VL <= d; j += VL) NAME(rest_part)(rotation, x, y, j, count, 1, q);
+    for (int i = 0; i < count; i++) {
+        NAME(vec) *own = q + i * RESTED;
+        squares[i] = (double)NAME(sum_of)((own[0] + own[1]) + (own[2] + own[3]));
+        for (ptrdiff_t f = j; f < d; f++) {
+            REAL left = x[i][f] - mean[f];
+            for (ptrdiff_t c = 0; c < ROTATED_SIZE - 1; c++)
+                if (c != FIRST_SIZE - 1) left -= NAME(strip_of)(rotation, f)[(c - (c >= FIRST_SIZE)) * STRIP] * y[i][c];
+            squares[i] += (double)left * left;
+        }
+    }
+}
+
+/* The same of `n` rows from x on, of which `which` (m,) are asked for, to `squares` (n,). */
+TARGET NOINLINE void NAME(measure_rests)(const nearest_rotation *rotation, const REAL *x, const REAL *y, ptrdiff_t d,
+                                         const int *which, int m, double *squares) {
+    const REAL *rows[RESTED_ROWS], *turned[RESTED_ROWS];
+    double found[RESTED_ROWS];
+    for (int f = 0; f < m; f += RESTED_ROWS) {
+        const int count = m - f < RESTED_ROWS ? m - f : RESTED_ROWS;
+        for (int i = 0; i < RESTED_ROWS; i++) { /* those beyond the last repeat it */
+            const int number = which[i < count ? f + i : m - 1];
+            rows[i] = x + number * d;
+            turned[i] = y + number * ROTATED_SIZE;
+        }
+        NAME(measure)(rotation, rows, turned, d, RESTED_ROWS, found);
+        for (int i = 0; i < count; i++) squares[which[f + i]] = found[i];
+    }
+}
+
+/* Numbers (ROTATED_SIZE,) of rows start .. stop, to `out`; returns the largest squared norm from the mean, or NaN.
+
+   The squared norm of what coordinates leave is that of the row minus theirs, or, where that is lost in rounding (flat
+   patches of photographs: all of brightness, distances of a hundredth of it), that of the row minus what they make up. */
 TARGET static double NAME(rotate)(const nearest_job *job, ptrdiff_t start, ptrdiff_t stop, void *out, void *memory) {
-    const ptrdiff_t d = job->d;
+    const ptrdiff_t d = job->d, first = FIRST_SIZE - 1;
+    const double share = OFF_BY * job->rotation->row_error * MEASURED;
     REAL *of_block = (REAL *)memory, *xt = of_block + BLOCK * ROTATED_SIZE;
     double squares[BLOCK], largest = 0;
     for (ptrdiff_t i = start; i < stop; i += BLOCK) {
         const ptrdiff_t m = stop - i < BLOCK ? stop - i : BLOCK;
         NAME(coordinates)(job->rotation, (const REAL *)job->x + i * d, d, m, of_block, squares, xt);
+        REAL *y = (REAL *)out + i * ROTATED_SIZE;
+        double left[BLOCK], further[BLOCK] = {0};
+        int lost[BLOCK], n_lost = 0;
         for (ptrdiff_t lane = 0; lane < m; lane++) {
-            REAL *RESTRICT y = (REAL *)out + (i + lane) * ROTATED_SIZE;
-            double left = squares[lane];
-            if (!(left <= largest)) largest = left;
-            for (ptrdiff_t j = 0; j < ROTATED_SIZE; j++) {
-                if (j == FIRST_SIZE - 1 || j == ROTATED_SIZE - 1) { /* the norm of what is left */
-                    left = left < 0 ? 0 : left;
-                    y[j] = (REAL)sqrt(left);
-                    continue;
-                }
-                y[j] = of_block[(j < FIRST_SIZE ? j : j - 1) * BLOCK + lane];
-                left -= (double)y[j] * y[j];
+            REAL *RESTRICT of_row = y + lane * ROTATED_SIZE;
+            left[lane] = squares[lane];
+            if (!(left[lane] <= largest)) largest = left[lane];
+            for (ptrdiff_t c = 0; c < ROTATED_SIZE - 2; c++) {
+                const REAL z = of_block[c * BLOCK + lane];
+                of_row[c < first ? c : c + 1] = z;
+                left[lane] -= (double)z * z;
+                if (c >= first) further[lane] += (double)z * z;
             }
+            if (left[lane] < share * squares[lane]) lost[n_lost++] = (int)lane;
+        }
+        NAME(measure_rests)(job->rotation, (const REAL *)job->x + i * d, y, d, lost, n_lost, left);
+        for (ptrdiff_t lane = 0; lane < m; lane++) {
+            y[lane * ROTATED_SIZE + first] = (REAL)sqrt(left[lane] + further[lane]);
+            y[lane * ROTATED_SIZE + ROTATED_SIZE - 1] = (REAL)sqrt(left[lane]);
         }
     }
     return largest;

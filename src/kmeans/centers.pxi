@@ -198,7 +198,7 @@ cdef double distance_of(const real *a, const real *b, ptrdiff_t d) noexcept nogi
     return sqrt(even + odd)
 
 
-def gain_of_means(const real[:, ::1] centers, const double[::1] counts, const double[:, ::1] sums):
+def gain_of_means(const real[:, ::1] centers, const double[::1] counts, const double[:, ::1] sums, int n_threads):
     """Return 2 sum c.S - sum N abs(c)^2: by how much centroids lower sum w abs(x - o)^2 to the distortion.
 
     Parameters
@@ -209,22 +209,69 @@ def gain_of_means(const real[:, ::1] centers, const double[::1] counts, const do
         Weight N of each cluster.
     sums : float64 array (k, d)
         Sum S of w (x - o) of each.
+    n_threads : int
+        Threads to use.
     """
-    cdef ptrdiff_t c, j, d = centers.shape[1]
-    cdef double total = 0, product, norm, product1, norm1, value
+    cdef ptrdiff_t c, k = centers.shape[0], d = centers.shape[1]
+    cdef int threads = threads_for_centers(k, d, n_threads)
+    cdef double total = 0
+    if threads == 1:
+        for c in range(k):
+            total += gain_of[real](&centers[c, 0], counts[c], &sums[c, 0], d)
+        return total
+    cdef double[::1] gains = np.empty(k)
     with nogil:
-        for c in range(centers.shape[0]):
-            product, norm, product1, norm1 = 0, 0, 0, 0
-            for j in range(0, d - 1, 2):
-                value = centers[c, j]
-                product += value * sums[c, j]
-                norm += value * value
-                value = centers[c, j + 1]
-                product1 += value * sums[c, j + 1]
-                norm1 += value * value
-            if d % 2:
-                value = centers[c, d - 1]
-                product += value * sums[c, d - 1]
-                norm += value * value
-            total += 2.0 * (product + product1) - counts[c] * (norm + norm1)
+        for c in prange(k, schedule="static", num_threads=threads):
+            gains[c] = gain_of[real](&centers[c, 0], counts[c], &sums[c, 0], d)
+        for c in range(k):
+            total += gains[c]
     return total
+
+
+cdef double gain_of(const real *center, double count, const double *sum, ptrdiff_t d) noexcept nogil:
+    cdef double product = 0, norm = 0, product1 = 0, norm1 = 0, value
+    cdef ptrdiff_t j
+    for j in range(0, d - 1, 2):
+        value = center[j]
+        product += value * sum[j]
+        norm += value * value
+        value = center[j + 1]
+        product1 += value * sum[j + 1]
+        norm1 += value * value
+    if d % 2:
+        value = center[d - 1]
+        product += value * sum[d - 1]
+        norm += value * value
+    return 2.0 * (product + product1) - count * (norm + norm1)
+
+
+def means_of_sums(const double[:, ::1] sums, const double[::1] counts, const real[::1] origin, double[:, ::1] means,
+                  int n_threads):
+    """Write the means of clusters, none of which is empty.
+
+    Parameters
+    ----------
+    sums : float64 array (k, d)
+        Sum of w (x - o) of each.
+    counts : float64 array (k,)
+        Their weights.
+    origin : array (d,)
+        o.
+    means : float64 array (k, d)
+        OUT.
+    n_threads : int
+        Threads to use.
+    """
+    cdef ptrdiff_t c, j, k = sums.shape[0], d = sums.shape[1]
+    cdef int threads = threads_for_centers(k, d, n_threads)
+    if (counts.shape[0], origin.shape[0], means.shape[0], means.shape[1]) != (k, d, k, d):
+        raise ValueError(f"arrays of {k} sums of {d} features do not fit each other")
+    with nogil:
+        if threads == 1:
+            for c in range(k):
+                for j in range(d):
+                    means[c, j] = sums[c, j] / counts[c] + origin[j]
+        else:
+            for c in prange(k, schedule="static", num_threads=threads):
+                for j in range(d):
+                    means[c, j] = sums[c, j] / counts[c] + origin[j]

@@ -41,6 +41,7 @@ cdef extern from "kmeans/dispatch.h" nogil:
         ptrdiff_t n_movers, size
         const void *mean
         const void *directions
+        const void *strips
 
     ctypedef struct nearest_job:
         ptrdiff_t n, d, k
@@ -183,7 +184,8 @@ cdef extern from "kmeans/dispatch.h" nogil:
                   double *, void *)
     ptrdiff_t tree_levels(ptrdiff_t)
     void run_weights(const nearest_job *, const nearest_kernels *, double *, double *)
-    const ptrdiff_t CELL_ROWS, MAX_CANDIDATES, FIRST_SIZE, ROTATED_SIZE, BLIND_SIZE, FLAT_CENTROIDS, SCREEN_PLACES, SUM_FEATURES
+    const ptrdiff_t CELL_ROWS, MAX_CANDIDATES, FIRST_SIZE, ROTATED_SIZE, BLIND_SIZE, FLAT_CENTROIDS, SCREEN_PLACES, SUM_FEATURES, STRIP
+    const ptrdiff_t MEASURED_REST "MEASURED"
     const int TURNED_AT_ONCE
     const double EPSILON_32, EPSILON_64
 

@@ -1,6 +1,7 @@
 # Search by few coordinates of a rotated basis: see rotated_body.h.
 
 ROTATED = ROTATED_SIZE  # numbers of a rotated row
+MEASURED = MEASURED_REST  # rests whose squares are so many times what they are off by, or less, are measured
 ROTATED_FIRST = FIRST_SIZE  # of these, numbers that a row is compared by with all centroids
 LEAST_ROTATED = FLAT_CENTROIDS + 1  # centroids from which rows can be searched so
 
@@ -179,10 +180,19 @@ def added_up(dtype, ptrdiff_t d):
     return kernels_for(isa, dtype == np.float64).added_up(d)
 
 
+cdef in_strips(directions):
+    """Return directions (P, d) by strips of features (.., P, STRIP), the last filled up with zeros."""
+    n_directions, d = directions.shape
+    wide = np.zeros((n_directions, -(-d // STRIP) * STRIP), directions.dtype)
+    wide[:, :d] = directions
+    return np.ascontiguousarray(wide.reshape(n_directions, -1, STRIP).transpose(1, 0, 2))
+
+
 def rotate(
     const real[:, ::1] X,
     const real[::1] mean,
     const real[:, ::1] directions,
+    double row_error,
     real[:, ::1] rows,
     int n_threads,
 ):
@@ -196,6 +206,8 @@ def rotate(
         The point from which coordinates are taken.
     directions : array (ROTATED - 2, d)
         Orthonormal directions.
+    row_error : float
+        By how much of its norm the coordinates of a row are off.
     rows : array (n, ROTATED)
         OUT. Coordinates, and norms of what they leave.
     n_threads : int
@@ -221,6 +233,8 @@ def rotate(
     memset(&job, 0, sizeof(job))
     memset(&rotation, 0, sizeof(rotation))
     rotation.directions, rotation.mean, rotation.size = address(turns), &mean[0], ROTATED - 1
+    strips = in_strips(np.asarray(directions))
+    rotation.strips, rotation.row_error = address(strips), row_error
     job.n, job.d, job.rotation = n, d, &rotation
     if n:
         job.x = &X[0, 0]

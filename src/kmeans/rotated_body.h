@@ -109,10 +109,17 @@ INLINE REAL NAME(limit_of)(const NAME(group) * s, ptrdiff_t r, ptrdiff_t d) {
     return (REAL)(u * u * (1 + 4 * (double)EPSILON));
 }
 
-/* e_x of a row of squared norm `square` and rest `rest`, of which it is off by the share `row_error`: see basis.py. */
+/* e_x of a row of squared norm `square`, of which coordinates are off by the share `row_error`, and of rest `rest`, if that
+   comes of a difference of squares: see basis.py. */
 INLINE double NAME(error_of)(double square, double rest, double row_error) {
-    const double off = 2.5 * row_error * square;
+    const double off = OFF_BY * row_error * square;
     return (row_error + 2 * (double)EPSILON) * sqrt(square) + (rest * rest > 2 * off ? off / rest : sqrt(3 * off));
+}
+
+/* The same of a row that `rotate` made: a rest that is so small was measured. */
+INLINE double NAME(error_of_kept)(double square, double rest, double row_error) {
+    if (rest * rest > 0.875 * MEASURED * OFF_BY * row_error * square) return NAME(error_of)(square, rest, row_error);
+    return ((1 + OFF_BY) * row_error + 2 * (double)EPSILON) * sqrt(square);
 }
 
 /* The first `size` numbers of y, and e_x, of the rows of a group; lanes beyond the last row repeat it. */
@@ -125,7 +132,7 @@ INLINE void NAME(fetch_rotated)(const nearest_rotation *rotation, ptrdiff_t star
         double square = 0;
         for (ptrdiff_t j = 0; j < size; j++) to[j * BLOCK] = y[j];
         for (int j = 0; j < FIRST_SIZE; j++) square += (double)y[j] * y[j];
-        s->error[r] = (REAL)NAME(error_of)(square, (double)y[ROTATED_SIZE - 1], rotation->row_error);
+        s->error[r] = (REAL)NAME(error_of_kept)(square, (double)y[ROTATED_SIZE - 1], rotation->row_error);
         s->threshold[r] = (REAL)square; /* until `aim` */
     }
 }

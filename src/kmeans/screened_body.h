@@ -46,7 +46,7 @@ INLINE double NAME(limit_at)(const nearest_screen *s, ptrdiff_t i, double q, dou
     const REAL *y = (const REAL *)s->rows + i * ROTATED_SIZE;
     double total = 0;
     for (ptrdiff_t j = 0; j < FIRST_SIZE; j++) total += (double)y[j] * y[j];
-    const double error = NAME(error_of)(total, (double)y[ROTATED_SIZE - 1], s->row_error);
+    const double error = NAME(error_of_kept)(total, (double)y[ROTATED_SIZE - 1], s->row_error);
     const double u = sqrt(NAME(beyond)(q, s->d)) + error;
     *square = total;
     return u * u * (1 + 4 * (double)EPSILON);

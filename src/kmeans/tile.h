@@ -78,6 +78,9 @@
 #define FLOAT_ROWS 240       /* that float32 may add up */
 #define FIRST_SIZE 16        /* numbers of a rotated row that all centroids are compared by: rotated_body.h */
 #define ROTATED_SIZE 64      /* and of all of it */
+#define OFF_BY 2.5           /* a squared norm less those of coordinates is off by so many times what these are: basis.py */
+#define MEASURED 64          /* rests whose squares are so many times what they are off by, or less, are measured: basis_body.h */
+#define STRIP 64             /* features of such a strip, whole vectors: all directions of one stay in the first cache */
 #define TURNED_AT_ONCE 3     /* centroids that are brought into that basis together */
 #define ROTATED_BYTES 262144
 #define BLIND_SIZE 192       /* the same, at most, of rows of which nothing is known: blind_body.h; one chunk of the tile */
@@ -106,6 +109,7 @@ typedef struct nearest_rotation {
     ptrdiff_t size;         /* numbers of a row: one coordinate for each of size - 1 directions, then the norm of the rest */
     const void *mean;       /* (d,) */
     const void *directions; /* (size - 1, d) in the order of the tile */
+    const void *strips;     /* (.., size - 1, STRIP), by strips of features, where rests are measured (basis_body.h) */
 } nearest_rotation;
 
 /* What a pass over the rows works on.  All arrays are C-contiguous; X, w, origin, centers, half_norms and sqdist are of

@@ -240,6 +240,26 @@ def test_centers_are_prepared_alike_by_any_number_of_threads(dtype, k, place):
             np.testing.assert_array_equal(one, several)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("k", "d"), [(3, 5), (3, 1), (300, 301)])  # the last is enough for several threads
+def test_means_and_their_gain_are_those_of_their_formulas(k, d, dtype):
+    rng = np.random.default_rng(k)
+    counts, sums = rng.integers(1, 50, k).astype(np.float64), rng.normal(size=(k, d))
+    origin, centers = rng.normal(size=d).astype(dtype), rng.normal(size=(k, d)).astype(dtype)
+    gains = set()
+    for n_threads in (1, 3):
+        means = np.full((k, d), np.nan)
+        nearest.means_of_sums(sums, counts, origin, means, n_threads)
+        np.testing.assert_array_equal(means, sums / counts[:, None] + origin)
+        gains.add(nearest.gain_of_means(centers, counts, sums, n_threads))
+    wide = centers.astype(np.float64)
+    expected = 2 * np.sum(wide * sums) - counts @ np.square(wide).sum(axis=1)
+    assert len(gains) == 1
+    assert gains.pop() == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(ValueError, match="do not fit each other"):
+        nearest.means_of_sums(sums, counts[1:], origin, means, 1)
+
+
 @pytest.mark.parametrize("cells", [1, 2, 3, 5, 6, 7, 8, 11])
 @pytest.mark.parametrize("level", [0, 1, 2, 3, 4])
 def test_tree_is_that_of_stats(cells, level):

@@ -9,7 +9,7 @@ from rows_to_search import KINDS, rows_and_centers
 from fastem import KMeans
 from fastem._native import nearest
 from fastem.families.kmeans import KMeansFamily, KMeansParams, active_centers, rotated
-from fastem.families.kmeans.basis import find_basis
+from fastem.families.kmeans.basis import SHARE, error_of_rows, find_basis
 
 pytestmark = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
 
@@ -53,6 +53,61 @@ def test_labels_are_those_of_all_pairs(kind, n, d, k, dtype, isa, blind, seed):
     assert np.all(upper.astype(np.float64) >= np.sqrt(own) * (1 - 4 * eps))
     direct[np.arange(n), labels] = np.inf
     assert np.all(lower.astype(np.float64) <= np.sqrt(direct.min(axis=1)) * (1 + 4 * eps))
+
+
+def true_numbers(X, basis):
+    """Coordinates of rows, and norms of what the first and all of them leave, in extended precision."""
+    rows, directions = (
+        np.asarray(table, np.longdouble) for table in (X - basis.mean.astype(X.dtype), basis.directions)
+    )
+    if X.dtype == np.float32:
+        rows = X.astype(np.longdouble) - basis.mean
+    inside = rows @ directions
+    rest = np.sqrt(np.square(rows - inside @ directions.T).sum(axis=1))
+    first = np.sqrt(np.square(rest) + np.square(inside[:, rotated.FIRST :]).sum(axis=1))
+    return np.column_stack([inside[:, : rotated.FIRST], first, inside[:, rotated.FIRST :], rest])
+
+
+@given(
+    st.sampled_from(KINDS), st.integers(1, 200), st.integers(64, 300), st.sampled_from(DTYPES),
+    st.sampled_from(nearest.build_info()["available"]), st.integers(0, 10**6),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_rows_and_centres_are_off_by_no_more_than_is_said(kind, n, d, dtype, isa, seed):
+    nearest.force_isa(isa)
+    X, centers, _ = rows_and_centers(kind, n, d, 40, dtype, seed)
+    basis = find_basis(X, 10**6, rotated.DIRECTIONS)
+    rows = rotated.rotate(X, basis, 2)
+    squares = np.square(rows.rows[:, : nearest.ROTATED_FIRST], dtype=np.float64).sum(axis=1)
+    said = error_of_rows(squares, rows.rows[:, -1].astype(np.float64), rows.row_error, np.finfo(dtype).eps)
+    off = rows.rows - true_numbers(X, basis)
+    for part in (off[:, : nearest.ROTATED_FIRST], np.delete(off, rotated.FIRST, axis=1)):
+        assert np.all(np.sqrt(np.square(part).sum(axis=1)) <= said)
+
+    prepared = KMeansFamily(40).prepare(KMeansParams(centers), X.dtype)
+    turned = rotated.turn(rows, prepared, 1)
+    given_centers = prepared.centers.astype(np.longdouble) + prepared.origin
+    off = turned.numbers - true_numbers(given_centers, basis)
+    said = np.sqrt(turned.allowance.astype(np.float64) * (1 + SHARE) / (1 + 1 / SHARE))
+    for part in (off[:, : nearest.ROTATED_FIRST], np.delete(off, rotated.FIRST, axis=1)):
+        assert np.all(np.sqrt(np.square(part).sum(axis=1)) <= said)
+
+
+@pytest.mark.parametrize("isa", nearest.build_info()["available"])
+def test_what_little_a_row_leaves_is_known(isa):
+    """The difference of the squares of a row and of its coordinates would be off by more than what is left."""
+    nearest.force_isa(isa)
+    rng = np.random.default_rng(5)
+    X, _, _ = rows_and_centers("decaying", 3000, 150, 40, np.float32, 5)
+    X = (0.05 * X + np.outer(rng.standard_normal(3000), rng.standard_normal(150))).astype(np.float32)
+    rows = rotated.rotate(X, find_basis(X, 10**6, rotated.DIRECTIONS), 1)
+    squares = np.square(rows.rows[:, : nearest.ROTATED_FIRST], dtype=np.float64).sum(axis=1)
+    rests = rows.rows[:, -1].astype(np.float64)
+    off = 2.5 * rows.row_error * squares
+    by_difference = np.where(rests**2 > 2 * off, off / rests, np.sqrt(3 * off))
+    said = error_of_rows(squares, rests, rows.row_error, np.finfo(np.float32).eps)
+    assert np.median(by_difference / rests) > 1
+    assert np.median(said / rests) < 0.1
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -71,19 +71,18 @@ def search_by(basis: bases.Basis, prepared: Any) -> Search | None:
     """Return a search by all directions of a basis, or None where squares overflow."""
     dtype, directions = prepared.centers.dtype, basis.directions.astype(np.float64)
     eps, size = float(np.finfo(dtype).eps), directions.shape[1] + 1
-    skew = bases.skew_of(directions)
+    gram = bases.gram_of(directions)
     shift = prepared.origin.astype(np.float64) - basis.mean
     centers = prepared.centers + shift
     norms = np.einsum("kj,kj->k", centers, centers)
     if not norms.max() < bases.LARGEST[dtype]:
         return None
-    numbers = np.empty((len(centers), size), dtype)
-    numbers[:, :-1] = centers @ directions
-    left = norms - np.einsum("ij,ij->i", numbers[:, :-1], numbers[:, :-1], dtype=np.float64)
-    numbers[:, -1] = np.sqrt(np.maximum(left, 0.0))
-    allowance = bases.allowance_of(numbers, norms, shift, skew, size - 1)
-    halves = 0.5 * (norms * (1 - (size + 8) * eps) - allowance)
-    return Search(basis, bases.row_error(directions.shape[0], size - 1, dtype, skew), numbers, halves.astype(dtype))
+    coordinates = centers @ directions
+    rests, allowance = bases.norms_of_centers(coordinates, norms, shift, gram, dtype)
+    numbers = np.column_stack([coordinates, rests]).astype(dtype)
+    squares = np.einsum("ij,ij->i", numbers, numbers, dtype=np.float64)
+    halves = 0.5 * (squares * (1 - (size + 8) * eps) - allowance)
+    return Search(basis, bases.row_error(len(directions), gram, dtype), numbers, halves.astype(dtype))
 
 
 def search(

@@ -265,7 +265,8 @@ class KMeansFamily(Family):
     def _gain(self, total: np.ndarray, prepared: KMeansPrepared) -> float:
         """Return 2 sum c.S - sum N abs(c)^2: by how much the centres lower sum w abs(x - o)^2 to J."""
         record = _layout(*prepared.centers.shape).view(total)
-        return nearest.gain_of_means(prepared.centers, record.counts, record.sums)
+        n_threads = threads.native_threads(threads.allowed())
+        return nearest.gain_of_means(prepared.centers, record.counts, record.sums, n_threads)
 
     def objective(self, stats: KMeansStats, constants: None, params: KMeansParams) -> float:
         return -float(stats.inertia)
@@ -273,8 +274,9 @@ class KMeansFamily(Family):
     def m_step(self, stats: KMeansStats, constants: None, prepared: KMeansPrepared, params: KMeansParams) -> MStep:
         occupied = stats.counts > 0
         if occupied.all():
-            means = np.divide(stats.sums, stats.counts[:, None], out=pool.empty(stats.sums.shape))
-            means += prepared.origin
+            means = pool.empty(stats.sums.shape)
+            n_threads = threads.native_threads(threads.allowed())
+            nearest.means_of_sums(stats.sums, stats.counts, prepared.origin, means, n_threads)
             return MStep(KMeansParams(means))
         centers = params.centers.copy()  # an empty cluster keeps its centre
         centers[occupied] = prepared.origin + stats.sums[occupied] / stats.counts[occupied, None]

@@ -20,11 +20,11 @@ from fastem.families.kmeans.basis import (
     LARGEST,
     SHARE,
     Basis,
-    allowance_of,
     find_basis,
+    gram_of,
+    norms_of_centers,
     row_error,
     shares_left,
-    skew_of,
 )
 from fastem.grid import CELL, n_cells
 
@@ -54,10 +54,10 @@ class RotatedRows(NamedTuple):
 
     basis: Basis
     wide: np.ndarray  # (d, ROTATED) float64, the directions, then columns of zeros
-    skew: float  # by how much the directions are not orthonormal
+    gram: np.ndarray  # (P, P) float64, inner products of the directions
     rows: np.ndarray  # (n, ROTATED)
     order: np.ndarray  # (n,) uint16, rows of each cell by their numbers there, neighbours near each other
-    row_error: float  # a rotated row is off by so much of its norm
+    row_error: float  # coordinates of a row are off by so much of its norm
 
 
 def rotate(
@@ -65,10 +65,11 @@ def rotate(
 ) -> RotatedRows | None:
     """Return rows (n, d) in a basis, or None where their squares overflow."""
     directions = basis.directions.astype(np.float64)
-    skew = skew_of(directions)
+    gram = gram_of(directions)
+    off = row_error(X.shape[1], gram, X.dtype)
     rotated, order = empty((len(X), nearest.ROTATED), X.dtype), empty(len(X), np.uint16)
     across = np.ascontiguousarray(basis.directions.T)
-    if not nearest.rotate(X, basis.mean, across, rotated, threads.native_threads(n_threads)) < LARGEST[X.dtype]:
+    if not nearest.rotate(X, basis.mean, across, off, rotated, threads.native_threads(n_threads)) < LARGEST[X.dtype]:
         return None
 
     def cell(number: int) -> None:
@@ -78,7 +79,7 @@ def rotate(
     threads.map_tasks(cell, n_cells(len(X)), n_threads)
     wide = np.zeros((X.shape[1], nearest.ROTATED))
     wide[:, :DIRECTIONS] = directions
-    return RotatedRows(basis, wide, skew, rotated, order, row_error(X.shape[1], DIRECTIONS, X.dtype, skew))
+    return RotatedRows(basis, wide, gram, rotated, order, off)
 
 
 class Rotations:
@@ -170,14 +171,6 @@ def in_boxes(points: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([strip[np.argsort(points[strip, 1], kind="stable")] for strip in strips])
 
 
-def arrange(coordinates: np.ndarray, norms: np.ndarray, out: np.ndarray) -> None:
-    """Write coordinates (m, DIRECTIONS), and the norms of what they leave of rows of squared `norms` (m,)."""
-    out[:, :FIRST], out[:, FIRST + 1 : -1] = coordinates[:, :FIRST], coordinates[:, FIRST:]
-    for place, part in ((FIRST, out[:, :FIRST]), (nearest.ROTATED - 1, out[:, FIRST + 1 : -1])):
-        norms = np.maximum(norms - np.einsum("ij,ij->i", part, part, dtype=np.float64), 0.0)
-        out[:, place] = np.sqrt(norms)
-
-
 class TurnedCenters(NamedTuple):
     """Centres in a rotated basis, and in which order a search takes them."""
 
@@ -212,9 +205,10 @@ def turn(
     )
     if not norms.max(initial=0.0) < LARGEST[dtype]:
         return None
-    numbers = np.empty((len(which), nearest.ROTATED), dtype)
-    arrange(coordinates[:, :DIRECTIONS], norms, numbers)
-    half_norms, allowance = _lowered(numbers, norms, shift, rotated.skew)
+    coordinates = coordinates[:, :DIRECTIONS]
+    rests, missed = norms_of_centers(coordinates, norms, shift, rotated.gram, dtype)
+    numbers = _arranged(coordinates, rests, dtype)
+    half_norms, allowance = _lowered(numbers, missed)
     if before is None:
         return TurnedCenters(numbers, half_norms, allowance, in_boxes(numbers, BOX_CENTERS))
     tables = []
@@ -226,11 +220,20 @@ def turn(
     return TurnedCenters(*tables, order)
 
 
-def _lowered(numbers: np.ndarray, norms: np.ndarray, shift: np.ndarray, skew: float) -> tuple[np.ndarray, np.ndarray]:
+def _arranged(coordinates: np.ndarray, rests: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """Return coordinates (m, DIRECTIONS) and norms of what they leave (m,) as rotated rows (m, ROTATED)."""
+    out = np.empty((len(rests), nearest.ROTATED), dtype)
+    further = coordinates[:, FIRST:]
+    out[:, :FIRST], out[:, FIRST + 1 : -1], out[:, -1] = coordinates[:, :FIRST], further, rests
+    out[:, FIRST] = np.sqrt(np.square(rests) + np.einsum("ij,ij->i", further, further))
+    return out
+
+
+def _lowered(numbers: np.ndarray, allowance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return half the squared norms (m,) of rotated centres and the allowances (m,), both for what is not known."""
-    dtype = numbers.dtype
+    dtype, first = numbers.dtype, numbers[:, : FIRST + 1]
     eps = float(np.finfo(dtype).eps)
-    allowance = allowance_of(numbers, norms, shift, skew, DIRECTIONS)
+    norms = np.einsum("ij,ij->i", first, first, dtype=np.float64)
     half_norms = 0.5 * (norms * (1 - 24 * eps) - allowance)
     return half_norms.astype(dtype), (allowance * (1 + 2 * eps) / (1 + SHARE)).astype(dtype)
 
