@@ -189,14 +189,10 @@ def prepare_centers(
     origin: NDArray[Real],  # IN or OUT (d,)
     centers: NDArray[Real],  # OUT (k, d) relative to the origin
     half_norms: NDArray[Real],  # OUT (k,)
+    before: NDArray[Real],  # (k, d) or (0, d)
+    moved: NDArray[np.float64],  # OUT (k,) or (0,)
     n_threads: int,
 ) -> bool: ...  # whether the origin was kept
-def movements(
-    after: NDArray[Real],  # (k, d)
-    before: NDArray[Real],  # (k, d)
-    moved: NDArray[np.float64],  # OUT (k,)
-    n_threads: int,
-) -> None: ...
 def gain_of_means(
     centers: NDArray[Real],  # (k, d)
     counts: NDArray[np.float64],  # (k,)
@@ -228,7 +224,11 @@ def rotate(
     rows: NDArray[Real],  # OUT (n, ROTATED)
     n_threads: int,
 ) -> float: ...
-def squared_movement(a: NDArray[np.float64], b: NDArray[np.float64]) -> float: ...  # both (k, d)
+def squared_movement(
+    after: NDArray[np.float64],  # (k, d)
+    before: NDArray[np.float64],  # (k, d)
+    n_threads: int,
+) -> float: ...
 def project_centers(before: NDArray[np.float64], means: NDArray[np.float64]) -> None: ...  # both (k, d); in place
 def unit_rows(X: NDArray[Real], out: NDArray[Real]) -> None: ...  # both (n, d)
 def run_small(

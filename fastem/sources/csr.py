@@ -11,7 +11,7 @@ import numpy as np
 
 from fastem.families.base import Loose
 from fastem.families.kmeans.csr import CSRRows, csr_family
-from fastem.sources.memory import MemorySource, SparseSource
+from fastem.sources.memory import MemorySource, RowsInMemory, SparseSource
 
 # Share of values that are stored from which rows are as well made dense, cell by cell: the dense kernels take a quarter
 # of the time for each.
@@ -29,7 +29,7 @@ class CSRSource(SparseSource):
     X : CSR matrix (n, d)
         The rows, float32 or float64.
     sample_weight, labels, n_threads
-        As those of `MemorySource`.
+        As those of `RowsInMemory`.
     width : int or None
         Number of features of the table that these columns were taken from; None means d.
     """
@@ -187,7 +187,7 @@ class CSRPart(CSRSource):
         return self._kind((data, indices, indptr), shape=(self.n_rows, self.n_features))
 
 
-def source_of(X: Any, sample_weight: np.ndarray, labels: np.ndarray, n_threads: int) -> MemorySource:
+def source_of(X: Any, sample_weight: np.ndarray, labels: np.ndarray, n_threads: int) -> RowsInMemory:
     """Return the source of an array or a CSR matrix."""
     if isinstance(X, np.ndarray):
         return MemorySource(X, sample_weight, labels, n_threads)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -12,13 +12,13 @@ from fastem.sources import passes
 from fastem.sources.base import Source
 
 
-class MemorySource(Source):
-    """Rows of a C-contiguous float32 or float64 array; validated, never written to.
+class RowsInMemory(Source):
+    """Rows of an array, or of a matrix that is made dense cell by cell; validated, never written to.
 
     Parameters
     ----------
-    X : ndarray (n, d)
-        The rows.
+    X : ndarray or CSR matrix (n, d)
+        The rows, float32 or float64.
     sample_weight : ndarray (n,) of X's dtype, or empty
         Weights; empty means one each.
     labels : ndarray (n,) int32, or empty
@@ -50,14 +50,10 @@ class MemorySource(Source):
         """Dtype of the rows, float32 or float64."""
         return self.X.dtype
 
-    @property
-    def array(self) -> np.ndarray | None:
-        return self.X
-
-    def having(self, sample_weight: np.ndarray, labels: np.ndarray, n_threads: int) -> MemorySource:
+    def having(self, sample_weight: np.ndarray, labels: np.ndarray, n_threads: int) -> Self:
         return type(self)(self.X, sample_weight, labels, n_threads)
 
-    def subset(self, rows: np.ndarray, weights: np.ndarray) -> MemorySource:
+    def subset(self, rows: np.ndarray, weights: np.ndarray) -> Self:
         return type(self)(self.X[rows], weights, n_threads=self.n_threads)
 
     def mapped(self, function: Callable[[np.ndarray], np.ndarray]) -> Source:
@@ -65,20 +61,6 @@ class MemorySource(Source):
 
     def image(self, function: Callable[[np.ndarray], np.ndarray]) -> Source:
         return MemorySource(function(self.X), self.sample_weight, self.labels, self.n_threads)
-
-    def _total(self, family: Any, prepared: Any, memo: Any) -> np.ndarray:
-        return passes.total(family, self.X, self.sample_weight, self.labels, prepared, self.n_threads, memo)
-
-    def _record_of(self, family: Any, prepared: Any, labels: np.ndarray) -> np.ndarray:
-        return np.asarray(family.record_of(self.X, self.sample_weight, prepared, labels, self.n_threads))
-
-    def each_block(self, function: Callable[[np.ndarray, slice, int], None]) -> None:
-        function(self.X, slice(0, self.n_rows), self.n_threads)
-
-    def in_order(self, n_rows: int) -> Iterator[tuple[slice, np.ndarray]]:
-        for first in range(0, self.n_rows, n_rows):
-            rows = slice(first, min(first + n_rows, self.n_rows))
-            yield rows, self.X[rows]
 
     def fold(self, function: Callable[[np.ndarray, slice], np.ndarray], size: int) -> np.ndarray:
         level, n_tasks = grid.plan(self.n_rows, size)
@@ -96,13 +78,38 @@ class MemorySource(Source):
         return slice(cell * grid.CELL, min((cell + 1) * grid.CELL, self.n_rows))
 
     def _cell(self, cell: int) -> np.ndarray:
+        raise NotImplementedError
+
+
+class MemorySource(RowsInMemory):
+    """Rows of a C-contiguous float32 or float64 array."""
+
+    @property
+    def array(self) -> np.ndarray | None:
+        return self.X
+
+    def _total(self, family: Any, prepared: Any, memo: Any) -> np.ndarray:
+        return passes.total(family, self.X, self.sample_weight, self.labels, prepared, self.n_threads, memo)
+
+    def _record_of(self, family: Any, prepared: Any, labels: np.ndarray) -> np.ndarray:
+        return np.asarray(family.record_of(self.X, self.sample_weight, prepared, labels, self.n_threads))
+
+    def each_block(self, function: Callable[[np.ndarray, slice, int], None]) -> None:
+        function(self.X, slice(0, self.n_rows), self.n_threads)
+
+    def in_order(self, n_rows: int) -> Iterator[tuple[slice, np.ndarray]]:
+        for first in range(0, self.n_rows, n_rows):
+            rows = slice(first, min(first + n_rows, self.n_rows))
+            yield rows, self.X[rows]
+
+    def _cell(self, cell: int) -> np.ndarray:
         return self.X[self._rows_of(cell)]
 
     def take(self, indices: np.ndarray) -> np.ndarray:
         return self.X[indices]
 
 
-class SparseSource(MemorySource):
+class SparseSource(RowsInMemory):
     """Rows of a CSR matrix; at most one grid cell per thread is dense at any time."""
 
     @property
@@ -121,9 +128,6 @@ class SparseSource(MemorySource):
             return passes.total(family, X, self.sample_weight[rows], self.labels[rows], prepared, 1, here)
 
         return self.fold(cell, size)
-
-    def _record_of(self, family: Any, prepared: Any, labels: np.ndarray) -> np.ndarray:
-        return Source._record_of(self, family, prepared, labels)
 
     def each_block(self, function: Callable[[np.ndarray, slice, int], None]) -> None:
         """Call ``function(X_cell, rows, 1)`` for every grid cell, made dense."""
@@ -148,13 +152,13 @@ class MappedSource(SparseSource):
 
     Parameters
     ----------
-    source : MemorySource
+    source : RowsInMemory
         Where the rows are.
     function : callable
         Maps rows (m, d) to rows (m, e) of the same dtype.
     """
 
-    def __init__(self, source: MemorySource, function: Callable[[np.ndarray], np.ndarray]) -> None:
+    def __init__(self, source: RowsInMemory, function: Callable[[np.ndarray], np.ndarray]) -> None:
         super().__init__(source.X, source.sample_weight, source.labels, source.n_threads)
         self._base = source
         self.function = function

@@ -90,27 +90,32 @@ cdef void shift_four(const double *params, ptrdiff_t d, const real *origin, real
     half_norm[2], half_norm[3] = <real>(0.5 * total2), <real>(0.5 * total3)
 
 
-cdef double movement_of(const double *a, const double *b, ptrdiff_t n) noexcept nogil:
-    cdef ptrdiff_t i
+cdef enum:
+    TOGETHER_CENTERS = 64  # centres of a task, a multiple of four
+    MANY_NUMBERS = 65536   # of centres, from which threads are worth their wages: one takes about a nanosecond
+
+
+cdef double movement_of(const double *a, const double *b, ptrdiff_t k, ptrdiff_t d) noexcept nogil:
+    """Summed squared difference of two arrays of centres: in one sum, or, of many numbers, one for each centre."""
+    cdef ptrdiff_t c, i
     cdef double total = 0
-    for i in range(n):
-        total += (a[i] - b[i]) * (a[i] - b[i])
+    if k * d < MANY_NUMBERS:
+        for i in range(k * d):
+            total += (a[i] - b[i]) * (a[i] - b[i])
+    else:
+        for c in range(k):
+            total += square_between[double](a + c * d, b + c * d, d)
     return total
 
 
-cdef enum:
-    TOGETHER_CENTERS = 64  # centres of a task, a multiple of four
-
-
 cdef int threads_for_centers(ptrdiff_t k, ptrdiff_t d, int n_threads) noexcept nogil:
-    """Threads that are worth their wages: a number of a centre takes about a nanosecond."""
-    if k * d < 65536:
+    if k * d < MANY_NUMBERS:
         return 1
     return <int>max(1, min(n_threads, (k + TOGETHER_CENTERS - 1) // TOGETHER_CENTERS))
 
 
 def prepare_centers(const double[:, ::1] params, bint keep_origin, real[::1] origin, real[:, ::1] centers,
-                    real[::1] half_norms, int n_threads):
+                    real[::1] half_norms, const real[:, ::1] before, double[::1] moved, int n_threads):
     """Round centres and shift them by an origin: `origin_of` each feature, or the one that is kept.
 
     Parameters
@@ -125,6 +130,10 @@ def prepare_centers(const double[:, ::1] params, bint keep_origin, real[::1] ori
         OUT. Centres minus the origin.
     half_norms : array (k,)
         OUT. Half their squared norms.
+    before : array (k, d) or (0, d)
+        Centres relative to the origin that is given.
+    moved : float64 array (k,) or (0,)
+        OUT. How far each is from that, if the origin is kept.
     n_threads : int
         Threads to use.
 
@@ -135,56 +144,74 @@ def prepare_centers(const double[:, ::1] params, bint keep_origin, real[::1] ori
     """
     cdef ptrdiff_t k = params.shape[0], d = params.shape[1], parts = (k + TOGETHER_CENTERS - 1) // TOGETHER_CENTERS, t, c
     cdef int threads = threads_for_centers(k, d, n_threads)
-    cdef const double *given = &params[0, 0]
-    if threads == 1:
-        return bool(prepare_into[real](given, k, d, keep_origin, &origin[0], &centers[0, 0], &half_norms[0]))
-    cdef uint8_t[::1] holds = np.zeros(parts, np.uint8)
-    if keep_origin:
-        for t in prange(parts, schedule="static", num_threads=threads, nogil=True):
-            c = t * TOGETHER_CENTERS
-            holds[t] = origin_holds[real](given + c * d, min(k - c, <ptrdiff_t>TOGETHER_CENTERS), d, &origin[0])
-    kept = bool(np.all(holds))
+    cdef bint kept = keep_origin, holds
+    cdef uint8_t[::1] held = np.zeros(parts, np.uint8)
+    if (before.shape[0], before.shape[1], moved.shape[0]) not in ((0, d, 0), (k, d, k)):
+        raise ValueError(f"arrays of {k} centres of {d} features do not fit each other")
+    if keep_origin:  # all that is done with some centres while a cache holds them
+        if threads == 1:
+            for t in range(parts):
+                held[t] = prepare_some[real](params, True, &origin[0], centers, half_norms, before, moved, t)
+        else:
+            for t in prange(parts, schedule="static", num_threads=threads, nogil=True):
+                held[t] = prepare_some[real](params, True, &origin[0], centers, half_norms, before, moved, t)
+        kept = bool(np.all(held))
+    if kept:
+        return True
     with nogil:
-        if not kept:
+        if threads == 1:
+            for t in range(d):
+                origin_of[real](&params[0, t], k, d, &origin[t])
+            for t in range(parts):
+                prepare_some[real](params, False, &origin[0], centers, half_norms, before, moved, t)
+        else:
             for t in prange(d, schedule="static", num_threads=threads):
-                origin_of[real](given + t, k, d, &origin[t])
-        for t in prange(parts, schedule="static", num_threads=threads):
-            c = t * TOGETHER_CENTERS
-            shift_all[real](given + c * d, min(k - c, <ptrdiff_t>TOGETHER_CENTERS), d, &origin[0], &centers[c, 0],
-                            &half_norms[c])
-    return kept
+                origin_of[real](&params[0, t], k, d, &origin[t])
+            for t in prange(parts, schedule="static", num_threads=threads):
+                prepare_some[real](params, False, &origin[0], centers, half_norms, before, moved, t)
+    return False
 
 
-def squared_movement(const double[:, ::1] a, const double[:, ::1] b):
-    """Return the summed squared difference of two arrays of centres."""
-    return movement_of(&a[0, 0], &b[0, 0], a.shape[0] * a.shape[1])
+cdef bint prepare_some(const double[:, ::1] params, bint keep_origin, const real *origin, real[:, ::1] centers,
+                       real[::1] half_norms, const real[:, ::1] before, double[::1] moved, ptrdiff_t part) noexcept nogil:
+    """Shift some centres by the origin, and tell how far they moved, unless it is to be kept and does not hold."""
+    cdef ptrdiff_t first = part * TOGETHER_CENTERS, d = params.shape[1], c
+    cdef ptrdiff_t count = min(params.shape[0] - first, <ptrdiff_t>TOGETHER_CENTERS)
+    if keep_origin and not origin_holds[real](&params[first, 0], count, d, origin):
+        return False
+    shift_all[real](&params[first, 0], count, d, origin, &centers[first, 0], &half_norms[first])
+    if keep_origin and moved.shape[0]:
+        for c in range(first, first + count):
+            moved[c] = sqrt(square_between[real](&centers[c, 0], &before[c, 0], d))
+    return True
 
 
-def movements(const real[:, ::1] after, const real[:, ::1] before, double[::1] moved, int n_threads):
-    """Write how far each centroid moved.
+def squared_movement(const double[:, ::1] after, const double[:, ::1] before, int n_threads):
+    """Return the summed squared difference of two arrays of centres.
 
     Parameters
     ----------
-    after, before : arrays (k, d)
-        Centroids relative to one origin.
-    moved : float64 array (k,)
-        OUT. Distances, summed in float64.
+    after, before : float64 arrays (k, d)
+        The centres.
     n_threads : int
         Threads to use.
     """
     cdef ptrdiff_t c, k = after.shape[0], d = after.shape[1]
     cdef int threads = threads_for_centers(k, d, n_threads)
+    cdef double total = 0
+    if threads == 1:
+        return movement_of(&after[0, 0], &before[0, 0], k, d)
+    cdef double[::1] squares = np.empty(k)
     with nogil:
-        if threads == 1:
-            for c in range(k):
-                moved[c] = distance_of[real](&after[c, 0], &before[c, 0], d)
-        else:
-            for c in prange(k, schedule="static", num_threads=threads):
-                moved[c] = distance_of[real](&after[c, 0], &before[c, 0], d)
+        for c in prange(k, schedule="static", num_threads=threads):
+            squares[c] = square_between[double](&after[c, 0], &before[c, 0], d)
+        for c in range(k):
+            total += squares[c]
+    return total
 
 
-cdef double distance_of(const real *a, const real *b, ptrdiff_t d) noexcept nogil:
-    """How far two centroids are apart: two sums, so that neither waits for its last addition."""
+cdef double square_between(const real *a, const real *b, ptrdiff_t d) noexcept nogil:
+    """The squared distance of two centroids: two sums, so that neither waits for its last addition."""
     cdef double even = 0, odd = 0, step
     cdef ptrdiff_t j
     for j in range(0, d - 1, 2):
@@ -195,7 +222,7 @@ cdef double distance_of(const real *a, const real *b, ptrdiff_t d) noexcept nogi
     if d % 2:
         step = <double>a[d - 1] - <double>b[d - 1]
         even += step * step
-    return sqrt(even + odd)
+    return even + odd
 
 
 def gain_of_means(const real[:, ::1] centers, const double[::1] counts, const double[:, ::1] sums, int n_threads):

@@ -142,7 +142,7 @@ cdef int lloyd(nearest_job *job, const nearest_kernels *kernels, const small_roo
         if on_sphere:
             project(params, moved, k, d)
         n_iter += 1
-        converged[0] = movement_of(moved, params, k * d) <= tol
+        converged[0] = movement_of(moved, params, k, d) <= tol
         memcpy(params, moved, k * d * sizeof(double))
     job.tied = tied
     assign_small[real](job, kernels, room, params, False, as_type)

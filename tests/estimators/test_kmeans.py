@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import sklearn.cluster
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy import sparse
 from sklearn.datasets import load_digits, load_iris, make_blobs
@@ -56,6 +56,7 @@ def test_agrees_with_scikit_learn_from_the_same_start(name, dtype, weighted):
     n=st.integers(20, 5000), d=st.integers(1, 40), k=st.integers(1, 20), seed=st.integers(0, 10**6),
     weighted=st.booleans(), duplicates=st.booleans(), offset=st.sampled_from([0.0, 100.0]), single=st.booleans(),
 )  # fmt: skip
+@example(n=3131, d=7, k=13, seed=292, weighted=False, duplicates=False, offset=100.0, single=True)
 @settings(max_examples=60, deadline=None)
 def test_bounds_give_lloyds_labels_and_centres_at_every_iteration(n, d, k, seed, weighted, duplicates, offset, single):
     rng = np.random.default_rng(seed)
@@ -71,11 +72,13 @@ def test_bounds_give_lloyds_labels_and_centres_at_every_iteration(n, d, k, seed,
     )
     eps = np.finfo(X.dtype).eps
     scale = np.abs(X - X.mean(axis=0)).max() + offset
-    for step, (a, b) in enumerate(zip(lloyd.history_, bounded.history_, strict=False)):
-        if np.abs(a.centers - b.centers).max() > 2000 * eps * scale:
-            gap = np.sort(np.square(X[:, None] - lloyd.history_[step - 1].centers).sum(axis=2), axis=1)
-            assert np.min(gap[:, 1] - gap[:, 0]) < 64 * eps * gap.max(), "they differ, and no row was tied"
-            return
+    steps = zip(lloyd.history_, bounded.history_, strict=False)
+    apart = np.array([np.abs(a.centers - b.centers).max() for a, b in steps])
+    if apart.max() > 2000 * eps * scale:
+        first = int(np.argmax(apart > 20 * eps * scale))  # by one row of many, as a rule: it goes on from there
+        gap = np.sort(np.square(X[:, None] - lloyd.history_[first - 1].centers).sum(axis=2), axis=1)
+        assert np.min(gap[:, 1] - gap[:, 0]) < 64 * eps * gap.max(), "they differ, and no row was tied"
+        return
     np.testing.assert_array_equal(bounded.labels_, bounded.predict(X))
     assert bounded.inertia_ == pytest.approx(lloyd.inertia_, rel=1e-4, abs=1e-6)
 

@@ -223,9 +223,13 @@ def test_centers_are_prepared_alike_by_any_number_of_threads(dtype, k, place):
     def prepared(given, n_threads, before=None):
         origin = np.empty(300, dtype) if before is None else before[0].copy()
         centers, norms, moved = np.empty((k, 300), dtype), np.empty(k, dtype), np.empty(k)
-        kept = nearest.prepare_centers(given, before is not None, origin, centers, norms, n_threads)
-        nearest.movements(centers, centers if before is None else before[1], moved, n_threads)
-        return origin, centers, norms, moved, kept
+        there = centers[:0] if before is None else before[1]
+        moved = moved[: len(there)]
+        kept = nearest.prepare_centers(given, before is not None, origin, centers, norms, there, moved, n_threads)
+        if kept:
+            away = np.linalg.norm(centers.astype(np.float64) - there, axis=1)
+            np.testing.assert_allclose(moved, away, rtol=1e-13)
+        return origin, centers, norms, moved if kept else moved[:0], kept
 
     far = given.copy()
     far[k - 1] = 0.0  # no centre may lie before half of an origin

@@ -23,17 +23,18 @@ WORTH_A_THREAD = 2**14
 
 def each_matrix(function: Callable[[int], Any], k: int, d: int) -> None:
     """Call a function for each of k matrices (d, d), side by side where they are large."""
-    if d * d < WORTH_A_THREAD:
-        for c in range(k):
+
+    def run(components: slice) -> None:
+        for c in range(components.start, components.stop):
             function(c)
-    else:
-        threads.side_by_side(function, k)
+
+    runs_of_matrices(run, k, d)
 
 
 def runs_of_matrices(function: Callable[[slice], Any], k: int, d: int) -> None:
     """Call a function for runs of k matrices (d, d): all, or, side by side, each by itself where they are large."""
     if d * d < WORTH_A_THREAD:
-        function(slice(k))
+        function(slice(0, k))
     else:
         threads.side_by_side(lambda c: function(slice(c, c + 1)), k)
 

@@ -98,13 +98,11 @@ class KMeansFamily(Family):
         origin = np.empty(d, dtype) if previous is None else previous.origin.copy()
         centers, half_norms = pool.empty((k, d), dtype), np.empty(k, dtype)
         given = np.ascontiguousarray(params.centers, np.float64)
-        n_threads = threads.native_threads(threads.allowed())
-        kept = nearest.prepare_centers(given, previous is not None, origin, centers, half_norms, n_threads)
-        moved = np.empty(0)
-        if previous is not None and kept:
-            moved = np.empty(k)
-            nearest.movements(centers, previous.centers, moved, n_threads)
-        return KMeansPrepared(origin, centers, half_norms, moved)
+        before, moved = (centers[:0], np.empty(0)) if previous is None else (previous.centers, np.empty(k))
+        kept = nearest.prepare_centers(
+            given, previous is not None, origin, centers, half_norms, before, moved, _n_threads()
+        )
+        return KMeansPrepared(origin, centers, half_norms, moved if kept else np.empty(0))
 
     def new_memo(self, n_rows: int, empty: Empty = np.empty) -> KMeansMemo:
         return KMeansMemo(empty(n_rows, np.int32), empty)
@@ -265,8 +263,7 @@ class KMeansFamily(Family):
     def _gain(self, total: np.ndarray, prepared: KMeansPrepared) -> float:
         """Return 2 sum c.S - sum N abs(c)^2: by how much the centres lower sum w abs(x - o)^2 to J."""
         record = _layout(*prepared.centers.shape).view(total)
-        n_threads = threads.native_threads(threads.allowed())
-        return nearest.gain_of_means(prepared.centers, record.counts, record.sums, n_threads)
+        return nearest.gain_of_means(prepared.centers, record.counts, record.sums, _n_threads())
 
     def objective(self, stats: KMeansStats, constants: None, params: KMeansParams) -> float:
         return -float(stats.inertia)
@@ -275,8 +272,7 @@ class KMeansFamily(Family):
         occupied = stats.counts > 0
         if occupied.all():
             means = pool.empty(stats.sums.shape)
-            n_threads = threads.native_threads(threads.allowed())
-            nearest.means_of_sums(stats.sums, stats.counts, prepared.origin, means, n_threads)
+            nearest.means_of_sums(stats.sums, stats.counts, prepared.origin, means, _n_threads())
             return MStep(KMeansParams(means))
         centers = params.centers.copy()  # an empty cluster keeps its centre
         centers[occupied] = prepared.origin + stats.sums[occupied] / stats.counts[occupied, None]
@@ -318,7 +314,7 @@ class KMeansFamily(Family):
 
     def progress(self, before: State, after: State) -> float:
         """Squared distance that the centres moved, summed: what scikit-learn compares with its scaled tol."""
-        return nearest.squared_movement(after.params.centers, before.params.centers)
+        return nearest.squared_movement(after.params.centers, before.params.centers, _n_threads())
 
     def run_small(
         self, X: np.ndarray, w: np.ndarray, constants: None, params: KMeansParams, limits: Limits
@@ -354,7 +350,9 @@ class KMeansFamily(Family):
         for rows, w, labels in loose:
             moved += partition.move(rows, w, labels, ROUNDINGS_OF_TIES)
         centers = partition.centers
-        return KMeansParams(centers) if moved and nearest.squared_movement(centers, before) > tol else None
+        return (
+            KMeansParams(centers) if moved and nearest.squared_movement(centers, before, _n_threads()) > tol else None
+        )
 
     def record_of(self, X: np.ndarray, w: np.ndarray, prepared: Any, labels: np.ndarray, n_threads: int) -> np.ndarray:
         """Return the record of rows that begin on the grid, with labels (n,) that are known."""
@@ -461,6 +459,11 @@ class KMeansFamily(Family):
 
     def n_free_params(self, n_features: int) -> int:
         return self.n_components * n_features
+
+
+def _n_threads() -> int:
+    """Return the threads that what is done between two passes may use."""
+    return threads.native_threads(threads.allowed())
 
 
 def _merged(records: np.ndarray, n_threads: int) -> np.ndarray:

@@ -7,9 +7,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fastem import threads
 from fastem._native import nearest
 from fastem.grid import CELL, n_cells
 from fastem.records import Empty, Layout
+
+TOGETHER = 64  # centres that a cache holds
 
 
 class KMeansParams(NamedTuple):
@@ -58,14 +61,28 @@ class Bounds(NamedTuple):
         distances that differ by t eps (D + |x|) / 2, t the roundings of two of them (`is_tied`, differences_body.h).
         No centre is farther than `size` from either origin or from 0, so that |x| and |x - o| are at most upper + size.
         """
-        there, here = (kept.centers + kept.origin.astype(np.float64) for kept in (before, after))
-        moved = np.sqrt(np.einsum("kj,kj->k", here - there, here - there))
-        tables = there, here, before.centers, after.centers
-        size = max(float(np.sqrt(np.einsum("kj,kj->k", each, each, dtype=np.float64).max())) for each in tables)
+        moved, size = _apart(before, after)
         eps = float(np.finfo(self.upper.dtype).eps)
         self.upper[:] = (self.upper + moved[labels]) * (1 + 4 * eps)
         allowed = (2 * nearest.ROUNDINGS_OF_TIES + 4) * eps * (self.upper + size)
         self.lower[:] = self.lower * (1 - 4 * eps) - moved.max() - allowed
+
+
+def _apart(before: KMeansPrepared, after: KMeansPrepared) -> tuple[np.ndarray, float]:
+    """Return how far centres relative to two origins are apart (k,), and the largest norm of any from either or 0."""
+    k = len(before.centers)
+    moved, farthest = np.empty(k), np.empty(k)
+
+    def some(number: int) -> None:
+        rows = slice(number * TOGETHER, (number + 1) * TOGETHER)
+        relative = [kept.centers[rows].astype(np.float64) for kept in (before, after)]
+        there, here = (own + kept.origin for own, kept in zip(relative, (before, after), strict=True))
+        norms = [np.einsum("kj,kj->k", each, each) for each in (there, here, *relative)]
+        farthest[rows], here[:] = np.sqrt(np.max(norms, axis=0)), here - there
+        moved[rows] = np.sqrt(np.einsum("kj,kj->k", here, here))
+
+    threads.map_tasks(some, -(-k // TOGETHER), threads.allowed())
+    return moved, float(farthest.max())
 
 
 class KMeansMemo:
